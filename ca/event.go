@@ -1,0 +1,42 @@
+package ca
+
+import "time"
+
+// Event is one line of the audit log: who did what to whom, and why. It never
+// holds a secret. Its JSON, in this order of fields, is what the audit log
+// hashes; add fields at the end, with omitempty.
+type Event struct {
+	Time     time.Time `json:"time"`
+	Kind     EventKind `json:"kind"`
+	Actor    string    `json:"actor"` // "device:ID", "credential:REF", "admin:NAME", "system"
+	Protocol string    `json:"protocol,omitempty"`
+	Device   string    `json:"device,omitempty"`
+	Issuer   string    `json:"issuer,omitempty"`
+	Serial   Serial    `json:"serial,omitzero"`
+	Outcome  string    `json:"outcome,omitempty"`
+	Rule     string    `json:"rule,omitempty"`
+	Policy   string    `json:"policy,omitempty"`
+	Digest   string    `json:"digest,omitempty"` // SHA-256 of the certificate, policy, … concerned, hex
+	Reason   string    `json:"reason,omitempty"`
+}
+
+// EventKind names what happened.
+type EventKind string
+
+const (
+	EventIssued            EventKind = "certificate.issued"
+	EventRefused           EventKind = "certificate.refused"
+	EventRevoked           EventKind = "certificate.revoked"
+	EventDeviceAdded       EventKind = "device.added"
+	EventDeviceMoved       EventKind = "device.moved"
+	EventCredentialAdded   EventKind = "credential.added"
+	EventCredentialRevoked EventKind = "credential.revoked"
+	EventPolicyApplied     EventKind = "policy.applied"
+	EventIssuerAdded       EventKind = "ca.added"
+	EventIndexMoved        EventKind = "ca.index-moved"
+	EventRootCRL           EventKind = "ca.crl-signed"
+	EventAdminAdded        EventKind = "admin.added"
+	EventAdminRemoved      EventKind = "admin.removed"
+	EventBackup            EventKind = "store.backup"
+	EventRestored          EventKind = "store.restored"
+)

@@ -1,0 +1,128 @@
+package ca
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/policy"
+)
+
+// Certificate is one line of the ledger.
+type Certificate struct {
+	ID        int64     `json:"-"` // order of recording; the paging key
+	Serial    Serial    `json:"serial"`
+	Issuer    string    `json:"issuer"` // CA name with its generation, "issuing-1"
+	Device    string    `json:"device"`
+	KeyID     [32]byte  `json:"-"` // SHA-256 of the SubjectPublicKeyInfo
+	Profile   string    `json:"profile"`
+	Level     string    `json:"level"`
+	Protocol  string    `json:"protocol"`
+	Requester string    `json:"requester"` // Requester.Kind
+	Actor     string    `json:"actor"`     // Requester.Actor
+	Replaces  Serial    `json:"replaces,omitzero"`
+	IssuedAt  time.Time `json:"issued"`
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+	// Request is a digest of key, names and profile asked for: what makes a
+	// repeated request the same request.
+	Request  [32]byte        `json:"-"`
+	Decision policy.Decision `json:"decision"`
+	// Input is what policy decided on (policy.Input as JSON), for `policy explain`.
+	Input []byte `json:"-"`
+	DER   []byte `json:"-"`
+
+	Revocation *Revocation `json:"revocation,omitempty"`
+}
+
+// Revocation says that a certificate is no longer to be trusted.
+type Revocation struct {
+	Sequence int64      `json:"sequence"` // place in the revocation journal, strictly increasing
+	Time     time.Time  `json:"time"`
+	Reason   int        `json:"reason"` // CRLReason, RFC 5280 §5.3.1
+	Invalid  *time.Time `json:"invalidity_date,omitempty"`
+}
+
+// Issuance is one certificate with everything that must become durable together with it.
+type Issuance struct {
+	Certificate *Certificate
+	// NewDevice enters the inventory with this certificate, if it is not there
+	// yet (group credentials, manufacturers).
+	NewDevice *device.Device
+	// Credential, if set, loses one use.
+	Credential string
+	Event      Event
+}
+
+// Errors of Record, beside Unavailable: the world changed between decision and
+// record, and nothing was recorded.
+var (
+	ErrSpent      = errors.New("the credential has no uses left, or was revoked")
+	ErrKeyTaken   = errors.New("the key belongs to another device")
+	ErrDeviceGone = errors.New("the device may not enrol any more")
+	ErrReplaced   = errors.New("the certificate that asked was revoked")
+	// ErrNoRecord is returned by reads that find nothing.
+	ErrNoRecord = errors.New("no such record")
+	// ErrRecorded is returned by inserts of what is there already.
+	ErrRecorded = errors.New("there already")
+)
+
+// Standing is what the ledger knows that bears on one request.
+type Standing struct {
+	Device   *device.Device // nil: not in the inventory
+	KeyOwner string         // device that holds a certificate for this key; "": none
+	Latest   *Certificate   // the newest certificate for this key, if any
+}
+
+// IssuerRecord is one CA certificate generation.
+type IssuerRecord struct {
+	Name       string    `json:"name"` // "root", "issuing-1", "quarantine-1"
+	Role       string    `json:"role"` // "root", "issuing", "quarantine"
+	Generation int       `json:"generation"`
+	Key        string    `json:"key"` // label of its key at the provider
+	Cert       []byte    `json:"-"`   // DER
+	Created    time.Time `json:"created"`
+}
+
+// Ledger is the durable memory of the core. Whatever a method changes, and its
+// Event, is durable and on the audit chain when the method returns nil.
+// Concurrent changes are committed together; one that fails fails alone.
+//
+// Every method returns an *Error of kind Unavailable when the database is away
+// (full disk included), ErrNoRecord where a read finds nothing.
+type Ledger interface {
+	// ReserveIndexes sets the next n issuance indexes of an issuer aside and
+	// returns the first. What was reserved is never reserved again.
+	ReserveIndexes(ctx context.Context, issuer string, n int) (first uint64, err error)
+	// Standing reads, in one go, the device called id and who holds the key.
+	Standing(ctx context.Context, id string, keyID [32]byte) (Standing, error)
+	// Record makes an issuance durable. Within the same transaction it checks
+	// again: the device may enrol (a claimed one becomes active), the key is no
+	// other device's, the credential has a use left (and loses it), the certificate replaced is
+	// not revoked. Else one of the errors above.
+	Record(ctx context.Context, i *Issuance) error
+	// RecordEvent makes an event alone durable.
+	RecordEvent(ctx context.Context, e Event) error
+
+	CertificateBySerial(ctx context.Context, serial Serial) (*Certificate, error)
+	// Revoke revokes the certificates named and returns those that were not
+	// revoked before, each with its Revocation.
+	Revoke(ctx context.Context, serials []Serial, r Revocation, e Event) ([]Certificate, error)
+
+	Credential(ctx context.Context, reference string) (*device.Credential, error)
+	AddCredential(ctx context.Context, c *device.Credential, e Event) error
+	RevokeCredential(ctx context.Context, reference string, at time.Time, e Event) error
+
+	Device(ctx context.Context, id string) (*device.Device, error)
+	// AddDevices enters devices (at most 1000) in one transaction and reports
+	// for each whether it was there already (ErrRecorded).
+	AddDevices(ctx context.Context, devices []device.Device, e Event) ([]error, error)
+	// MoveDevice changes a device's state, having checked the move
+	// (device.CheckMove); on Retired it revokes, in the same transaction, all
+	// its unexpired certificates with r and its credentials, and returns those certificates.
+	MoveDevice(ctx context.Context, id string, to device.State, r Revocation, e Event) ([]Certificate, error)
+
+	Issuers(ctx context.Context) ([]IssuerRecord, error)
+	AddIssuer(ctx context.Context, i IssuerRecord, e Event) error
+}

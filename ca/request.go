@@ -1,0 +1,71 @@
+package ca
+
+import (
+	"crypto"
+	"time"
+
+	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/policy"
+)
+
+// Request is one request for one certificate, whatever the protocol: what a
+// protocol server makes of a message once it has decoded it, authenticated the
+// requester, and checked proof of possession.
+type Request struct {
+	Protocol  string // "est", "acme", "cmp"
+	Requester Requester
+	Renew     bool // subject and SANs must be those of the certificate replaced (EST simplereenroll, CMP kur)
+
+	PublicKey crypto.PublicKey
+	SPKI      []byte // SubjectPublicKeyInfo, DER
+	Names     Names
+	Profile   string    // asked for; "" is the level's default, or on renewal the old certificate's
+	NotAfter  time.Time // asked for; zero is the policy's. Earlier is granted, later is not.
+	Evidence  []policy.Evidence
+	Address   string // of the peer, for the log
+}
+
+// Requester is who asks, and how that was proven. Make it with
+// Service.AuthenticateSecret or Service.AuthenticateCertificate; the zero value
+// earns nothing.
+type Requester struct {
+	Kind       policy.RequesterKind
+	Device     string             // the one device it may act for; "" where Credential or the RA's bounds decide
+	Credential *device.Credential // with ByCredential
+	// Certificate is the ledger's record of the certificate shown, with
+	// ByCertificate and ByQuarantine. Lapsed is how long ago it expired.
+	Certificate *Certificate
+	Lapsed      time.Duration
+}
+
+// Actor names the requester in the audit log.
+func (r Requester) Actor() string {
+	if r.Credential != nil {
+		return "credential:" + r.Credential.Reference
+	}
+	return "device:" + r.Device
+}
+
+// Names is what a request asks the certificate to say.
+type Names struct {
+	Subject []Attribute // in the order asked, RDNs flattened
+	SANs    []SAN
+}
+
+// Attribute is one attribute of a subject. Attr is "cn", "o", "ou", "c", "l",
+// "st", "serialnumber", or a dotted OID.
+type Attribute struct{ Attr, Value string }
+
+// SAN is one subject alternative name. Form is "dns", "uri", "ip", "email",
+// "permanent-identifier" (RFC 4043), "hardware-module" (RFC 4108), or "other"
+// with Value saying what it was.
+type SAN struct{ Form, Value string }
+
+// Issued is what Enroll hands out. Its record is durable.
+type Issued struct {
+	Certificate *Certificate
+	Chain       [][]byte // the issuing CA's certificates up to but without the root, DER
+	Outcome     policy.Outcome
+	Reasons     []string
+	Again       bool // the same certificate as before, for a reply that was lost
+}
