@@ -71,3 +71,12 @@ func parseCertsOnly(body []byte) ([]*x509.Certificate, error) {
 	}
 	return certs, nil
 }
+
+// decodeCSRAttrs is decodeBody for csrattrs, whose DER is often too short for plainDER to know it.
+func decodeCSRAttrs(body []byte) ([]byte, error) {
+	der, err := decodeBody(body)
+	if err != nil && body[0] == 0x30 && len(body) > 1 && int(body[1]) == len(body)-2 {
+		return body, nil
+	}
+	return der, err
+}

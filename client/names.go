@@ -192,3 +192,6 @@ func generalNames(der []byte) func(yield func(kind, value string) bool) {
 		}
 	}
 }
+
+// sameID compares device IDs, which have no case.
+func sameID(a, b string) bool { return strings.EqualFold(a, b) }
