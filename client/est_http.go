@@ -235,7 +235,7 @@ func transportError(op string, err error) *Error {
 		out.Kind, out.Text, out.Hint = Unauthenticated, "the server ended the TLS connection", "it may not accept the client certificate, or the TLS version (-tls12)"
 		return out
 	}
-	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || errors.Is(err, http.ErrSchemeMismatch) {
 		out.Kind, out.Text, out.Hint = Untrusted, "the server does not speak TLS", "check the port"
 		return out
 	}
