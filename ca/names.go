@@ -1,0 +1,445 @@
+package ca
+
+import (
+	"bytes"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/deviceca/deviceca/policy"
+)
+
+// Limits of what a request may name. They are far above what a device needs
+// and far below what costs us anything.
+const (
+	maxAttributes = 16
+	maxSANs       = 32
+	maxNameLength = 255 // octets, each
+)
+
+var (
+	oidSubjectAltName      = asn1.ObjectIdentifier{2, 5, 29, 17}
+	oidPermanentIdentifier = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 8, 3} // RFC 4043
+	oidHardwareModuleName  = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 8, 4} // RFC 4108 §5
+)
+
+// attributeNames are the attributes that policy files call by name.
+var attributeNames = []struct {
+	name string
+	oid  asn1.ObjectIdentifier
+}{
+	{"cn", asn1.ObjectIdentifier{2, 5, 4, 3}},
+	{"serialnumber", asn1.ObjectIdentifier{2, 5, 4, 5}},
+	{"c", asn1.ObjectIdentifier{2, 5, 4, 6}},
+	{"l", asn1.ObjectIdentifier{2, 5, 4, 7}},
+	{"st", asn1.ObjectIdentifier{2, 5, 4, 8}},
+	{"street", asn1.ObjectIdentifier{2, 5, 4, 9}},
+	{"o", asn1.ObjectIdentifier{2, 5, 4, 10}},
+	{"ou", asn1.ObjectIdentifier{2, 5, 4, 11}},
+	{"dc", asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 25}},
+	{"uid", asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1}},
+}
+
+func attributeName(oid asn1.ObjectIdentifier) string {
+	for _, a := range attributeNames {
+		if a.oid.Equal(oid) {
+			return a.name
+		}
+	}
+	return oid.String()
+}
+
+func attributeOID(name string) (asn1.ObjectIdentifier, error) {
+	for _, a := range attributeNames {
+		if a.name == name {
+			return a.oid, nil
+		}
+	}
+	return parseOID(name)
+}
+
+func parseOID(dotted string) (asn1.ObjectIdentifier, error) {
+	var oid asn1.ObjectIdentifier
+	for part := range strings.SplitSeq(dotted, ".") {
+		n, err := strconv.ParseUint(part, 10, 31)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not an object identifier", dotted)
+		}
+		oid = append(oid, int(n))
+	}
+	if len(oid) < 2 || oid[0] > 2 || oid[0] < 2 && oid[1] > 39 {
+		return nil, fmt.Errorf("%q is not an object identifier", dotted)
+	}
+	return oid, nil
+}
+
+// CommonName is the first common name asked for, "" if none.
+func (n Names) CommonName() string {
+	for _, a := range n.Subject {
+		if a.Attr == "cn" {
+			return a.Value
+		}
+	}
+	return ""
+}
+
+// List is every name, in the terms of policy.
+func (n Names) List() []policy.Name {
+	list := make([]policy.Name, 0, len(n.Subject)+len(n.SANs))
+	for _, a := range n.Subject {
+		list = append(list, policy.Name{Form: "subject." + a.Attr, Value: a.Value})
+	}
+	for _, s := range n.SANs {
+		list = append(list, policy.Name{Form: s.Form, Value: s.Value})
+	}
+	return list
+}
+
+// Equal compares as RFC 5280 §7.1 does: string types do not matter, case and
+// runs of white space fold; the order of SANs does not matter, that of the
+// subject's attributes does.
+func (n Names) Equal(o Names) bool {
+	return n.sameSubject(o) && n.sameSANs(o)
+}
+
+func (n Names) sameSubject(o Names) bool {
+	return slices.EqualFunc(n.Subject, o.Subject, func(a, b Attribute) bool {
+		return a.Attr == b.Attr && foldSpace(a.Value) == foldSpace(b.Value)
+	})
+}
+
+func (n Names) sameSANs(o Names) bool {
+	return slices.Equal(sortedSANs(n.SANs), sortedSANs(o.SANs))
+}
+
+func sortedSANs(sans []SAN) []SAN {
+	out := make([]SAN, len(sans))
+	for i, s := range sans {
+		if s.Form == "dns" {
+			s.Value = strings.ToLower(s.Value)
+		}
+		out[i] = s
+	}
+	slices.SortFunc(out, func(a, b SAN) int {
+		return strings.Compare(a.Form+"\x00"+a.Value, b.Form+"\x00"+b.Value)
+	})
+	return slices.Compact(out)
+}
+
+func foldSpace(s string) string { return strings.ToLower(strings.Join(strings.Fields(s), " ")) }
+
+// ParseNames reads a certificate's or a request's subject (DER Name) and the
+// value of its subjectAltName extension (nil if there is none).
+func ParseNames(subject, san []byte) (Names, error) {
+	var n Names
+	var err error
+	if n.Subject, err = parseSubject(subject); err != nil {
+		return Names{}, fmt.Errorf("subject: %w", err)
+	}
+	if san != nil {
+		if n.SANs, err = parseSANs(san); err != nil {
+			return Names{}, fmt.Errorf("subjectAltName: %w", err)
+		}
+	}
+	return n, nil
+}
+
+// parseSubject reads
+//
+//	Name ::= SEQUENCE OF SET OF SEQUENCE { type OBJECT IDENTIFIER, value ANY }
+func parseSubject(der []byte) ([]Attribute, error) {
+	input, rdns := cryptobyte.String(der), cryptobyte.String(nil)
+	if !input.ReadASN1(&rdns, cbasn1.SEQUENCE) || !input.Empty() {
+		return nil, errors.New("not a Name")
+	}
+	var attrs []Attribute
+	for !rdns.Empty() {
+		var set cryptobyte.String
+		if !rdns.ReadASN1(&set, cbasn1.SET) || set.Empty() {
+			return nil, errors.New("not a relative distinguished name")
+		}
+		for !set.Empty() {
+			var pair, value cryptobyte.String
+			var oid asn1.ObjectIdentifier
+			var tag cbasn1.Tag
+			if !set.ReadASN1(&pair, cbasn1.SEQUENCE) || !pair.ReadASN1ObjectIdentifier(&oid) ||
+				!pair.ReadAnyASN1(&value, &tag) || !pair.Empty() {
+				return nil, errors.New("not an attribute")
+			}
+			text, err := directoryString(tag, value)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", attributeName(oid), err)
+			}
+			attrs = append(attrs, Attribute{attributeName(oid), text})
+		}
+		if len(attrs) > maxAttributes {
+			return nil, fmt.Errorf("more than %d attributes", maxAttributes)
+		}
+	}
+	return attrs, nil
+}
+
+// directoryString reads the string types that subjects use in the field (RFC 5280 §4.1.2.4).
+func directoryString(tag cbasn1.Tag, value []byte) (string, error) {
+	if len(value) > 2*maxNameLength {
+		return "", errors.New("too long")
+	}
+	var s string
+	switch tag {
+	case cbasn1.UTF8String, cbasn1.PrintableString, cbasn1.IA5String, cbasn1.Tag(18): // 18: NumericString
+		s = string(value)
+	case cbasn1.T61String:
+		for _, b := range value {
+			if b >= 0x80 { // no two programs agree on the rest of T.61
+				return "", errors.New("a TeletexString with other than ASCII; use UTF8String")
+			}
+		}
+		s = string(value)
+	case cbasn1.Tag(30): // BMPString
+		if len(value)%2 != 0 {
+			return "", errors.New("a BMPString of odd length")
+		}
+		for i := 0; i < len(value); i += 2 {
+			s += string(rune(value[i])<<8 | rune(value[i+1]))
+		}
+	default:
+		return "", errors.New("not a string")
+	}
+	if !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f || r == utf8.RuneError }) {
+		return "", errors.New("control characters or invalid UTF-8")
+	}
+	if len(s) > maxNameLength || s == "" {
+		return "", fmt.Errorf("%d octets long, 1 to %d allowed", len(s), maxNameLength)
+	}
+	return s, nil
+}
+
+// Tags of GeneralName (RFC 5280 §4.2.1.6).
+const (
+	tagOtherName = 0
+	tagEmail     = 1
+	tagDNS       = 2
+	tagURI       = 6
+	tagIP        = 7
+)
+
+func parseSANs(der []byte) ([]SAN, error) {
+	input, names := cryptobyte.String(der), cryptobyte.String(nil)
+	if !input.ReadASN1(&names, cbasn1.SEQUENCE) || !input.Empty() || names.Empty() {
+		return nil, errors.New("not GeneralNames")
+	}
+	var sans []SAN
+	for !names.Empty() {
+		var value cryptobyte.String
+		var tag cbasn1.Tag
+		if !names.ReadAnyASN1(&value, &tag) {
+			return nil, errors.New("not a GeneralName")
+		}
+		san, err := parseSAN(tag, value)
+		if err != nil {
+			return nil, err
+		}
+		if sans = append(sans, san); len(sans) > maxSANs {
+			return nil, fmt.Errorf("more than %d names", maxSANs)
+		}
+	}
+	return sans, nil
+}
+
+func parseSAN(tag cbasn1.Tag, value cryptobyte.String) (SAN, error) {
+	ia5 := func(form string) (SAN, error) {
+		for _, b := range value {
+			if b <= 0x20 || b >= 0x7f {
+				return SAN{}, fmt.Errorf("a %s name with other than visible ASCII", form)
+			}
+		}
+		if len(value) == 0 || len(value) > maxNameLength {
+			return SAN{}, fmt.Errorf("a %s name of %d octets, 1 to %d allowed", form, len(value), maxNameLength)
+		}
+		return SAN{form, string(value)}, nil
+	}
+	switch tag {
+	case cbasn1.Tag(tagEmail).ContextSpecific():
+		return ia5("email")
+	case cbasn1.Tag(tagDNS).ContextSpecific():
+		return ia5("dns")
+	case cbasn1.Tag(tagURI).ContextSpecific():
+		return ia5("uri")
+	case cbasn1.Tag(tagIP).ContextSpecific():
+		addr, ok := netip.AddrFromSlice(value)
+		if !ok {
+			return SAN{}, fmt.Errorf("an IP address of %d octets", len(value))
+		}
+		return SAN{"ip", addr.String()}, nil
+	case cbasn1.Tag(tagOtherName).ContextSpecific().Constructed():
+		return parseOtherName(value)
+	}
+	return SAN{"other", fmt.Sprintf("GeneralName [%d]", tag&0x1f)}, nil
+}
+
+// parseOtherName reads the two forms that name devices; values are written as
+// ACME's device-attest-01 draft writes them: "identifier[/assigner OID]" and
+// "serial/hardware type OID".
+func parseOtherName(value cryptobyte.String) (SAN, error) {
+	var oid asn1.ObjectIdentifier
+	var inner, seq cryptobyte.String
+	if !value.ReadASN1ObjectIdentifier(&oid) ||
+		!value.ReadASN1(&inner, cbasn1.Tag(0).ContextSpecific().Constructed()) || !value.Empty() {
+		return SAN{}, errors.New("not an otherName")
+	}
+	if !oid.Equal(oidPermanentIdentifier) && !oid.Equal(oidHardwareModuleName) {
+		return SAN{"other", "otherName " + oid.String()}, nil
+	}
+	if !inner.ReadASN1(&seq, cbasn1.SEQUENCE) || !inner.Empty() {
+		return SAN{}, errors.New("an otherName that is not a SEQUENCE")
+	}
+	var id cryptobyte.String
+	var qualifier asn1.ObjectIdentifier
+	form := "permanent-identifier"
+	if oid.Equal(oidPermanentIdentifier) {
+		if !seq.ReadASN1(&id, cbasn1.UTF8String) ||
+			!seq.Empty() && !seq.ReadASN1ObjectIdentifier(&qualifier) || !seq.Empty() {
+			return SAN{}, errors.New("not a PermanentIdentifier with an identifierValue (RFC 4043)")
+		}
+	} else {
+		form = "hardware-module"
+		if !seq.ReadASN1ObjectIdentifier(&qualifier) || !seq.ReadASN1(&id, cbasn1.OCTET_STRING) || !seq.Empty() {
+			return SAN{}, errors.New("not a HardwareModuleName (RFC 4108)")
+		}
+	}
+	text := string(id)
+	if len(text) == 0 || len(text) > maxNameLength || !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return r < 0x20 || r == '/' || r == 0x7f }) {
+		return SAN{}, fmt.Errorf("a %s that is empty, too long, or not plain UTF-8 without a slash", form)
+	}
+	if qualifier != nil {
+		text += "/" + qualifier.String()
+	}
+	return SAN{form, text}, nil
+}
+
+// marshalSANs is the reverse of parseSANs.
+func marshalSANs(sans []SAN) ([]byte, error) {
+	var b cryptobyte.Builder
+	var fault error
+	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		for _, s := range sans {
+			if err := addSAN(b, s); err != nil && fault == nil {
+				fault = fmt.Errorf("subjectAltName %s %q: %w", s.Form, s.Value, err)
+			}
+		}
+	})
+	out, err := b.Bytes()
+	return out, errors.Join(fault, err)
+}
+
+func addSAN(b *cryptobyte.Builder, s SAN) error {
+	plain := func(tag uint8, value []byte) {
+		b.AddASN1(cbasn1.Tag(tag).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddBytes(value) })
+	}
+	switch s.Form {
+	case "dns":
+		plain(tagDNS, []byte(s.Value))
+	case "uri":
+		plain(tagURI, []byte(s.Value))
+	case "email":
+		plain(tagEmail, []byte(s.Value))
+	case "ip":
+		addr, err := netip.ParseAddr(s.Value)
+		if err != nil {
+			return err
+		}
+		plain(tagIP, addr.AsSlice())
+	case "permanent-identifier", "hardware-module":
+		return addOtherName(b, s)
+	default:
+		return errors.New("this form is never issued")
+	}
+	return nil
+}
+
+func addOtherName(b *cryptobyte.Builder, s SAN) error {
+	id, dotted, qualified := strings.Cut(s.Value, "/")
+	var qualifier asn1.ObjectIdentifier
+	if qualified {
+		var err error
+		if qualifier, err = parseOID(dotted); err != nil {
+			return err
+		}
+	} else if s.Form == "hardware-module" {
+		return errors.New("a hardware module name is serial/type, with the type's object identifier")
+	}
+	b.AddASN1(cbasn1.Tag(tagOtherName).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
+		form := oidPermanentIdentifier
+		if s.Form == "hardware-module" {
+			form = oidHardwareModuleName
+		}
+		b.AddASN1ObjectIdentifier(form)
+		b.AddASN1(cbasn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
+			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+				if s.Form == "hardware-module" {
+					b.AddASN1ObjectIdentifier(qualifier)
+					b.AddASN1OctetString([]byte(id))
+					return
+				}
+				b.AddASN1(cbasn1.UTF8String, func(b *cryptobyte.Builder) { b.AddBytes([]byte(id)) })
+				if qualifier != nil {
+					b.AddASN1ObjectIdentifier(qualifier)
+				}
+			})
+		})
+	})
+	return nil
+}
+
+// marshalSubject encodes each attribute as an RDN of its own: PrintableString
+// where it fits and for country and serialNumber, which must be (RFC 5280
+// appendix A.1), else UTF8String; domainComponent and email as IA5String.
+func marshalSubject(attrs []Attribute) ([]byte, error) {
+	var b cryptobyte.Builder
+	var fault error
+	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		for _, a := range attrs {
+			oid, err := attributeOID(a.Attr)
+			if err != nil {
+				fault = errors.Join(fault, err)
+				continue
+			}
+			tag := cbasn1.UTF8String
+			switch {
+			case a.Attr == "dc":
+				tag = cbasn1.IA5String
+			case printable(a.Value):
+				tag = cbasn1.PrintableString
+			case a.Attr == "c" || a.Attr == "serialnumber":
+				fault = errors.Join(fault, fmt.Errorf("subject %s %q: only A-Z a-z 0-9 space ' ( ) + , - . / : = ? can be encoded here", a.Attr, a.Value))
+			}
+			b.AddASN1(cbasn1.SET, func(b *cryptobyte.Builder) {
+				b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+					b.AddASN1ObjectIdentifier(oid)
+					b.AddASN1(tag, func(b *cryptobyte.Builder) { b.AddBytes([]byte(a.Value)) })
+				})
+			})
+		}
+	})
+	out, err := b.Bytes()
+	return out, errors.Join(fault, err)
+}
+
+func printable(s string) bool {
+	const marks = " '()+,-./:=?"
+	for i := range len(s) {
+		c := s[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || bytes.IndexByte([]byte(marks), c) >= 0) {
+			return false
+		}
+	}
+	return true
+}
