@@ -233,8 +233,18 @@ func (s sizes) EstimateSize(n cost.AstNode) *cost.SizeEstimate {
 	if n.Expr() != nil && n.Expr().Kind() == ast.LiteralKind {
 		return nil
 	}
-	most := s.fact
-	if p := n.Path(); len(p) > 0 && p[0] != "evidence" {
+	most, nested, path := s.fact, 0, n.Path()
+	for _, p := range path {
+		if strings.HasPrefix(p, "@") {
+			nested++
+		}
+	}
+	// CEL asks for the items of items of a fact as long as it gets an answer,
+	// three ways at each of 32 depths. One depth is what a fact may have.
+	if nested > 1 {
+		return nil
+	}
+	if len(path) > 0 && path[0] != "evidence" {
 		most = s.text
 	}
 	return &cost.SizeEstimate{Min: 0, Max: most}
