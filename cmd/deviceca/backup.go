@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/deviceca/deviceca/internal/admin"
@@ -20,15 +19,12 @@ as safely. This works on the CA's host alone.`,
 		Example: `  deviceca backup /backup/deviceca-$(date +%F)`,
 		Args:    takes("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if a.server(cmd) != "" {
-				return usagef("backups are made on the CA's host: give --home instead of --server")
+			if err := a.onHost(cmd, "backups are made on the CA's host"); err != nil {
+				return err
 			}
 			dir, err := filepath.Abs(args[0])
 			if err != nil {
 				return err
-			}
-			if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-				return hinted(fmt.Errorf("%s is not empty", dir), "give a new directory")
 			}
 			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
 				report, err := c.Backup(ctx, dir)

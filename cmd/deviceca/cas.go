@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/deviceca/deviceca/internal/admin"
 	"github.com/spf13/cobra"
@@ -14,6 +15,9 @@ func (a *app) caCommand() *cobra.Command {
 	cmd := a.target(group("ca", "The CA certificates", a.caList(), a.caExport()))
 	if a.rootCRL != nil {
 		cmd.AddCommand(group("crl", "The root's revocation list", a.caCRLRoot()))
+	}
+	if a.importCAs != nil {
+		cmd.AddCommand(a.caImport())
 	}
 	return cmd
 }
@@ -83,19 +87,23 @@ root, issuing or quarantine for the newest of its kind, or a generation such as 
 }
 
 func (a *app) caCRLRoot() *cobra.Command {
-	return withJSON(&cobra.Command{
+	var life time.Duration
+	cmd := withJSON(&cobra.Command{
 		Use:   "root",
 		Short: "Sign a fresh root CRL; takes the root token",
 		Long: `Sign a fresh revocation list with the root key and put it where the server
 publishes it. The root token must be there for this, and for nothing else: put it
 away again afterwards.`,
-		Example: `  deviceca ca crl root --home ./deviceca-data`,
+		Example: `  deviceca ca crl root --home ./deviceca-data --valid-for 4380h`,
 		Args:    takes(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if a.server(cmd) != "" {
-				return usagef("the root key is used on its own host alone: give --home instead of --server")
+			if err := a.onHost(cmd, "the root key is used on its own host alone"); err != nil {
+				return err
 			}
-			crl, err := a.rootCRL(cmd.Context(), a.home(cmd))
+			if life < time.Hour {
+				return usagef("--valid-for must be at least 1h")
+			}
+			crl, err := a.rootCRL(cmd.Context(), a.home(cmd), life)
 			if err != nil {
 				return err
 			}
@@ -108,4 +116,32 @@ away again afterwards.`,
 			})
 		},
 	})
+	cmd.Flags().DurationVar(&life, "valid-for", 365*24*time.Hour, "how long the list holds; sign the next one before")
+	return cmd
+}
+
+func (a *app) caImport() *cobra.Command {
+	var root, issuing, quarantine string
+	cmd := &cobra.Command{
+		Use:   "import --root FILE --issuing FILE --quarantine FILE",
+		Short: "Take the certificates that an external root made",
+		Long: `Complete a home that was made with init --root external: check the certificates
+that the root made of issuing.csr and quarantine.csr, and take them.`,
+		Example: `  deviceca ca import --home ./deviceca-data --root root.crt --issuing issuing.crt --quarantine quarantine.crt`,
+		Args:    takes(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.onHost(cmd, "CA certificates are taken on the CA's host"); err != nil {
+				return err
+			}
+			if err := need(cmd, "root", "issuing", "quarantine"); err != nil {
+				return err
+			}
+			return a.importCAs(cmd.Context(), a.home(cmd), root, issuing, quarantine)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&root, "root", "", "certificate of the root, PEM or DER")
+	f.StringVar(&issuing, "issuing", "", "certificate made of issuing.csr")
+	f.StringVar(&quarantine, "quarantine", "", "certificate made of quarantine.csr")
+	return cmd
 }

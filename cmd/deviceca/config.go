@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -26,7 +25,7 @@ type Config struct {
 	Listen    ListenConfig `yaml:"listen"`
 	TLS       TLSConfig    `yaml:"tls"`
 	Keys      KeysConfig   `yaml:"keys"`
-	DB        string       `yaml:"db" doc:"Ledger: a file, relative to the home, or a postgres:// URL."`
+	DB        string       `yaml:"db" doc:"Ledger: a file, relative to the home, or a postgres:// URL. Empty: ledger.db in the home."`
 	Policy    string       `yaml:"policy" doc:"Policy file, relative to the home."`
 	LintShare float64      `yaml:"lint_share" doc:"Share of the certificates that are linted whole before they are signed. Every profile is linted when the policy is loaded, whatever this says." unit:"0 to 1"`
 	Limits    LimitsConfig `yaml:"limits"`
@@ -49,31 +48,29 @@ type TLSConfig struct {
 
 // KeysConfig says where the CA's keys are.
 type KeysConfig struct {
-	Provider   string `yaml:"provider" doc:"Where keys live: softhsm, a pkcs11: URI with the module-path of another PKCS#11 module, or file, for development."`
-	Root       string `yaml:"root" doc:"URI of the root's token (RFC 7512). The server never opens it. Empty: the token deviceca-root of softhsm, or keys/root of file."`
-	Issuing    string `yaml:"issuing" doc:"URI of the issuing CAs' token (RFC 7512). Empty: the token deviceca-issuing of softhsm, or keys/issuing of file."`
+	Provider   string `yaml:"provider" doc:"Where keys live: softhsm (SoftHSM2, with its tokens in the home), pkcs11 (the tokens that root and issuing name), or file, for development."`
+	Root       string `yaml:"root" doc:"URI of the root's token (RFC 7512), with its module-path. The server never opens it. Empty: the token deviceca-root of softhsm, or the directory keys/root of file."`
+	Issuing    string `yaml:"issuing" doc:"URI of the issuing CAs' token, likewise. Empty: the token deviceca-issuing of softhsm, or the directory keys/issuing of file."`
 	PINRoot    string `yaml:"pin_root" doc:"Where the PIN of the root's token is: file:PATH (relative to the home), env:NAME, or credential:NAME of systemd. Never the PIN."`
 	PINIssuing string `yaml:"pin_issuing" doc:"Where the PIN of the issuing CAs' token is, likewise."`
 	Sessions   int    `yaml:"sessions" doc:"Signatures that the token makes in parallel, at most." unit:"1 to 256"`
 	AllowFile  bool   `yaml:"allow_file" doc:"Permits the provider file, which keeps the CA's keys in encrypted files instead of a token."`
 }
 
-// LimitsConfig bounds what clients may cost.
+// LimitsConfig bounds what clients may cost. Bodies are bounded by each protocol.
 type LimitsConfig struct {
-	Body                      int      `yaml:"body" doc:"Largest request body of the protocols." unit:"octets"`
-	HeaderBytes               int      `yaml:"header_bytes" doc:"Largest request header." unit:"octets"`
-	HeaderTimeout             Duration `yaml:"header_timeout" doc:"Time for a request's header to arrive."`
-	ReadTimeout               Duration `yaml:"read_timeout" doc:"Time for a whole request to arrive."`
-	WriteTimeout              Duration `yaml:"write_timeout" doc:"Time for a request to be answered, from its header on."`
-	IdleTimeout               Duration `yaml:"idle_timeout" doc:"Time that a connection is kept without a request."`
-	Connections               int      `yaml:"connections" doc:"Connections open at once, per listener."`
-	WrongSecretsPerAddress    int      `yaml:"wrong_secrets_per_address" doc:"Wrong secrets from one address before it has to wait; right ones are not counted." unit:"per minute"`
-	WrongSecretsPerCredential int      `yaml:"wrong_secrets_per_reference" doc:"Wrong secrets for one credential before its other addresses have to wait." unit:"per minute"`
+	HeaderTimeout            time.Duration `yaml:"header_timeout" doc:"Time for a request's header to arrive."`
+	BodyTimeout              time.Duration `yaml:"body_timeout" doc:"Time for a request's body to arrive."`
+	WriteTimeout             time.Duration `yaml:"write_timeout" doc:"Time for a request to be answered, from its header on."`
+	IdleTimeout              time.Duration `yaml:"idle_timeout" doc:"Time that a connection is kept without a request."`
+	Connections              int           `yaml:"connections" doc:"Connections open at once, per listener."`
+	WrongSecretsPerAddress   int           `yaml:"wrong_secrets_per_address" doc:"Wrong secrets from one address before it has to wait; right ones are not counted." unit:"per minute"`
+	WrongSecretsPerReference int           `yaml:"wrong_secrets_per_reference" doc:"Wrong secrets for one credential before it has to wait." unit:"per minute"`
 }
 
 // AuditConfig is about the audit log.
 type AuditConfig struct {
-	CheckpointEvery Duration `yaml:"checkpoint_every" doc:"How often the head of the audit log is signed, if it moved."`
+	CheckpointEvery time.Duration `yaml:"checkpoint_every" doc:"How often the head of the audit log is signed, if it moved."`
 }
 
 // LogConfig is about the server's own log, on standard error.
@@ -82,8 +79,8 @@ type LogConfig struct {
 	Format string `yaml:"format" doc:"text or json."`
 }
 
-// DefaultConfig is the configuration of a home that says nothing.
-func DefaultConfig() Config {
+// defaultConfig is the configuration of a home that says nothing.
+func defaultConfig() Config {
 	return Config{
 		Name:   "deviceca",
 		Listen: ListenConfig{HTTPS: "127.0.0.1:8443", HTTP: "127.0.0.1:8080", Metrics: "127.0.0.1:9464"},
@@ -91,23 +88,20 @@ func DefaultConfig() Config {
 		Keys: KeysConfig{
 			Provider: "softhsm", PINRoot: "file:secrets/root.pin", PINIssuing: "file:secrets/issuing.pin", Sessions: 8,
 		},
-		DB:        "ledger.db",
 		Policy:    "policy.yaml",
 		LintShare: 0.01,
 		Limits: LimitsConfig{
-			Body: 128 << 10, HeaderBytes: 16 << 10,
-			HeaderTimeout: Duration(5 * time.Second), ReadTimeout: Duration(30 * time.Second),
-			WriteTimeout: Duration(time.Minute), IdleTimeout: Duration(2 * time.Minute),
-			Connections: 10_000, WrongSecretsPerAddress: 30, WrongSecretsPerCredential: 10,
+			HeaderTimeout: 5 * time.Second, BodyTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
+			Connections: 10_000, WrongSecretsPerAddress: 30, WrongSecretsPerReference: 10,
 		},
-		Audit: AuditConfig{CheckpointEvery: Duration(time.Minute)},
+		Audit: AuditConfig{CheckpointEvery: time.Minute},
 		Log:   LogConfig{Level: "info", Format: "text"},
 	}
 }
 
-// LoadConfig reads the configuration of a home and lays the environment over
+// loadConfigFrom reads the configuration of a home and lays the environment over
 // it. The error for a bad one is ConfigFaults.
-func LoadConfig(home string, getenv func(string) string) (Config, error) {
+func loadConfigFrom(home string, getenv func(string) string) (Config, error) {
 	path := filepath.Join(home, configFile)
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -123,53 +117,6 @@ func LoadConfig(home string, getenv func(string) string) (Config, error) {
 	}
 	return ParseConfig(path, raw, getenv)
 }
-
-// PublicURL is the base of the pointers in certificates, without a slash at its end.
-func (c *Config) PublicURL() string {
-	return strings.TrimSuffix(cmp.Or(c.URL, "http://"+c.Listen.HTTP), "/")
-}
-
-// Resolve makes the paths of a home's configuration absolute, those behind
-// file: included.
-func (c Config) Resolve(home string) (Config, error) {
-	home, err := filepath.Abs(home)
-	if err != nil {
-		return c, err
-	}
-	in := func(path string) string {
-		if path == "" || filepath.IsAbs(path) {
-			return path
-		}
-		return filepath.Join(home, path)
-	}
-	c.Policy = in(c.Policy)
-	if !strings.Contains(c.DB, "://") {
-		c.DB = in(c.DB)
-	}
-	for _, uri := range []*string{&c.Keys.Root, &c.Keys.Issuing, &c.Keys.PINRoot, &c.Keys.PINIssuing} {
-		if path, ok := strings.CutPrefix(*uri, "file:"); ok {
-			*uri = "file:" + in(path)
-		}
-	}
-	return c, nil
-}
-
-// Duration is a time.Duration as the file writes it: 90s, 5m, 24h.
-type Duration time.Duration
-
-func (d Duration) String() string {
-	s := time.Duration(d).String() // "1m0s"
-	if strings.HasSuffix(s, "m0s") {
-		s = s[:len(s)-2]
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = s[:len(s)-2]
-	}
-	return s
-}
-
-// MarshalText makes durations read the same in JSON.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
 // configKey is one key: a leaf of Config.
 type configKey struct {
@@ -191,9 +138,6 @@ func configKeys(v reflect.Value, prefix string) (keys []configKey) {
 			continue
 		}
 		k := configKey{path: path, env: envName(path), doc: field.Tag.Get("doc"), unit: field.Tag.Get("unit"), value: v.Field(i)}
-		if _, ok := k.value.Interface().(Duration); ok {
-			k.unit = "duration"
-		}
 		keys = append(keys, k)
 	}
 	return keys

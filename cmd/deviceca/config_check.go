@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
@@ -11,8 +12,20 @@ import (
 	"time"
 )
 
-// check refuses what cannot work, and what works in a way nobody expects.
-func (c *Config) check(fault func(key, format string, args ...any)) {
+// check is for a configuration that flags have changed.
+func (c *Config) check() error {
+	var found ConfigFaults
+	c.faults(func(key, format string, args ...any) {
+		found = append(found, ConfigFault{Where: "configuration", Key: key, Message: fmt.Sprintf(format, args...)})
+	})
+	if len(found) > 0 {
+		return found
+	}
+	return nil
+}
+
+// faults finds what cannot work, and what works in a way nobody expects.
+func (c *Config) faults(fault func(key, format string, args ...any)) {
 	if c.Name == "" || len(c.Name) > 64 {
 		fault("name", "must be 1 to 64 characters (RFC 5280, ub-organization-name)")
 	}
@@ -29,8 +42,6 @@ func (c *Config) check(fault func(key, format string, args ...any)) {
 	c.checkKeys(fault)
 	if scheme, _, isURL := strings.Cut(c.DB, "://"); isURL && scheme != "postgres" && scheme != "postgresql" {
 		fault("db", "%q databases are not known: use a file, or postgres://", scheme)
-	} else if c.DB == "" {
-		fault("db", "must name a file or a postgres:// URL")
 	}
 	if c.Policy == "" {
 		fault("policy", "must name a file")
@@ -39,7 +50,7 @@ func (c *Config) check(fault func(key, format string, args ...any)) {
 		fault("lint_share", "%g is not between 0 and 1", c.LintShare)
 	}
 	c.checkLimits(fault)
-	if d := time.Duration(c.Audit.CheckpointEvery); d < time.Second || d > 24*time.Hour {
+	if d := c.Audit.CheckpointEvery; d < time.Second || d > 24*time.Hour {
 		fault("audit.checkpoint_every", "%s is not between 1s and 24h", c.Audit.CheckpointEvery)
 	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
@@ -101,14 +112,18 @@ func (c *Config) checkKeys(fault func(key, format string, args ...any)) {
 	k := c.Keys
 	scheme := "pkcs11:"
 	switch {
-	case k.Provider == "softhsm", strings.HasPrefix(k.Provider, "pkcs11:"):
+	case k.Provider == "softhsm":
+	case k.Provider == "pkcs11":
+		if k.Issuing == "" {
+			fault("keys.issuing", "is missing: with keys.provider pkcs11, name the token by its URI")
+		}
 	case k.Provider == "file":
 		scheme = "file:"
 		if !k.AllowFile {
 			fault("keys.provider", "file is for development: set keys.allow_file to say that you know")
 		}
 	default:
-		fault("keys.provider", "%q is not one of softhsm, file, or a pkcs11: URI", k.Provider)
+		fault("keys.provider", "%q is not one of softhsm, pkcs11, file", k.Provider)
 		return
 	}
 	for _, uri := range []struct{ key, value string }{{"keys.root", k.Root}, {"keys.issuing", k.Issuing}} {
@@ -123,7 +138,7 @@ func (c *Config) checkKeys(fault func(key, format string, args ...any)) {
 		fault("keys.issuing", "is the root's token: the two live apart, so that the root's can be put away")
 	}
 	for _, pin := range []struct{ key, value string }{{"keys.pin_root", k.PINRoot}, {"keys.pin_issuing", k.PINIssuing}} {
-		if !isPINSource(pin.value) {
+		if pin.value != "" && !isPINSource(pin.value) { // a token may ask for none, or the URI say where it is
 			// The value may be the PIN itself: do not repeat it.
 			fault(pin.key, "must say where the PIN is: file:PATH, env:NAME or credential:NAME")
 		}
@@ -155,11 +170,9 @@ func (c *Config) checkLimits(fault func(key, format string, args ...any)) {
 		key             string
 		value, min, max int
 	}{
-		{"limits.body", l.Body, 16 << 10, 16 << 20}, // below, an RSA-4096 request with evidence does not fit
-		{"limits.header_bytes", l.HeaderBytes, 4 << 10, 1 << 20},
 		{"limits.connections", l.Connections, 1, 1 << 20},
 		{"limits.wrong_secrets_per_address", l.WrongSecretsPerAddress, 1, 1 << 20},
-		{"limits.wrong_secrets_per_reference", l.WrongSecretsPerCredential, 1, 1 << 20},
+		{"limits.wrong_secrets_per_reference", l.WrongSecretsPerReference, 1, 1 << 20},
 	} {
 		if n.value < n.min || n.value > n.max {
 			fault(n.key, "%d is not between %d and %d", n.value, n.min, n.max)
@@ -167,13 +180,13 @@ func (c *Config) checkLimits(fault func(key, format string, args ...any)) {
 	}
 	for _, d := range []struct {
 		key   string
-		value Duration
+		value time.Duration
 	}{
-		{"limits.header_timeout", l.HeaderTimeout}, {"limits.read_timeout", l.ReadTimeout},
+		{"limits.header_timeout", l.HeaderTimeout}, {"limits.body_timeout", l.BodyTimeout},
 		{"limits.write_timeout", l.WriteTimeout}, {"limits.idle_timeout", l.IdleTimeout},
 	} {
 		// None may be off: a client that says nothing would hold its connection for ever.
-		if v := time.Duration(d.value); v < 100*time.Millisecond || v > time.Hour {
+		if d.value < 100*time.Millisecond || d.value > time.Hour {
 			fault(d.key, "%s is not between 100ms and 1h", d.value)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -13,9 +14,9 @@ import (
 // commentWidth is where comments of the file wrap.
 const commentWidth = 88
 
-// YAML writes the configuration as a file, with what each key means above it.
+// Marshal writes the configuration as a file, with what each key means above it.
 // ParseConfig reads it back to the same.
-func (c *Config) YAML() []byte {
+func (c *Config) Marshal() []byte {
 	var b bytes.Buffer
 	b.WriteString("# Configuration of this CA. Each key can be given in the environment instead:\n" +
 		"# limits.header_timeout is DEVICECA_LIMITS_HEADER_TIMEOUT, lists are separated by commas.\n" +
@@ -37,7 +38,7 @@ func (c *Config) YAML() []byte {
 			}
 		}
 		doc := k.doc
-		if k.unit != "" && k.unit != "duration" {
+		if k.unit != "" {
 			doc += " (" + k.unit + ")"
 		}
 		for _, line := range wrap(doc, commentWidth-len(indent)) {
@@ -52,8 +53,8 @@ func (c *Config) YAML() []byte {
 func (k configKey) yaml() string {
 	var n yaml.Node
 	switch v := k.value.Interface().(type) {
-	case Duration:
-		return v.String()
+	case time.Duration:
+		return durationText(v)
 	case []string:
 		n = yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
 		for _, item := range v {
@@ -89,6 +90,9 @@ func (k configKey) shown() any {
 		}
 		return "(a URL that cannot be read)"
 	}
+	if d, ok := k.value.Interface().(time.Duration); ok {
+		return durationText(d)
+	}
 	return k.value.Interface()
 }
 
@@ -96,7 +100,7 @@ func (k configKey) shown() any {
 func configMarkdown() string {
 	var b strings.Builder
 	b.WriteString("| key | default | meaning | environment |\n|---|---|---|---|\n")
-	c := DefaultConfig()
+	c := defaultConfig()
 	for _, k := range c.keys() {
 		def := k.yaml()
 		if def == `""` {
@@ -105,7 +109,7 @@ func configMarkdown() string {
 			def = "`" + def + "`"
 		}
 		doc := k.doc
-		if k.unit != "" && k.unit != "duration" {
+		if k.unit != "" {
 			doc += " (" + k.unit + ")"
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | `%s` |\n", k.path, def, strings.ReplaceAll(doc, "|", `\|`), k.env)

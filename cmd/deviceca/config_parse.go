@@ -60,7 +60,7 @@ type configParser struct {
 // ParseConfig reads a configuration, lays the environment over it, and checks
 // it. Every fault is reported, as ConfigFaults.
 func ParseConfig(file string, data []byte, getenv func(string) string) (Config, error) {
-	c := DefaultConfig()
+	c := defaultConfig()
 	p := &configParser{file: file, keys: map[string]configKey{}, lines: map[string]int{}, envs: map[string]string{}}
 	keys := c.keys()
 	for _, k := range keys {
@@ -77,7 +77,7 @@ func ParseConfig(file string, data []byte, getenv func(string) string) (Config, 
 	}
 	// A value that could not be read has its default now, so that checking
 	// the rest makes sense.
-	c.check(p.fault)
+	c.faults(p.fault)
 	if len(p.faults) > 0 {
 		slices.SortStableFunc(p.faults, func(a, b ConfigFault) int { return cmp.Compare(a.line, b.line) })
 		return Config{}, p.faults
@@ -243,12 +243,12 @@ func setText(v reflect.Value, text string) error {
 			return fmt.Errorf("%q is not a number", text)
 		}
 		*p = f
-	case *Duration:
+	case *time.Duration:
 		d, err := time.ParseDuration(text)
 		if err != nil {
 			return fmt.Errorf("%q is not a duration such as 90s, 5m or 24h", text)
 		}
-		*p = Duration(d)
+		*p = d
 	case *[]string:
 		var out []string
 		for item := range strings.SplitSeq(text, ",") {

@@ -62,6 +62,14 @@ func (a *app) server(cmd *cobra.Command) string {
 	return a.getenv("DEVICECA_SERVER")
 }
 
+// onHost refuses --server for what works on the CA's host alone.
+func (a *app) onHost(cmd *cobra.Command, why string) error {
+	if a.server(cmd) != "" {
+		return usagef("%s: give --home instead of --server", why)
+	}
+	return nil
+}
+
 // openClient finds the admin API: of the server named, else of the server that
 // runs on the home, else in-process. Close gives the home's lock back.
 func (a *app) openClient(cmd *cobra.Command) (*admin.Client, func(), error) {

@@ -19,7 +19,7 @@ func (a *app) deviceImport() *cobra.Command {
 		Short: "Enter many devices from CSV or JSON",
 		Long: `Enter devices, without credentials, from a file or from standard input ("-"):
 
-  CSV    a first line "id,level" with "group" and "state" if wanted, in any order
+  CSV    a first line "id,level" with "group" and "state" (claimed or manufactured) if wanted, in any order
   JSON   an array of {"id","level","group","state"}, or one such object per line
 
 The state is "claimed" unless given. Devices that are in the inventory already are

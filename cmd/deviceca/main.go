@@ -37,10 +37,13 @@ type house struct {
 	// restore makes a new home out of a backup directory.
 	restore func(ctx context.Context, from, home string) error
 	// rootCRL signs a fresh CRL with the root key, which only this command
-	// opens, and puts it where the server publishes it.
-	rootCRL func(ctx context.Context, home string) (RootCRL, error)
+	// opens, and puts it where the server publishes it; it holds for life.
+	rootCRL func(ctx context.Context, home string, life time.Duration) (RootCRL, error)
+	// importCAs completes a home whose root lives elsewhere with the
+	// certificates that the root made (files, PEM or DER).
+	importCAs func(ctx context.Context, home, root, issuing, quarantine string) error
 	// commands makes further subcommands: init, serve.
-	commands []func() *cobra.Command
+	commands []func(*app) *cobra.Command
 }
 
 // RootCRL describes a CRL that was signed.
@@ -85,7 +88,7 @@ func (a *app) root() *cobra.Command {
 	root := group("deviceca", "A certificate authority for devices",
 		a.deviceCommand(), a.credentialCommand(), a.certCommand(), a.caCommand(), a.policyCommand(),
 		a.adminCommand(), a.backupCommand(), a.auditCommand(), a.statusCommand(),
-		a.configCommand(), a.versionCommand(), completionCommand())
+		a.configCommand(), a.enrollCommand(), a.versionCommand(), completionCommand())
 	root.Long = "deviceca runs a private certificate authority for devices, and administers it."
 	root.Example = `  deviceca init --home ./deviceca-data
   deviceca serve --home ./deviceca-data
@@ -99,7 +102,7 @@ func (a *app) root() *cobra.Command {
 		root.AddCommand(a.restoreCommand())
 	}
 	for _, make := range a.commands {
-		root.AddCommand(make())
+		root.AddCommand(make(a))
 	}
 	return root
 }

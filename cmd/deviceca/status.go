@@ -51,12 +51,13 @@ func (a *app) statusCommand() *cobra.Command {
 	}))
 }
 
-// version is the program's: what the linker was told, or else what the build recorded.
-var version string
+// buildVersion is what the linker was told, if it was.
+var buildVersion string
 
-func programVersion() string {
-	if version != "" {
-		return version
+// version is the program's.
+func version() string {
+	if buildVersion != "" {
+		return buildVersion
 	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {
@@ -71,9 +72,9 @@ func (a *app) versionCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o := a.output(cmd)
 			if o.json {
-				return o.writeJSON(map[string]string{"version": programVersion()})
+				return o.writeJSON(map[string]string{"version": version()})
 			}
-			_, err := fmt.Fprintln(o.w, "deviceca", programVersion())
+			_, err := fmt.Fprintln(o.w, "deviceca", version())
 			return err
 		},
 	})

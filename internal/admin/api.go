@@ -18,6 +18,7 @@ const Prefix = "/admin/v1"
 // Core is what the API changes the CA through; *ca.Service is one.
 type Core interface {
 	Policy() *policy.Policy
+	Check(p *policy.Policy) error
 	Apply(ctx context.Context, p *policy.Policy, actor string) error
 	Explain(in policy.Input) policy.Decision
 	CACert(name string) ([]byte, bool)

@@ -99,9 +99,9 @@ func (im *importer) take(raw []byte) {
 		reason = err.Error()
 	} else if in.Level == "" {
 		reason = "level is missing: name a trust level of the policy"
-	} else if in.State == device.Active || !knownState(in.State) {
-		// A device becomes active by its first certificate and in no other way.
-		reason = "state must be manufactured, claimed, suspended or retired"
+	} else if in.State != device.Claimed && in.State != device.Manufactured {
+		// The other states come of what a device does here, or of what is done to it.
+		reason = "state must be claimed or manufactured"
 	}
 	if reason != "" {
 		im.failed(ImportFailure{Line: in.Line, ID: in.ID, Error: reason})

@@ -38,9 +38,13 @@ func (c *call) parsePolicy() (*policy.Policy, error) {
 	return p, nil
 }
 
+// checkPolicy also lints: it finds what the file alone does not show.
 func (c *call) checkPolicy() (any, error) {
 	p, err := c.parsePolicy()
 	if err != nil {
+		return nil, err
+	}
+	if err := c.Core.Check(p); err != nil {
 		return nil, err
 	}
 	return summary(p), nil

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/deviceca/deviceca/client"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) enrollCommand() *cobra.Command {
+	var c client.Config
+	var reference, secretFile, roots, rootSHA256, key string
+	cmd := withJSON(&cobra.Command{
+		Use:   "enroll --server URL --id ID --dir DIR",
+		Short: "Get a certificate for a device, or renew it when due",
+		Long: `Be a device: make a key, enrol, and keep key and certificate in a directory. Run
+again, it renews when half of the validity has passed, and does nothing before.
+
+The secret of the credential comes from --secret-file or $DEVICECA_SECRET, never from
+a flag, which every user of the host could read. The first contact takes the CA's
+root certificate, or its SHA-256. The program deviceca-device does the same and is
+small enough for devices.`,
+		Example: `  DEVICECA_SECRET=… deviceca enroll --protocol est --server https://127.0.0.1:8443 \
+    --roots deviceca-data/root.crt --id lamp-1 --reference k3f5o2lq7xwzmb4a --dir lamp-1
+  deviceca enroll --server https://127.0.0.1:8443 --id lamp-1 --dir lamp-1 --renew`,
+		Args: takes(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch c.Protocol {
+			case "est":
+			case "acme", "cmp":
+				return &usageError{fmt.Errorf("--protocol %s is not in this build yet", c.Protocol), "use est"}
+			default:
+				return &usageError{fmt.Errorf("--protocol: %q is not a protocol", c.Protocol), "use est"}
+			}
+			if c.Server = cmp.Or(c.Server, a.getenv("DEVICECA_SERVER")); c.Server == "" {
+				return usagef("--server is missing")
+			}
+			if err := need(cmd, "id", "dir"); err != nil {
+				return err
+			}
+			var err error
+			if c.Credential, err = a.credential(reference, secretFile); err != nil {
+				return err
+			}
+			if key != "" {
+				if c.Key, err = client.ParseKeyType(key); err != nil {
+					return usagef("--key: %w", err)
+				}
+			}
+			if rootSHA256 != "" {
+				if c.Trust.RootSHA256, err = client.ParseRootSHA256(rootSHA256); err != nil {
+					return usagef("--root-sha256: %w", err)
+				}
+			}
+			if roots != "" {
+				if c.Trust.Roots, err = client.ReadCertificates(roots); err != nil {
+					return clientError(err)
+				}
+			}
+			result, err := client.Run(cmd.Context(), c)
+			if err != nil {
+				return clientError(err)
+			}
+			return a.output(cmd).enrolled(result)
+		},
+	})
+	f := cmd.Flags()
+	f.StringVar(&c.Protocol, "protocol", "est", "est (acme and cmp come later)")
+	f.StringVar(&c.Server, "server", "", "base URL of the CA ($DEVICECA_SERVER)")
+	f.StringVar(&c.Device, "id", "", "device ID")
+	f.StringVar(&reference, "reference", "", "reference of the enrolment credential")
+	f.StringVar(&secretFile, "secret-file", "", "file with the credential's secret (or $DEVICECA_SECRET)")
+	f.StringVar(&c.Dir, "dir", "", "directory for key and certificate")
+	f.StringVar(&roots, "roots", "", "the CA's root certificate, PEM")
+	f.StringVar(&rootSHA256, "root-sha256", "", "SHA-256 of the CA's root certificate, hex")
+	f.StringVar(&c.Label, "label", "", "certificate profile to ask for")
+	f.StringVar(&key, "key", "", "kind of key to make (default: what the CA asks for, else ecdsa-p256)")
+	f.BoolVar(&c.Renew, "renew", false, "renew now, due or not")
+	f.BoolVar(&c.Force, "force", false, "enrol anew, whatever there is")
+	cmd.RegisterFlagCompletionFunc("protocol", cobra.FixedCompletions([]string{"est"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+// maxSecretFile is far above the 43 characters of a secret.
+const maxSecretFile = 4096
+
+// credential reads the secret; none without a reference.
+func (a *app) credential(reference, file string) (*client.Credential, error) {
+	if reference == "" {
+		if file != "" {
+			return nil, usagef("--reference is missing beside --secret-file")
+		}
+		return nil, nil // an inherited DEVICECA_SECRET alone says nothing
+	}
+	secret := a.getenv("DEVICECA_SECRET")
+	if file != "" {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		secret = strings.TrimRight(string(raw), "\r\n")
+	}
+	switch {
+	case secret == "":
+		return nil, &usageError{errors.New("the secret of --reference is missing"), "put it into a file for --secret-file, or into DEVICECA_SECRET"}
+	case len(secret) > maxSecretFile:
+		return nil, fmt.Errorf("the secret is longer than %d characters", maxSecretFile)
+	}
+	return &client.Credential{Reference: reference, Secret: secret}, nil
+}
+
+// clientError gives the client's errors our form.
+func clientError(err error) error {
+	if client.KindOf(err) == client.Usage {
+		return &usageError{err, client.HintOf(err)}
+	}
+	if hint := client.HintOf(err); hint != "" {
+		return &hintError{err, hint}
+	}
+	return err
+}
+
+func (o output) enrolled(r client.Result) error {
+	for _, w := range r.Warnings {
+		o.note("warning: %s", w)
+	}
+	return o.print(r, func(fact func(name, value string)) {
+		fact(string(r.Action), r.Device)
+		fact("serial", r.Serial)
+		fact("not after", o.when(r.NotAfter))
+		fact("renew at", o.when(r.RenewAt))
+		fact("outcome", r.Outcome)
+		for _, reason := range r.Reasons {
+			fact("because", reason)
+		}
+		fact("certificate", r.Files.FullChain)
+		fact("key", r.Files.Key)
+		fact("roots", r.Files.Roots)
+	})
+}
