@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -20,7 +21,7 @@ import (
 	"github.com/deviceca/deviceca/policy"
 )
 
-// example is a request to each route that succeeds.
+// examples is a request to each route that succeeds.
 var examples = map[string]struct{ path, body string }{
 	"GET /status":                          {"/status", ""},
 	"GET /devices":                         {"/devices?level=software&limit=10", ""},
@@ -62,7 +63,7 @@ func adminBody(t *testing.T, name string) string {
 	return string(raw)
 }
 
-// send makes the example request of a route.
+// example makes the example request of a route.
 func example(t *testing.T, c *Client, rt route) error {
 	t.Helper()
 	ex, ok := examples[rt.method+" "+rt.path]
@@ -78,6 +79,7 @@ func example(t *testing.T, c *Client, rt route) error {
 	}
 	resp, err := c.send(t.Context(), rt.method, ex.path, nil, media, strings.NewReader(body))
 	if err == nil {
+		_, err = io.Copy(io.Discard, resp.Body) // an import goes on while its answer is read
 		resp.Body.Close()
 	}
 	return err
