@@ -111,6 +111,9 @@ func (p *fileProvider) readFile(name string) ([]byte, error) {
 	path := filepath.Join(p.dir, name)
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(p.dir); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
 		return nil, fmt.Errorf("%w: no file %s", ErrNotFound, path)
 	}
 	if err != nil {
@@ -263,7 +266,6 @@ type privateKeyInfo struct {
 	Version   int
 	Algorithm asn1.RawValue
 	Key       []byte
-	Rest      asn1.RawValue `asn1:"optional"`
 }
 
 var oidAES256GCM = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 46}
