@@ -120,7 +120,8 @@ type Options struct {
 	// PIN is the user PIN of the token, or the passphrase of the key files.
 	// It may come as pin-source in a pkcs11 URI instead, but not from both.
 	PIN PINSource
-	// Sessions is how many sessions work in parallel at most; 0 means 8.
+	// Sessions is how many sessions work in parallel at most; 0 means 8. One
+	// more holds the login.
 	Sessions int
 	// Queue is how many callers may wait for a session; 0 means 256. One more
 	// gets ErrUnavailable at once.

@@ -22,12 +22,16 @@ type conn struct {
 	made  time.Time
 	max   uint // sessions that the token allows; 0 if it does not say
 
+	// keeper only holds the login, which ends with the last session: those that
+	// work come and go.
+	keeper pkcs11.SessionHandle
+
 	mu     sync.Mutex
 	idle   []pkcs11.SessionHandle
 	broken bool
 }
 
-// connect finds the token, opens the first session, and logs in.
+// connect finds the token, opens the keeper, and logs in.
 func connect(m *module, epoch uint64, u *URI, pin PINSource) (*conn, error) {
 	if err := m.enter(epoch); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -48,7 +52,7 @@ func connect(m *module, epoch uint64, u *URI, pin PINSource) (*conn, error) {
 			return nil, err
 		}
 	}
-	c.idle = []pkcs11.SessionHandle{s}
+	c.keeper = s
 	return c, nil
 }
 
@@ -110,8 +114,8 @@ func (c *conn) call(f func(*conn, pkcs11.SessionHandle) error) error {
 	return err
 }
 
-// drop closes the idle sessions; those in use close as they come back. The
-// login ends with the last one (PKCS#11 §5.6): C_Logout and C_CloseAllSessions
+// drop closes the idle sessions and the keeper; those in use close as they come
+// back. The login ends with the last of all (PKCS#11 2.40 §5.6): C_Logout and C_CloseAllSessions
 // would also hit other providers of the same token.
 func (c *conn) drop() {
 	c.mu.Lock()
@@ -122,7 +126,7 @@ func (c *conn) drop() {
 		return // finalized since: they are gone
 	}
 	defer c.m.leave()
-	for _, s := range idle {
+	for _, s := range append(idle, c.keeper) {
 		c.m.ctx.CloseSession(s)
 	}
 }

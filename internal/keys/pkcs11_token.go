@@ -108,8 +108,12 @@ func (t *token) open(ctx context.Context, u URI) error {
 		return err
 	}
 	sessions := t.opts.Sessions
-	if c.max != 0 && uint(sessions) > c.max {
-		sessions = int(c.max)
+	if c.max == 1 {
+		c.drop()
+		return errors.New("keys: the token allows one session at a time, and two are needed: one to hold the login, one to work")
+	}
+	if c.max != 0 && uint(sessions) > c.max-1 {
+		sessions = int(c.max - 1)
 		t.opts.Logger.Warn("the token allows fewer sessions than configured", "token", u.Token, "sessions", sessions)
 	}
 	t.places = make(chan struct{}, sessions)
