@@ -3,7 +3,9 @@
 package keys
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"time"
 )
 
@@ -37,7 +39,11 @@ func (t *token) lose(c *conn, cause error) {
 // the module initialised anew, until it holds or the PIN is refused.
 func (t *token) heal(old *conn, cause error, tried chan struct{}) {
 	log := t.opts.Logger.With("token", t.uri.Token, "serial", t.uri.Serial)
-	log.Warn("token lost", "err", cause)
+	level := slog.LevelWarn
+	if errors.Is(cause, errStale) {
+		level = slog.LevelDebug // another token of the module was away, not this one
+	}
+	log.Log(context.Background(), level, "token lost", "err", cause)
 	began := time.Now()
 	old.drop()
 	pause := time.Duration(0)
@@ -72,7 +78,7 @@ func (t *token) heal(old *conn, cause error, tried chan struct{}) {
 			tried = nil
 		}
 		if err == nil {
-			log.Info("token back", "after", time.Since(began))
+			log.Log(context.Background(), min(level, slog.LevelInfo), "token back", "after", time.Since(began))
 			return
 		}
 		if errors.Is(err, ErrPIN) {
