@@ -3,6 +3,7 @@
 package keys
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -11,12 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"sync/atomic"
 
 	"github.com/miekg/pkcs11"
-	"golang.org/x/crypto/cryptobyte"
-	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // place is where an object lies: handles mean nothing on another connection.
@@ -229,14 +227,21 @@ func encodeECDSA(raw []byte, size int) ([]byte, error) {
 	if len(raw) != 2*size {
 		return nil, fmt.Errorf("keys: the token gave an ECDSA signature of %d bytes, not %d", len(raw), 2*size)
 	}
-	r, s := new(big.Int).SetBytes(raw[:size]), new(big.Int).SetBytes(raw[size:])
-	if r.Sign() == 0 || s.Sign() == 0 {
+	r, s := derInteger(raw[:size]), derInteger(raw[size:])
+	if len(r) == 0 || len(s) == 0 {
 		return nil, errors.New("keys: the token gave an empty ECDSA signature")
 	}
-	b := cryptobyte.NewBuilder(make([]byte, 0, 2*size+9))
-	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1BigInt(r)
-		b.AddASN1BigInt(s)
-	})
-	return b.Bytes()
+	b := make([]byte, 0, 2*size+9)
+	b = append(b, 0x30, 0)
+	for _, v := range [][]byte{r, s} {
+		sign := v[0] >> 7 // a leading zero octet keeps it positive
+		b = append(b, 0x02, byte(len(v))+sign)
+		b = append(b, make([]byte, sign)...)
+		b = append(b, v...)
+	}
+	b[1] = byte(len(b) - 2) // under 128: both curves fit the short form
+	return b, nil
 }
+
+// derInteger cuts leading zeros, which DER forbids.
+func derInteger(v []byte) []byte { return bytes.TrimLeft(v, "\x00") }
