@@ -15,18 +15,28 @@ import (
 // revoked, of another CA) leaves it to the secret, which is the fallback that
 // §3.2.3 describes. A fault of ours is not a reason to fall back.
 func (s *server) authenticate(r *http.Request) (ca.Requester, error) {
-	reference, secret, basic := r.BasicAuth()
 	if chain := r.TLS.PeerCertificates; len(chain) > 0 {
 		requester, err := s.Authority.AuthenticateCertificate(r.Context(), chain)
-		if kind := ca.KindOf(err); err == nil || !basic || kind != ca.Unauthenticated && kind != ca.Denied {
+		if err == nil || !offersSecret(r) || ca.KindOf(err) != ca.Unauthenticated {
 			return requester, err
 		}
 	}
-	if !basic {
+	return s.bySecret(r)
+}
+
+// bySecret authenticates by HTTP Basic.
+func (s *server) bySecret(r *http.Request) (ca.Requester, error) {
+	reference, secret, ok := r.BasicAuth()
+	if !ok {
 		return ca.Requester{}, ca.Errorf(ca.Unauthenticated,
 			"show the device's certificate as TLS client certificate, or an enrolment credential by HTTP Basic (reference and secret)")
 	}
 	return s.Authority.AuthenticateSecret(r.Context(), reference, secret, remoteAddr(r))
+}
+
+func offersSecret(r *http.Request) bool {
+	_, _, ok := r.BasicAuth()
+	return ok
 }
 
 // anonymous reports whether the request offers nothing to authenticate it by.

@@ -91,22 +91,29 @@ func checkMediaType(h http.Header) error {
 	return nil
 }
 
+// limitTime puts a deadline on the body of every request, those that are refused
+// unread too: the HTTP server reads these on, to use the connection again.
+func (s *server) limitTime(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.BodyTimeout > 0 && r.ContentLength != 0 {
+			// Not supported below some middleware: then there is no limit.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.BodyTimeout))
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // readBody reads the body whole, whether its length was announced or not.
 func (s *server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength > MaxBody {
 		return nil, errTooLarge
 	}
-	control := http.NewResponseController(w)
-	if s.BodyTimeout > 0 {
-		// Not supported below some middleware and in tests: then there is no limit.
-		_ = control.SetReadDeadline(time.Now().Add(s.BodyTimeout))
-	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
 	if err == nil {
-		// A deadline left standing would cancel the request's context while the
-		// core works. After an error it is left: the rest of the body is not waited for.
+		// Left standing, the deadline would cancel the request's context while the
+		// core works. After an error it stays: the rest of the body is not waited for.
 		if s.BodyTimeout > 0 {
-			_ = control.SetReadDeadline(time.Time{})
+			_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 		}
 		return body, nil
 	}

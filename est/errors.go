@@ -51,6 +51,8 @@ var (
 		text: "the request is not of Content-Type application/pkcs10", close: true}
 	errTooLarge = &httpError{status: http.StatusRequestEntityTooLarge, outcome: "tooLarge",
 		text: "the certificate request is larger than " + strconv.Itoa(ca.MaxCSR) + " octets", close: true}
+	errGone = &httpError{status: http.StatusServiceUnavailable, outcome: "gone",
+		text: "the client left before the answer was ready"} // which nobody reads
 	errSlow = &httpError{status: http.StatusRequestTimeout, outcome: "slow",
 		text: "the body took too long to arrive", close: true}
 )
@@ -75,6 +77,9 @@ const (
 // what is wrong and nothing of our insides.
 func refuse(err error) *reply {
 	answer := &reply{contentType: "text/plain; charset=utf-8", header: http.Header{}}
+	if errors.Is(err, context.Canceled) {
+		err = errGone
+	}
 	if low, ok := errors.AsType[*httpError](err); ok {
 		answer.status, answer.outcome = low.status, low.outcome
 		answer.body = text(low.text)
@@ -85,10 +90,6 @@ func refuse(err error) *reply {
 			answer.header.Set("Connection", "close")
 		}
 		return answer
-	}
-	if errors.Is(err, context.Canceled) {
-		// Our own requests are cancelled by the client's leaving alone; nobody reads this.
-		err = ca.Away("the client", err)
 	}
 	known := ca.AsError(err)
 	answer.status, answer.outcome = status(known.Kind), known.Kind.String()

@@ -48,10 +48,12 @@ type Authority interface {
 	Enroll(ctx context.Context, r ca.Request) (*ca.Issued, error)
 	// Anchors are the certificates of cacerts, DER.
 	Anchors() [][]byte
-	// Policy is the policy in force; its profiles are the labels.
-	Policy() *policy.Policy
+	// HasProfile reports whether the policy in force has a certificate profile
+	// of that name, which makes it a label.
+	HasProfile(name string) bool
 	// ProfileFor is the profile the requester would get when asking for a
-	// label, "" for none.
+	// label, "" for none. Nobody in particular (the zero Requester) is told what
+	// the label says, or what the policy names first.
 	ProfileFor(r ca.Requester, asked string) (policy.Profile, error)
 }
 
@@ -106,9 +108,10 @@ func New(opts Options) http.Handler {
 	}
 	s := &server{opts}
 	mux := chi.NewRouter()
+	mux.Use(s.limitTime)
 	for _, op := range operations {
-		for _, pattern := range []string{Prefix + op.name, Prefix + "{label}/" + op.name} {
-			handler := func(w http.ResponseWriter, r *http.Request) { s.run(op, w, r) }
+		for pattern, labelled := range map[string]bool{Prefix + op.name: false, Prefix + "{label}/" + op.name: true} {
+			handler := func(w http.ResponseWriter, r *http.Request) { s.run(op, labelled, w, r) }
 			mux.MethodFunc(op.method, pattern, handler)
 			if op.method == http.MethodGet {
 				mux.MethodFunc(http.MethodHead, pattern, handler)
@@ -135,10 +138,11 @@ func allowed(urlPath string) string {
 }
 
 // run serves one request of one operation.
-func (s *server) run(op operation, w http.ResponseWriter, r *http.Request) {
+func (s *server) run(op operation, labelled bool, w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	label := chi.URLParam(r, "label")
-	answer, err := s.precheck(r, label)
+	var answer *reply
+	err := s.precheck(r, label, labelled)
 	if err == nil {
 		answer, err = op.serve(s, w, r, label)
 	}
@@ -146,17 +150,16 @@ func (s *server) run(op operation, w http.ResponseWriter, r *http.Request) {
 }
 
 // precheck refuses what no operation wants to see.
-func (s *server) precheck(r *http.Request, label string) (*reply, error) {
-	if r.TLS == nil {
-		return nil, errNoTLS
+func (s *server) precheck(r *http.Request, label string, labelled bool) error {
+	switch {
+	case r.TLS == nil:
+		return errNoTLS
+	case labelled && label == "": // "//" in the path
+		return errNoOperation
+	case labelled && !s.Authority.HasProfile(label):
+		return ca.Errorf(ca.NotFound, "there is no certificate profile %q: leave the label out for the default", label)
 	}
-	if label == "" {
-		return nil, nil
-	}
-	if _, ok := s.Authority.Policy().Profile(label); !ok {
-		return nil, ca.Errorf(ca.NotFound, "there is no certificate profile %q: leave the label out for the default", label)
-	}
-	return nil, nil
+	return nil
 }
 
 // reply is a whole answer, made before its first octet is sent.

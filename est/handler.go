@@ -67,7 +67,7 @@ func (s *server) enroll(w http.ResponseWriter, r *http.Request, label string, ag
 	}
 
 	// 4. The core decides, issues, and makes it durable.
-	issued, err := s.Authority.Enroll(r.Context(), ca.Request{
+	request := ca.Request{
 		Protocol:  "est",
 		Requester: requester,
 		Renew:     again && ownCertificate(requester),
@@ -76,7 +76,16 @@ func (s *server) enroll(w http.ResponseWriter, r *http.Request, label string, ag
 		Names:     csr.Names,
 		Profile:   label,
 		Address:   remoteAddr(r).String(),
-	})
+	}
+	issued, err := s.Authority.Enroll(r.Context(), request)
+	if requester.Lapsed > 0 && offersSecret(r) && ca.KindOf(err) == ca.Unauthenticated {
+		// The certificate lapsed longer ago than its profile forgives, which
+		// only the core could tell. A credential lets the device in again.
+		if request.Requester, err = s.bySecret(r); err == nil {
+			request.Renew = false
+			issued, err = s.Authority.Enroll(r.Context(), request)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -116,20 +125,18 @@ func (s *server) cacerts(_ http.ResponseWriter, r *http.Request, _ string) (*rep
 }
 
 // csrattrs says what a request should look like (RFC 7030 §4.5). It needs no
-// authentication, but whoever offers some must be right, and gets the answer that
-// fits; nobody in particular gets the label's, and without a label 204.
+// authentication; whoever offers some must be right, and gets the answer that fits.
 func (s *server) csrattrs(_ http.ResponseWriter, r *http.Request, label string) (*reply, error) {
-	var profile policy.Profile
-	if anonymous(r) {
-		profile, _ = s.Authority.Policy().Profile(label)
-	} else {
-		requester, err := s.authenticate(r)
-		if err != nil {
+	var requester ca.Requester
+	var err error
+	if !anonymous(r) {
+		if requester, err = s.authenticate(r); err != nil {
 			return nil, err
 		}
-		if profile, err = s.Authority.ProfileFor(requester, label); err != nil {
-			return nil, err
-		}
+	}
+	profile, err := s.Authority.ProfileFor(requester, label)
+	if err != nil {
+		return nil, err
 	}
 	attrs := encodeCSRAttrs(profile)
 	if attrs == nil {
