@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -111,6 +112,7 @@ func (w *writer) loop() {
 			}
 		}
 		w.commit(batch)
+		runtime.Gosched() // those just answered may have something new: let them queue
 		clear(batch)
 		w.busySince.Store(0)
 	}
