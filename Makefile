@@ -2,7 +2,7 @@
 
 HOME_DIR ?= ./deviceca-data
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS   = -s -w -X main.buildVersion=$(VERSION)
+LDFLAGS   = -s -w -X main.version=$(VERSION)
 SOFTHSM   = softhsm2-util=softhsm2 /usr/lib/softhsm/libsofthsm2.so=libsofthsm2
 COMPILER  = gcc=gcc /usr/include/stdlib.h=libc6-dev
 

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/asn1"
+	"io"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -55,7 +56,7 @@ type moodySigner struct {
 	mood func(sig []byte, err error) ([]byte, error)
 }
 
-func (s *moodySigner) Sign(r interface{ Read([]byte) (int, error) }, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+func (s *moodySigner) Sign(r io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	sig, err := s.Signer.Sign(r, digest, opts)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 
 	"github.com/deviceca/deviceca/internal/admin"
@@ -12,16 +11,13 @@ import (
 	"github.com/deviceca/deviceca/internal/store"
 )
 
-// ledgerReader shows the store to the admin API.
-type ledgerReader struct{ *store.Store }
-
-// Counts is part of admin.Reader.
-func (l ledgerReader) Counts(ctx context.Context) (map[string]int64, error) {
-	certs, err := l.Store.Counts(ctx)
+// counts is what the status page counts.
+func (s *system) counts(ctx context.Context) (map[string]int64, error) {
+	certs, err := s.store.Counts(ctx)
 	if err != nil {
 		return nil, err
 	}
-	devices, err := l.CountDevices(ctx)
+	devices, err := s.store.CountDevices(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -40,29 +36,25 @@ type auditLog struct {
 }
 
 // Events is part of admin.AuditLog.
-func (l auditLog) Events(ctx context.Context, after int64, limit int) ([]admin.AuditEvent, error) {
-	logged, err := l.store.EventLog(ctx, store.EventFilter{}, after, limit)
-	if err != nil {
-		return nil, err
-	}
+func (l auditLog) Events(ctx context.Context, f admin.EventFilter, after int64, limit int) ([]admin.AuditEvent, error) {
+	logged, err := l.store.EventLog(ctx, store.EventFilter{Kind: f.Kind, Device: f.Device}, after, limit)
 	events := make([]admin.AuditEvent, 0, len(logged))
 	for _, e := range logged {
-		body, err := json.Marshal(e.Event)
-		if err != nil {
-			return nil, err
-		}
-		events = append(events, admin.AuditEvent{Sequence: e.ID, Event: body})
+		events = append(events, admin.AuditEvent{ID: e.ID, Event: e.Event})
 	}
-	return events, nil
+	return events, err
 }
 
 // Verify is part of admin.AuditLog.
 func (l auditLog) Verify(ctx context.Context) (admin.AuditReport, error) {
 	r, err := audit.Verify(ctx, l.store, audit.OneKey(l.key), nil)
-	report := admin.AuditReport{Batches: int64(r.Entries), Events: int64(r.Events), Checkpoints: int64(r.Checkpoints), Head: hex.EncodeToString(r.Head[:])}
+	report := admin.AuditReport{First: r.First, Last: r.Last, Head: hex.EncodeToString(r.Head[:]), Events: r.Events,
+		Dropped: r.Dropped, Checkpoints: r.Checkpoints, Signed: r.Signed}
+	if !r.SignedAt.IsZero() {
+		report.SignedAt = &r.SignedAt
+	}
 	if f, ok := errors.AsType[*audit.Fault](err); ok {
-		report.Faults = []string{f.Error()}
-		return report, nil
+		report.Fault, err = f.Error(), nil
 	}
 	return report, err
 }

@@ -70,7 +70,7 @@ func (s *system) backup(ctx context.Context, dir, actor string) (report admin.Ba
 			return report, fmt.Errorf("%s: %w", part, err)
 		}
 	}
-	m := manifest{Version: version(), Made: time.Now().UTC(), Policy: s.service.Policy().Version()}
+	m := manifest{Version: programVersion(), Made: time.Now().UTC(), Policy: s.service.Policy().Version()}
 	if m.Files, report.Bytes, err = hashTree(dir); err != nil {
 		return report, err
 	}
@@ -114,12 +114,12 @@ func restoreHome(ctx context.Context, from, dir string) (err error) {
 			return err
 		}
 	}
-	cfg, err := loadConfig(home)
+	cfg, err := loadHome(home, os.Getenv)
 	if err != nil {
 		return err
 	}
 	// The snapshot becomes the home's ledger, even if the configuration names another place.
-	ledger, err := store.Open(ctx, home.ledger(), store.Options{Logger: slog.New(slog.DiscardHandler)})
+	ledger, err := store.Open(ctx, home.path("ledger.db"), store.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -128,9 +128,9 @@ func restoreHome(ctx context.Context, from, dir string) (err error) {
 	if err := errors.Join(err, ledger.Close()); err != nil {
 		return err
 	}
-	if cfg.DB != "" {
+	if filepath.Base(cfg.DB) != "ledger.db" || filepath.Dir(cfg.DB) != filepath.Dir(cfg.Policy) {
 		return hinted(fmt.Errorf("the configuration keeps its ledger at db: %s", cfg.DB),
-			"the restored ledger is %s: put it there, or take db out of %s", home.ledger(), home.config())
+			"the restored ledger is %s: put it there, or take db out of %s", home.path("ledger.db"), home.config())
 	}
 	// The proof that it works: open all of it, as the server would.
 	s, err := open(ctx, home, cfg, slog.New(slog.DiscardHandler), time.Time{})

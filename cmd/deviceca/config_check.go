@@ -13,8 +13,8 @@ import (
 
 // check refuses what cannot work, and what works in a way nobody expects.
 func (c *Config) check(fault func(key, format string, args ...any)) {
-	if c.Name == "" || len(c.Name) > 64 {
-		fault("name", "must be 1 to 64 characters (RFC 5280, ub-organization-name)")
+	if c.Name == "" || len(c.Name) > 40 {
+		fault("name", "must be 1 to 40 characters, so that \"NAME Quarantine CA 1\" fits into a common name (RFC 5280, ub-common-name)")
 	}
 	c.checkListen(fault)
 	c.checkURL(fault)

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/deviceca/deviceca/internal/admin"
 )
 
 // Home is the directory that holds everything of one CA.
@@ -24,10 +26,8 @@ func (h Home) path(elem ...string) string {
 	return filepath.Join(append([]string{string(h)}, elem...)...)
 }
 
-func (h Home) config() string      { return h.path("deviceca.yaml") }
-func (h Home) policy() string      { return h.path("policy.yaml") }
-func (h Home) ledger() string      { return h.path("ledger.db") }
-func (h Home) socket() string      { return h.path("admin.sock") }
+func (h Home) config() string      { return h.path(configFile) }
+func (h Home) socket() string      { return h.path(admin.SocketName) }
 func (h Home) dataKey() string     { return h.path("secrets", "sealing.key") }
 func (h Home) softhsm() string     { return h.path("softhsm2.conf") }
 func (h Home) tokens() string      { return h.path("tokens") }

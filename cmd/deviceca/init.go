@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/x509"
@@ -74,21 +75,30 @@ func runInit(ctx context.Context, home Home, o initOptions, log *slog.Logger) (_
 		return initReport{}, err
 	}
 	defer unlock()
-	c := &ceremony{initOptions: o, home: home, cfg: defaultConfig(), now: time.Now(), log: log}
+	c := &ceremony{initOptions: o, home: home, cfg: DefaultConfig(), now: time.Now(), log: log}
 	c.report.Home, _ = filepath.Abs(string(home))
 	c.report.Keys = o.Keys
 	c.cfg.Name = o.Name
-	c.cfg.URL = o.URL
+	// Written down even if it is the default: certificates carry it, whatever
+	// address the server is later told to listen on.
+	c.cfg.URL = cmp.Or(o.URL, c.cfg.PublicURL())
 	if err := c.prepareKeys(); err != nil {
+		return c.report, err
+	}
+	written := c.cfg.YAML() // before the paths in it become absolute
+	if _, err := ParseConfig(configFile, written, func(string) string { return "" }); err != nil {
+		return c.report, &usageError{err: err}
+	}
+	if c.cfg, err = c.cfg.Resolve(string(home)); err != nil {
 		return c.report, err
 	}
 	if err := c.makeCAs(ctx); err != nil {
 		return c.report, err
 	}
-	if err := writeFile(c.cfg.policyFile(home), policy.Default(), 0o644); err != nil {
+	if err := writeFile(c.cfg.Policy, policy.Default(), 0o644); err != nil {
 		return c.report, err
 	}
-	return c.report, writeFile(home.config(), c.cfg.Marshal(), 0o644)
+	return c.report, writeFile(home.config(), written, 0o644)
 }
 
 // prepareKeys makes tokens and PINs where they are ours to make.
@@ -133,7 +143,6 @@ func (c *ceremony) prepareKeys() error {
 		if c.RootKeys == "" && c.Root != "external" {
 			return usagef("--keys with a URI needs --root-keys with the URI of another token for the root, or --root external")
 		}
-		c.cfg.Keys.Provider = "pkcs11"
 		c.cfg.Keys.Issuing, c.cfg.Keys.PINIssuing = c.Keys, c.PIN
 		c.cfg.Keys.Root, c.cfg.Keys.PINRoot = c.RootKeys, c.RootPIN
 	}
@@ -185,7 +194,7 @@ func (c *ceremony) makeCAs(ctx context.Context) error {
 }
 
 func (c *ceremony) hierarchy() ca.Hierarchy {
-	return ca.Hierarchy{Organization: c.cfg.Name, URL: c.cfg.publicURL(), Now: c.now}
+	return ca.Hierarchy{Organization: c.cfg.Name, URL: c.cfg.PublicURL(), Now: c.now}
 }
 
 func (c *ceremony) writeRequests(subordinates map[string]keys.Key) error {
@@ -228,7 +237,7 @@ func (c *ceremony) signWithOwnRoot(ctx context.Context, subordinates map[string]
 	if err != nil {
 		return err
 	}
-	ledger, err := store.Open(ctx, ledgerURL(c.home, c.cfg), store.Options{Logger: c.log})
+	ledger, err := store.Open(ctx, c.cfg.DB, store.Options{Logger: c.log})
 	if err != nil {
 		return err
 	}
@@ -290,7 +299,7 @@ func importCAs(ctx context.Context, home Home, cfg Config, root []byte, certs ma
 			return err
 		}
 	}
-	ledger, err := store.Open(ctx, ledgerURL(home, cfg), store.Options{Logger: log})
+	ledger, err := store.Open(ctx, cfg.DB, store.Options{Logger: log})
 	if err != nil {
 		return err
 	}
@@ -303,7 +312,7 @@ func importCAs(ctx context.Context, home Home, cfg Config, root []byte, certs ma
 
 // signRootCRL renews the root's CRL. It is the one command that opens the
 // root's token.
-func signRootCRL(ctx context.Context, home Home, cfg Config, life time.Duration, log *slog.Logger) (*x509.RevocationList, error) {
+func signRootCRL(ctx context.Context, home Home, cfg Config, log *slog.Logger) (*x509.RevocationList, error) {
 	if err := home.mustExist(); err != nil {
 		return nil, err
 	}
@@ -317,7 +326,7 @@ func signRootCRL(ctx context.Context, home Home, cfg Config, life time.Duration,
 		return nil, err
 	}
 	// The ledger, not the lock: the root's CRL may be renewed while a server runs.
-	ledger, err := store.Open(ctx, ledgerURL(home, cfg), store.Options{Logger: log})
+	ledger, err := store.Open(ctx, cfg.DB, store.Options{Logger: log})
 	if err != nil {
 		return nil, err
 	}
@@ -344,7 +353,7 @@ func signRootCRL(ctx context.Context, home Home, cfg Config, life time.Duration,
 		}
 		now := time.Now()
 		number := before.Number.Int64() + 1
-		crl, err := ca.RootCRL(r.Cert, key, number, revoked, now, now.Add(life))
+		crl, err := ca.RootCRL(r.Cert, key, number, revoked, now, now.Add(rootCRLLife))
 		if err != nil {
 			return nil, err
 		}

@@ -39,8 +39,10 @@ type house struct {
 	// rootCRL signs a fresh CRL with the root key, which only this command
 	// opens, and puts it where the server publishes it.
 	rootCRL func(ctx context.Context, home string) (RootCRL, error)
+	// importCAs completes a CA whose root is external with what that root signed.
+	importCAs func(ctx context.Context, home, root, issuing, quarantine string) error
 	// commands makes further subcommands: init, serve.
-	commands []func() *cobra.Command
+	commands []func(*app) *cobra.Command
 }
 
 // RootCRL describes a CRL that was signed.
@@ -99,7 +101,7 @@ func (a *app) root() *cobra.Command {
 		root.AddCommand(a.restoreCommand())
 	}
 	for _, make := range a.commands {
-		root.AddCommand(make())
+		root.AddCommand(make(a))
 	}
 	return root
 }

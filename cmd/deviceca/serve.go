@@ -17,6 +17,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"golang.org/x/net/netutil"
 
+	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/est"
 	"github.com/deviceca/deviceca/internal/admin"
 	"github.com/deviceca/deviceca/internal/audit"
@@ -96,7 +97,7 @@ func (s *server) listen() error {
 	if err != nil {
 		return err
 	}
-	s.start("admin", socket, s.api.Socket())
+	s.start("admin", socket, s.api.Socket(), nil)
 	return nil
 }
 
@@ -104,9 +105,9 @@ func (s *server) listen() error {
 func (s *server) secureRoutes() http.Handler {
 	mux := chi.NewRouter()
 	s.public(mux)
-	mux.Mount(admin.Prefix, s.api.TLS())
-	mux.Mount(est.Prefix, est.New(est.Options{
-		Authority: s.service, BodyTimeout: s.cfg.Limits.BodyTimeout, Observe: s.metrics.observe("est"), Logger: s.log,
+	mux.Handle(admin.Prefix+"/*", s.api.TLS())
+	mux.Handle(est.Prefix+"*", est.New(est.Options{
+		Authority: s.service, BodyTimeout: time.Duration(s.cfg.Limits.ReadTimeout), Observe: s.metrics.observe("est"), Logger: s.log,
 	}))
 	return mux
 }
@@ -128,21 +129,19 @@ func (s *server) listenHTTP(name, addr string, handler http.Handler, secure *tls
 		return hinted(fmt.Errorf("%s: %w", name, err), "choose another address with --%s or listen.%s in %s", name, name, s.home.config())
 	}
 	l = netutil.LimitListener(l, s.cfg.Limits.Connections)
-	if secure != nil {
-		l = tls.NewListener(l, secure)
-	}
-	s.start(name, l, handler)
+	s.start(name, l, handler, secure)
 	return nil
 }
 
-func (s *server) start(name string, l net.Listener, handler http.Handler) {
+func (s *server) start(name string, l net.Listener, handler http.Handler, secure *tls.Config) {
 	limits := s.cfg.Limits
 	srv := &http.Server{
 		Handler:           handler,
-		ReadHeaderTimeout: limits.HeaderTimeout,
-		WriteTimeout:      limits.WriteTimeout,
-		IdleTimeout:       limits.IdleTimeout,
-		MaxHeaderBytes:    16 << 10,
+		TLSConfig:         secure,
+		ReadHeaderTimeout: time.Duration(limits.HeaderTimeout),
+		WriteTimeout:      time.Duration(limits.WriteTimeout),
+		IdleTimeout:       time.Duration(limits.IdleTimeout),
+		MaxHeaderBytes:    limits.HeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.log.With("listener", name).Handler(), slog.LevelDebug), // handshakes that fail are the peers' affair
 	}
 	if name == "admin" {
@@ -151,7 +150,11 @@ func (s *server) start(name string, l net.Listener, handler http.Handler) {
 	s.stops = append(s.stops, srv.Shutdown)
 	s.log.Info("listening", "listener", name, "address", l.Addr().String())
 	s.running.Go(func() {
-		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		run := srv.Serve
+		if secure != nil {
+			run = func(l net.Listener) error { return srv.ServeTLS(l, "", "") } // the certificate is in TLSConfig
+		}
+		if err := run(l); !errors.Is(err, http.ErrServerClosed) {
 			s.fails <- fmt.Errorf("%s: %w", name, err)
 		}
 	})
@@ -174,7 +177,7 @@ func (s *server) shutDown() {
 // keepCheckpoints signs the head of the audit log whenever it has moved since
 // the last time, and once more at the end.
 func (s *server) keepCheckpoints(ctx context.Context) {
-	tick := time.NewTicker(s.cfg.Audit.CheckpointEvery)
+	tick := time.NewTicker(time.Duration(s.cfg.Audit.CheckpointEvery))
 	defer tick.Stop()
 	var signed uint64
 	for ended := false; !ended; {
@@ -197,10 +200,13 @@ func (s *server) keepCheckpoints(ctx context.Context) {
 
 func (s *server) checkpoint(ctx context.Context, signed uint64) (uint64, error) {
 	head, err := s.store.Head(ctx)
-	if err != nil || head.Sequence == signed || head.Sequence == 0 {
+	if errors.Is(err, ca.ErrNoRecord) || err == nil && head.Sequence == signed {
+		return signed, nil
+	}
+	if err != nil {
 		return signed, err
 	}
-	c, err := audit.Sign(s.audit, head, time.Now())
+	c, err := audit.Sign(s.audit, s.audit.Label(), head, time.Now())
 	if err != nil {
 		return signed, err
 	}
@@ -218,7 +224,7 @@ func (s *server) keepPolicy(ctx context.Context) {
 			return
 		case <-hup:
 		}
-		rules, err := readPolicy(s.cfg.policyFile(s.home))
+		rules, err := readPolicy(s.cfg.Policy)
 		if err == nil {
 			err = s.service.Apply(ctx, rules, "system:SIGHUP")
 		}

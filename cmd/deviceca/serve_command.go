@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -12,7 +13,6 @@ import (
 	"net"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -95,20 +95,13 @@ SIGHUP reads the policy file anew. /healthz says that the process lives, /readyz
 			if err := home.mustExist(); err != nil {
 				return err
 			}
-			cfg, err := loadConfig(home)
+			// A flag is an environment variable that is stronger than the environment.
+			flags := map[string]string{envName("listen.https"): https, envName("listen.http"): httpAddr, envName("listen.metrics"): metrics, envName("db"): db}
+			cfg, err := loadHome(home, func(name string) string { return cmp.Or(flags[name], a.getenv(name)) })
 			if err != nil {
 				return err
 			}
-			for flag, to := range map[string]*string{https: &cfg.Listen.HTTPS, httpAddr: &cfg.Listen.HTTP, metrics: &cfg.Listen.Metrics, db: &cfg.DB} {
-				if flag != "" {
-					*to = flag
-				}
-			}
-			if err := cfg.check(); err != nil {
-				return err
-			}
-			log := cfg.logger(cmd.ErrOrStderr())
-			return serve(cmd.Context(), home, cfg, log, func(s *server) { greet(cmd.ErrOrStderr(), s) })
+			return serve(cmd.Context(), home, cfg, serverLogger(cfg.Log, cmd.ErrOrStderr()), func(s *server) { greet(cmd.ErrOrStderr(), s) })
 		},
 	}
 	f := cmd.Flags()
@@ -139,13 +132,13 @@ deviceca serves %[1]s (EST). In another terminal, a first certificate:
 }
 
 // renewRootCRL is `ca crl root`.
-func renewRootCRL(ctx context.Context, dir string, life time.Duration) (RootCRL, error) {
+func renewRootCRL(ctx context.Context, dir string) (RootCRL, error) {
 	home := Home(dir)
-	cfg, err := loadConfig(home)
+	cfg, err := loadHome(home, os.Getenv)
 	if err != nil {
 		return RootCRL{}, err
 	}
-	crl, err := signRootCRL(ctx, home, cfg, life, quietLogger())
+	crl, err := signRootCRL(ctx, home, cfg, quietLogger())
 	if err != nil {
 		return RootCRL{}, err
 	}
@@ -156,7 +149,7 @@ func renewRootCRL(ctx context.Context, dir string, life time.Duration) (RootCRL,
 // importSigned is `ca import`.
 func importSigned(ctx context.Context, dir, rootFile, issuingFile, quarantineFile string) error {
 	home := Home(dir)
-	cfg, err := loadConfig(home)
+	cfg, err := loadHome(home, os.Getenv)
 	if err != nil {
 		return err
 	}
@@ -202,6 +195,19 @@ func fingerprint(der []byte) string {
 // validHost reports whether a host name can stand in a certificate.
 func validHost(host string) bool {
 	return host != "" && len(host) <= 64 && !strings.ContainsAny(host, "_ ") && strings.Trim(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") == ""
+}
+
+// serverLogger is the log of a running server.
+func serverLogger(c LogConfig, w io.Writer) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
+		level = slog.LevelInfo // checked with the configuration
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
 }
 
 // quietLogger is for commands: only what went wrong, on stderr.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"errors"
@@ -62,7 +63,7 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 		return nil, err
 	}
 
-	if s.store, err = store.Open(ctx, ledgerURL(home, cfg), store.Options{Logger: log}); err != nil {
+	if s.store, err = store.Open(ctx, cfg.DB, store.Options{Logger: log}); err != nil {
 		return nil, fmt.Errorf("the ledger: %w", err)
 	}
 	s.onClose(s.store.Close)
@@ -71,13 +72,13 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 		return nil, err
 	}
 
-	rules, err := readPolicy(cfg.policyFile(home))
+	rules, err := readPolicy(cfg.Policy)
 	if err != nil {
 		return nil, err
 	}
 	s.service, err = ca.NewService(ctx, ca.Options{
-		Ledger: s.store, Sealer: sealer, Policy: rules, Signers: signers, URL: cfg.publicURL(),
-		LintShare: cfg.LintShare, WrongPerReference: cfg.Limits.WrongSecretsPerReference, WrongPerAddress: cfg.Limits.WrongSecretsPerAddress,
+		Ledger: s.store, Sealer: sealer, Policy: rules, Signers: signers, URL: cfg.PublicURL(),
+		LintShare: cfg.LintShare, WrongPerReference: cfg.Limits.WrongSecretsPerCredential, WrongPerAddress: cfg.Limits.WrongSecretsPerAddress,
 		Logger: log,
 	})
 	if err != nil {
@@ -85,9 +86,9 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 	}
 
 	s.api = admin.New(admin.Options{
-		Core: s.service, Reader: s.store, Audit: auditLog{s.store, s.audit.Public()},
+		Core: s.service, Reader: s.store, Audit: auditLog{s.store, s.audit.Public()}, Counts: s.counts,
 		Backup: s.backup, SavePolicy: s.savePolicy, Health: s.health,
-		Version: version(), Started: started, Logger: log,
+		Version: programVersion(), Started: started, Logger: log,
 	})
 	return s, nil
 }
@@ -108,10 +109,7 @@ func (s *system) Close() error {
 // openLocal is how commands reach the API when no server runs.
 func openLocal(ctx context.Context, dir string) (http.Handler, func() error, error) {
 	home := Home(dir)
-	if err := home.mustExist(); err != nil {
-		return nil, nil, err
-	}
-	cfg, err := loadConfig(home)
+	cfg, err := loadHome(home, os.Getenv)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -122,22 +120,45 @@ func openLocal(ctx context.Context, dir string) (http.Handler, func() error, err
 	return s.api.Socket(), s.Close, nil
 }
 
+// loadHome reads a home's configuration, its paths made absolute.
+func loadHome(home Home, getenv func(string) string) (Config, error) {
+	cfg, err := LoadConfig(string(home), getenv)
+	if err != nil {
+		return cfg, err
+	}
+	return cfg.Resolve(string(home))
+}
+
 // openKeys opens the provider that holds the keys of "root" or "issuing".
 func openKeys(ctx context.Context, home Home, cfg Config, which string, log *slog.Logger) (keys.Provider, error) {
-	uri, pin, err := cfg.keyURI(home, which)
-	if err != nil {
-		return nil, err
+	uri, pin := cfg.Keys.Issuing, cfg.Keys.PINIssuing
+	if which == "root" {
+		uri, pin = cfg.Keys.Root, cfg.Keys.PINRoot
 	}
-	source, err := keys.ParsePINSource(pin)
-	if err != nil {
-		return nil, err
-	}
-	if cfg.Keys.Provider == "softhsm" {
+	switch cfg.Keys.Provider {
+	case "softhsm":
 		if err := home.useSoftHSM(); err != nil {
 			return nil, err
 		}
+		module, err := keys.FindModule()
+		if err != nil {
+			return nil, err
+		}
+		uri = cmp.Or(uri, "pkcs11:token=deviceca-"+which+"?module-path="+module)
+	case "file":
+		uri = cmp.Or(uri, "file:"+home.path("keys", which))
 	}
-	return keys.Open(ctx, uri, keys.Options{PIN: source, Sessions: cfg.Keys.Sessions, AllowFile: cfg.Keys.AllowFile, Logger: log})
+	if uri == "" {
+		return nil, hinted(fmt.Errorf("nothing says where the %s keys are", which), "set keys.%s in %s", which, home.config())
+	}
+	options := keys.Options{Sessions: cfg.Keys.Sessions, AllowFile: cfg.Keys.AllowFile, Logger: log}
+	if pin != "" {
+		var err error
+		if options.PIN, err = keys.ParsePINSource(pin); err != nil {
+			return nil, err
+		}
+	}
+	return keys.Open(ctx, uri, options)
 }
 
 // dataKeyContext binds the sealed data key to its use.
@@ -188,7 +209,7 @@ func readPolicy(file string) (*policy.Policy, error) {
 }
 
 func (s *system) savePolicy(source []byte) error {
-	return writeFile(s.cfg.policyFile(s.home), source, 0o644)
+	return writeFile(s.cfg.Policy, source, 0o644)
 }
 
 // health asks the two parts that a CA cannot do without.
