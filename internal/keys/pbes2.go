@@ -19,8 +19,8 @@ import (
 
 const (
 	pemType = "ENCRYPTED PRIVATE KEY"
-	// iterations of PBKDF2: about 0.1 s for each key, once per start.
-	iterations    = 600_000
+	// iterations of PBKDF2: some 50 ms for each key, once per start.
+	iterations    = 200_000
 	maxIterations = 10_000_000
 )
 

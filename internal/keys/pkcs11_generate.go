@@ -107,27 +107,30 @@ func (t *token) generate(c *conn, s pkcs11.SessionHandle, label string, r recipe
 	id := random(16)
 	var public, private pkcs11.ObjectHandle
 	for _, extra := range r.public {
-		public, private, err = c.m.ctx.GenerateKeyPair(s,
-			[]*pkcs11.Mechanism{pkcs11.NewMechanism(r.generate, nil)},
-			append([]*pkcs11.Attribute{
-				pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
-				pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, false),
-				pkcs11.NewAttribute(pkcs11.CKA_VERIFY, true),
-				pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
-				pkcs11.NewAttribute(pkcs11.CKA_ID, id),
-			}, extra...),
-			[]*pkcs11.Attribute{
-				pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
-				pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
-				pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
-				pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false),
-				pkcs11.NewAttribute(pkcs11.CKA_SIGN, true),
-				pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, false),
-				pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, false),
-				pkcs11.NewAttribute(pkcs11.CKA_DERIVE, false),
-				pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
-				pkcs11.NewAttribute(pkcs11.CKA_ID, id),
-			})
+		publicTemplate := append([]*pkcs11.Attribute{
+			pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
+			pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, false),
+			pkcs11.NewAttribute(pkcs11.CKA_VERIFY, true),
+			pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
+			pkcs11.NewAttribute(pkcs11.CKA_ID, id),
+		}, extra...)
+		privateTemplate := []*pkcs11.Attribute{
+			pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
+			pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
+			pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
+			pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false),
+			pkcs11.NewAttribute(pkcs11.CKA_SIGN, true),
+			pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, false),
+			pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, false),
+			pkcs11.NewAttribute(pkcs11.CKA_DERIVE, false),
+			pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
+			pkcs11.NewAttribute(pkcs11.CKA_ID, id),
+		}
+		err = insist(func() (err error) {
+			public, private, err = c.m.ctx.GenerateKeyPair(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(r.generate, nil)},
+				publicTemplate, privateTemplate)
+			return err
+		})
 		if err == nil || lost(err) && !errors.Is(err, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)) {
 			break
 		}
@@ -140,6 +143,18 @@ func (t *token) generate(c *conn, s pkcs11.SessionHandle, label string, r recipe
 		return nil, errors.Join(err, c.m.ctx.DestroyObject(s, private), c.m.ctx.DestroyObject(s, public))
 	}
 	return t.key(c, s, label)
+}
+
+// insist makes an object, and tries again a few times if the token calls the
+// template inconsistent: SoftHSM 2.6 says so now and then of a good one, when
+// another session reads the token at that moment. It keeps nothing of a failed try.
+func insist(create func() error) error {
+	for range 3 {
+		if err := create(); !errors.Is(err, pkcs11.Error(pkcs11.CKR_TEMPLATE_INCONSISTENT)) {
+			return err
+		}
+	}
+	return create()
 }
 
 // offers refuses early, and by name, what the token cannot do.

@@ -5,10 +5,12 @@ package keys_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/miekg/pkcs11"
@@ -212,4 +214,24 @@ func libc(t *testing.T) string {
 	}
 	t.Fatal("no libc.so.6")
 	return ""
+}
+
+// The first Seals on many fresh tokens, together: SoftHSM at times refuses to
+// make an object while other sessions read the token.
+func TestFirstSeals(t *testing.T) {
+	for i := range 20 {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			uri, _ := keystest.SoftHSM(t)
+			p := open(t, uri, keys.Options{})
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					if _, err := p.Seal(t.Context(), []byte("s"), nil); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
 }
