@@ -145,7 +145,7 @@ func TestLapsed(t *testing.T) {
 			if tt.idevid {
 				c.IDevID = idevid.TLS()
 			}
-			old := ca.identity(t, "sensor-1", lapsed)
+			old := ca.identity(t, "sensor-1", func(c *x509.Certificate) { lapsed(c); c.DNSNames = []string{"a.example"} })
 			save(t, &Store{Dir: c.Dir}, old)
 			r, err := Run(t.Context(), c)
 			var ops []string
@@ -166,6 +166,9 @@ func TestLapsed(t *testing.T) {
 			}
 			if err != nil || r.Action != Renewed || load(t, c).Certificate.Equal(old.Certificate) {
 				t.Fatalf("%+v, %v", r, err)
+			}
+			if got := load(t, c).Certificate; !slices.Equal(got.DNSNames, old.Certificate.DNSNames) {
+				t.Errorf("the names changed to %v", got.DNSNames)
 			}
 			if tt.reenroll == 0 && !samePublic(load(t, c).Key.Public(), old.Key.Public()) {
 				t.Error("a lapsed certificate renews with its own key")
