@@ -319,13 +319,14 @@ func TestPin(t *testing.T) {
 		t.Errorf("%d roots, %v", len(roots), err)
 	}
 	// A pin of another CA puts the anchors of the former one aside.
-	moved := newESTServer(t, next, nil)
+	other := newTestCA(t, "other")
+	moved := newESTServer(t, other, nil)
 	c.Server, c.Force, c.Trust = moved.URL, true, Trust{RootSHA256: digest(newTestCA(t, "third").root)}
 	_, err := Run(t.Context(), c)
 	wantError(t, err, Untrusted, "SHA-256")
-	c.Trust = Trust{RootSHA256: digest(next.root)}
+	c.Trust = Trust{RootSHA256: digest(other.root)}
 	mustRun(t, c)
-	if roots, err := (&Store{Dir: c.Dir}).Roots(); err != nil || len(roots) != 1 || !roots[0].Equal(next.root) {
+	if roots, err := (&Store{Dir: c.Dir}).Roots(); err != nil || len(roots) != 1 || !roots[0].Equal(other.root) {
 		t.Errorf("after the move: %d roots, %v", len(roots), err)
 	}
 	for text, good := range map[string]bool{"": false, "ab": false, strings.Repeat("ab", 32): true, strings.Repeat("AB:", 31) + "AB": true, strings.Repeat("zz", 32): false} {
