@@ -439,14 +439,21 @@ func TestWithoutTLS(t *testing.T) {
 	}
 }
 
-// A refused request leaves the connection usable, so that a client may try again on it.
+// A refusal leaves the connection usable, so that the client may try again on it.
 func TestKeepAlive(t *testing.T) {
 	e := newEnv(t)
-	head := "POST /.well-known/est/simpleenroll HTTP/1.1\r\nHost: ca\r\nContent-Type: application/pkcs10\r\nContent-Length: 4\r\n\r\nMIIB"
-	first, in := raw(t, e, head+head)
-	io.Copy(io.Discard, first.Body)
-	second, err := http.ReadResponse(in, nil)
-	if err != nil || first.StatusCode != 401 || second.StatusCode != 401 {
-		t.Errorf("%v, %v", first.Status, err)
+	for _, tt := range []struct {
+		path, contentType string
+		status            int
+	}{{"simpleenroll", "application/pkcs10", 401}, {"simpleenroll", "text/plain", 415}, {"nosuch", "application/pkcs10", 404}, {"cacerts", "application/pkcs10", 405}, {"fullcmc", "application/pkcs10", 501}} {
+		t.Run(fmt.Sprint(tt.status), func(t *testing.T) {
+			send := fmt.Sprintf("POST /.well-known/est/%s HTTP/1.1\r\nHost: ca\r\nContent-Type: %s\r\nContent-Length: 4\r\n\r\nMIIB", tt.path, tt.contentType)
+			first, in := raw(t, e, send+send)
+			io.Copy(io.Discard, first.Body)
+			second, err := http.ReadResponse(in, nil)
+			if err != nil || first.StatusCode != tt.status || second.StatusCode != tt.status {
+				t.Errorf("%v, %v", first.Status, err)
+			}
+		})
 	}
 }
