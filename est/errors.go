@@ -1,7 +1,6 @@
 package est
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"strconv"
@@ -75,9 +74,6 @@ const (
 // what is wrong and nothing of our insides.
 func refuse(err error) *reply {
 	answer := &reply{contentType: "text/plain; charset=utf-8", header: http.Header{}}
-	if errors.Is(err, context.Canceled) {
-		err = errGone
-	}
 	if low, ok := errors.AsType[*httpError](err); ok {
 		answer.status, answer.outcome = low.status, low.outcome
 		answer.body = text(low.text)

@@ -17,6 +17,7 @@ package est
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -180,6 +181,9 @@ type reply struct {
 func (s *server) finish(op string, start time.Time, w http.ResponseWriter, r *http.Request, answer *reply, err error) {
 	if err != nil {
 		answer = refuse(err)
+		if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
+			answer = refuse(errGone)
+		}
 		if !drain(r) {
 			answer.header.Set("Connection", "close")
 		}
