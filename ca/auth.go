@@ -32,6 +32,7 @@ func (s *Service) AuthenticateSecret(ctx context.Context, reference, secret stri
 		return Requester{}, err
 	}
 	if !real.Equal(secret) || c == nil {
+		s.counts.wrongSecrets.Add(1)
 		if wait := s.attempts.wrong(reference, from, s.now()); wait > 0 {
 			return Requester{}, &Error{Kind: RateLimited, Reason: "too many wrong secrets; wait", RetryAfter: wait}
 		}

@@ -128,6 +128,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 	if err := s.ledger.Record(ctx, issuance); err != nil {
 		return nil, recordError(err)
 	}
+	s.counts.issued.Add(1)
 	s.revokeByRule(ctx, dev, decision, r, t.serial)
 
 	// 8. Only now hand it out.
@@ -313,6 +314,7 @@ func (s *Service) sign(p *Profile, t template, now time.Time) ([]byte, error) {
 			return nil, fmt.Errorf("profile %s: refusing to sign: %w", p.Name, err)
 		}
 	}
+	s.counts.signatures.Add(1)
 	signature, err := p.issuer.sign(tbs)
 	if err != nil {
 		return nil, err
@@ -369,6 +371,7 @@ func (s *Service) refused(ctx context.Context, r Request, err error) error {
 	if r.Requester.Kind == "" || e.Kind == Unavailable {
 		return e
 	}
+	s.counts.refused.Add(1)
 	ev := Event{Time: s.now(), Kind: EventRefused, Actor: r.Requester.Actor(), Protocol: r.Protocol,
 		Device: r.Requester.Device, Outcome: e.Kind.String(), Rule: e.Rule, Policy: s.Policy().Version(), Reason: e.Reason}
 	if recordErr := s.ledger.RecordEvent(ctx, ev); recordErr != nil {

@@ -57,5 +57,6 @@ func (s *Service) IssueServer(ctx context.Context, pub crypto.PublicKey, names [
 	if err := s.ledger.Record(ctx, &Issuance{Certificate: cert, Event: s.event(EventIssued, r, cert)}); err != nil {
 		return nil, err
 	}
+	s.counts.issued.Add(1)
 	return s.handOut(st, cert, false), nil
 }

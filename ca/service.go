@@ -47,11 +47,23 @@ type Service struct {
 	log      *slog.Logger
 	attempts *attempts
 
-	applying sync.Mutex // one Apply or Reload at a time
+	counts   counts
+	applying sync.Mutex // one Apply at a time
 	current  atomic.Pointer[state]
 }
 
-// state is what Apply and Reload replace as a whole: a request sees one policy,
+type counts struct{ signatures, issued, refused, wrongSecrets atomic.Int64 }
+
+// Stats are counts since the service was made.
+type Stats struct{ Signatures, Issued, Refused, WrongSecrets int64 }
+
+// Stats reads the counts.
+func (s *Service) Stats() Stats {
+	c := &s.counts
+	return Stats{c.signatures.Load(), c.issued.Load(), c.refused.Load(), c.wrongSecrets.Load()}
+}
+
+// state is what Apply replaces as a whole: a request sees one policy,
 // one set of issuers, and the profiles compiled from both.
 type state struct {
 	policy   *policy.Policy

@@ -1,0 +1,126 @@
+package client
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"time"
+)
+
+// Agent keeps a device's certificate current for as long as it runs. It holds no
+// state but the files of the directory, so a restart goes on where the last one ended.
+type Agent struct {
+	Config Config
+	// Hook is called when the directory holds another certificate than the one
+	// it last succeeded for, also when that came to be before a restart or by
+	// another process: at least once per certificate, and once at the very
+	// first start. After an error it is called again later. Nil for none.
+	Hook func(ctx context.Context, r Result) error
+}
+
+// Waiting times of an Agent.
+const (
+	agentPoll     = time.Hour        // the longest sleep: the clock may be set, or the files replaced by others
+	agentMinRetry = 10 * time.Second // after a first failure
+	agentMaxRetry = time.Hour
+)
+
+// Watch runs until ctx ends, and returns its error; or at once with an error of
+// kind Usage, which no waiting cures. All else is logged and tried again: after
+// what the server asked, or after 10 s, twice that, and so on up to an hour (a twentieth of
+// the validity for certificates that live shorter), each with jitter. What a server finally
+// refuses is tried again at the longest interval, for an operator may lift it.
+func (a *Agent) Watch(ctx context.Context) error {
+	log := a.Config.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	now := a.Config.Now
+	if now == nil {
+		now = time.Now
+	}
+	failures := 0
+	for {
+		result, err := Run(ctx, a.Config)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		// What was forced is done once.
+		if err == nil {
+			a.Config.Force, a.Config.Renew = false, false
+		}
+		if err == nil {
+			err = a.hook(ctx, result)
+		}
+		var wait time.Duration
+		switch {
+		case err == nil:
+			failures = 0
+			wait = max(result.RenewAt.Sub(now()), time.Second)
+			if result.Action != Current { // a CA that hands out what is due already must not be asked without pause
+				wait = max(wait, result.NotAfter.Sub(result.NotBefore)/20, agentMinRetry)
+			}
+			wait = min(wait, agentPoll)
+			log.Debug("certificate is current", "device", result.Device, "serial", result.Serial, "renew_at", result.RenewAt)
+		case KindOf(err) == Usage:
+			return err
+		default:
+			failures++
+			wait = a.retryIn(err, failures)
+			log.Warn("not done, will try again", "err", err, "hint", HintOf(err), "in", wait.Round(time.Second))
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// retryIn is how long to wait after the n-th failure in a row.
+func (a *Agent) retryIn(err error, n int) time.Duration {
+	longest := agentMaxRetry
+	if r, err := Show(a.Config); err == nil {
+		longest = min(longest, max(r.NotAfter.Sub(r.NotBefore)/20, agentMinRetry))
+	}
+	d := min(agentMinRetry<<min(n-1, 16), longest)
+	if e, ok := errors.AsType[*Error](err); ok {
+		switch {
+		case e.RetryAfter > 0:
+			d = e.RetryAfter
+			return d + rand.N(d/4+1)
+		case e.Final() && e.Kind != Local:
+			d = longest
+		}
+	}
+	return d/2 + rand.N(d/2+1)
+}
+
+// hook calls the hook if the certificate is another than at its last success.
+func (a *Agent) hook(ctx context.Context, r Result) error {
+	if a.Hook == nil {
+		return nil
+	}
+	store := &Store{Dir: a.Config.Dir, Signer: a.Config.Signer}
+	id, err := store.Load()
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(id.Certificate.Raw)
+	digest := hex.EncodeToString(sum[:])
+	if last, err := os.ReadFile(store.path(hookedFile)); err == nil && strings.TrimSpace(string(last)) == digest {
+		return nil
+	}
+	if err := a.Hook(ctx, r); err != nil {
+		return &Error{Kind: Local, Op: "hook", Text: "the hook failed", Err: err, Hint: "it will be called again; the certificate is in place"}
+	}
+	unlock, err := store.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return store.write(hookedFile, []byte(digest+"\n"), 0o644)
+}

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/internal/admin"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) adminCommand() *cobra.Command {
+	return a.target(group("admin", "Who may administer the CA from other hosts", a.adminAdd(), a.adminList(), a.adminRemove()))
+}
+
+// adminValidity is that of the certificates made here. They stand for a key in
+// a register, so renewing them is adding a new one.
+const adminValidity = 2 * 365 * 24 * time.Hour
+
+func (a *app) adminAdd() *cobra.Command {
+	var role, certFile, out string
+	cmd := withJSON(&cobra.Command{
+		Use:   "add NAME --role ROLE",
+		Short: "Register an administrator's certificate",
+		Long: `Register who may use --server, by the key of a client certificate (--cert, any
+issuer), or make a key and a self-signed certificate in --out. Roles:
+
+  admin     everything but backups, which stay on the host
+  operator  devices, credentials, revocation; reads the rest
+  auditor   reads, the audit log included; changes nothing
+
+Here --cert is the newcomer's. With --server, yours comes from $DEVICECA_CERT.`,
+		Example: `  deviceca admin add workstation --role operator --out .
+  deviceca admin add workstation --role auditor --cert workstation.pem`,
+		Args: takes("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := need(cmd, "role"); err != nil {
+				return err
+			}
+			if !slices.Contains(admin.Roles(), admin.Role(role)) {
+				return &usageError{fmt.Errorf("--role: %q is not a role", role), "use admin, operator or auditor"}
+			}
+			if device.CheckID(args[0]) != nil {
+				return usagef("%q cannot be the name of an administrator: use A-Z a-z 0-9 . _ : -", args[0])
+			}
+			if (certFile == "") == (out == "") {
+				return usagef("give either --cert with a certificate, or --out with a directory for a new one")
+			}
+			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
+				return a.runAdminAdd(ctx, cmd, c, args[0], admin.Role(role), certFile, out)
+			})
+		},
+	})
+	f := cmd.Flags()
+	f.StringVar(&role, "role", "", "admin, operator or auditor")
+	f.StringVar(&certFile, "cert", "", "certificate to register, PEM")
+	f.StringVar(&out, "out", "", "make NAME.key and NAME.crt in this directory")
+	cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"admin", "operator", "auditor"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (a *app) runAdminAdd(ctx context.Context, cmd *cobra.Command, c *admin.Client, name string, role admin.Role, certFile, out string) error {
+	var cert []byte
+	var err error
+	made := ""
+	if certFile != "" {
+		cert, err = os.ReadFile(certFile)
+	} else {
+		made = filepath.Join(out, name)
+		cert, err = makeAdminCert(name, made, a.now())
+	}
+	if err != nil {
+		return err
+	}
+	added, err := c.AddAdmin(ctx, admin.NewAdmin{Name: name, Role: role, Cert: string(cert)})
+	if err != nil {
+		if made != "" { // made here just now, and of no use
+			os.Remove(made + ".key")
+			os.Remove(made + ".crt")
+		}
+		return err
+	}
+	o := a.output(cmd)
+	type answer struct {
+		*admin.Admin
+		Cert string `json:"cert,omitempty"` // file
+		Key  string `json:"key,omitempty"`
+	}
+	ans := answer{Admin: added}
+	if made != "" {
+		ans.Cert, ans.Key = made+".crt", made+".key"
+	}
+	return o.print(ans, func(fact func(name, value string)) {
+		fact("admin", added.Name)
+		fact("role", added.Role)
+		fact("key", added.KeySHA256)
+		fact("cert file", ans.Cert)
+		fact("key file", ans.Key)
+	})
+}
+
+// makeAdminCert makes a P-256 key and a self-signed client certificate in
+// path.key (0600) and path.crt, and returns the certificate in PEM. It
+// overwrites nothing.
+func makeAdminCert(name, path string, now time.Time) ([]byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 126))
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber:          serial.Add(serial, big.NewInt(1)), // never 0
+		Subject:               pkix.Name{CommonName: name},
+		NotBefore:             now.Add(-5 * time.Minute), // clocks differ
+		NotAfter:              now.Add(adminValidity),
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	if err := writeNew(path+".key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600); err != nil {
+		return nil, err
+	}
+	if err := writeNew(path+".crt", cert, 0o644); err != nil {
+		os.Remove(path + ".key")
+		return nil, err
+	}
+	return cert, nil
+}
+
+// writeNew writes a file that must not be there yet.
+func writeNew(path string, data []byte, mode os.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if os.IsExist(err) {
+		return hinted(fmt.Errorf("%s is there already", path), "choose another name or directory with --out")
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+func (a *app) adminList() *cobra.Command {
+	return withJSON(&cobra.Command{
+		Use: "list", Short: "List administrators", Example: `  deviceca admin list`, Args: takes(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
+				admins, err := c.Admins(ctx)
+				if err != nil {
+					return err
+				}
+				return list(a.output(cmd), all(admins), []string{"NAME", "ROLE", "CREATED", "KEY"}, func(x admin.Admin) []string {
+					return []string{x.Name, x.Role, instant(x.Created), strings.ToLower(x.KeySHA256)}
+				})
+			})
+		},
+	})
+}
+
+func (a *app) adminRemove() *cobra.Command {
+	return &cobra.Command{
+		Use: "remove NAME", Short: "Take an administrator's access away, at once", Example: `  deviceca admin remove workstation`,
+		Args: takes("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd, func(ctx context.Context, c *admin.Client) error { return c.RemoveAdmin(ctx, args[0]) })
+		},
+	}
+}

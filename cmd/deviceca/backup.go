@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/deviceca/deviceca/internal/admin"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) backupCommand() *cobra.Command {
+	return a.target(withJSON(&cobra.Command{
+		Use:   "backup DIR",
+		Short: "Copy the CA into a new directory, while it serves",
+		Long: `Write a consistent copy of the home into a new directory: ledger, tokens, sealing
+key, configuration and policy. It holds what the CA's keys are kept with: store it
+as safely. This works on the CA's host alone.`,
+		Example: `  deviceca backup /backup/deviceca-$(date +%F)`,
+		Args:    takes("DIR"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if a.server(cmd) != "" {
+				return usagef("backups are made on the CA's host: give --home instead of --server")
+			}
+			dir, err := filepath.Abs(args[0])
+			if err != nil {
+				return err
+			}
+			if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+				return hinted(fmt.Errorf("%s is not empty", dir), "give a new directory")
+			}
+			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
+				report, err := c.Backup(ctx, dir)
+				if err != nil {
+					return err
+				}
+				return a.output(cmd).print(report, func(fact func(name, value string)) {
+					fact("backup", report.Dir)
+					fact("files", fmt.Sprint(len(report.Files)))
+					fact("size", size(report.Bytes))
+				})
+			})
+		},
+	}))
+}
+
+// size writes octets in the largest binary unit that leaves a whole part.
+func size(n int64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
+	f, i := float64(n), 0
+	for f >= 1024 && i < len(units)-1 {
+		f, i = f/1024, i+1
+	}
+	if i == 0 {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.1f %s", f, units[i])
+}
+
+func (a *app) restoreCommand() *cobra.Command {
+	var from, home string
+	cmd := &cobra.Command{
+		Use:   "restore --home DIR --from BACKUP",
+		Short: "Make a new home out of a backup",
+		Long: `Bring a backup back into a new home. Serial numbers continue above a margin, so
+that certificates issued after the backup keep theirs; the audit log says that this happened.`,
+		Example: `  deviceca restore --home ./deviceca-new --from /backup/deviceca-2030-01-31`,
+		Args:    takes(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := need(cmd, "home", "from"); err != nil {
+				return err
+			}
+			if err := a.restore(cmd.Context(), from, home); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "restored into %s; start it with: deviceca serve --home %s\n", home, home)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&home, "home", "", "home directory to make")
+	cmd.Flags().StringVar(&from, "from", "", "directory that deviceca backup made")
+	return cmd
+}

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"time"
+
+	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/internal/admin"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) certCommand() *cobra.Command {
+	return a.target(group("cert", "Certificates that were issued", a.certList(), a.certShow(), a.certRevoke()))
+}
+
+func (a *app) certList() *cobra.Command {
+	var f ca.CertificateFilter
+	var after string
+	var limit int
+	var revoked, valid bool
+	var within time.Duration
+	cmd := withJSON(&cobra.Command{
+		Use:   "list",
+		Short: "List certificates, oldest first",
+		Example: `  deviceca cert list --device lamp-1
+  deviceca cert list --valid --expires-within 24h --json`,
+		Args: takes(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			now := a.now()
+			switch {
+			case limit < 0:
+				return usagef("--limit cannot be negative")
+			case within < 0:
+				return usagef("--expires-within cannot be negative")
+			case revoked && valid:
+				return usagef("--revoked and --valid exclude each other")
+			case revoked:
+				f.Revoked = new(true)
+			case valid:
+				f.Revoked, f.ExpiresAfter = new(false), now
+			}
+			if within > 0 {
+				f.ExpiresAfter, f.ExpiresBefore = now, now.Add(within)
+			}
+			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
+				return a.output(cmd).certificates(c.Certificates(ctx, f, after, limit))
+			})
+		},
+	})
+	flags := cmd.Flags()
+	flags.StringVar(&f.Device, "device", "", "of this device")
+	flags.StringVar(&f.Issuer, "issuer", "", "of this CA, with its generation (issuing-1)")
+	flags.StringVar(&f.Profile, "profile", "", "of this profile")
+	flags.BoolVar(&revoked, "revoked", false, "revoked ones only")
+	flags.BoolVar(&valid, "valid", false, "neither revoked nor expired")
+	flags.DurationVar(&within, "expires-within", 0, "that expire within this time")
+	pageFlags(cmd, &after, &limit)
+	cmd.RegisterFlagCompletionFunc("device", a.completeDevices)
+	cmd.RegisterFlagCompletionFunc("profile", a.completeProfiles)
+	return cmd
+}
+
+func (o output) certificates(items iter.Seq2[ca.Certificate, error]) error {
+	columns := []string{"SERIAL", "DEVICE", "PROFILE", "ISSUER", "STATE", "EXPIRES"}
+	return list(o, items, columns, func(c ca.Certificate) []string {
+		return []string{c.Serial.String(), c.Device, c.Profile, c.Issuer, o.state(&c), o.when(c.NotAfter)}
+	})
+}
+
+func (o output) state(c *ca.Certificate) string {
+	switch {
+	case c.Revocation != nil:
+		return "revoked"
+	case o.now.After(c.NotAfter):
+		return "expired"
+	}
+	return "valid"
+}
+
+func (a *app) certShow() *cobra.Command {
+	var asPEM bool
+	cmd := withJSON(&cobra.Command{
+		Use:   "show SERIAL",
+		Short: "Show a certificate and why it was issued",
+		Example: `  deviceca cert show 01:00:00:00:00:00:2a:9f:…
+  deviceca cert show $SERIAL --pem | openssl x509 -noout -text`,
+		Args: takes("SERIAL"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			serial, err := parseSerial(args[0])
+			if err != nil {
+				return err
+			}
+			o := a.output(cmd)
+			if o.json && asPEM {
+				return usagef("--json and --pem exclude each other")
+			}
+			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
+				cert, err := c.Certificate(ctx, serial)
+				if err != nil {
+					return err
+				}
+				if asPEM {
+					_, err := io.WriteString(o.w, cert.PEM)
+					return err
+				}
+				return o.print(cert, func(fact func(name, value string)) { o.certificateFacts(&cert.Certificate, fact) })
+			})
+		},
+	})
+	cmd.Flags().BoolVar(&asPEM, "pem", false, "print the certificate itself")
+	return cmd
+}
+
+func (o output) certificateFacts(c *ca.Certificate, fact func(name, value string)) {
+	fact("serial", c.Serial.String())
+	fact("device", c.Device)
+	fact("state", o.state(c))
+	if r := c.Revocation; r != nil {
+		fact("revoked", o.when(r.Time))
+		fact("reason", admin.ReasonName(r.Reason))
+		if r.Invalid != nil {
+			fact("invalid since", o.when(*r.Invalid))
+		}
+	}
+	fact("issuer", c.Issuer)
+	fact("profile", c.Profile)
+	fact("level", c.Level)
+	fact("issued", o.when(c.IssuedAt))
+	fact("not before", instant(c.NotBefore))
+	fact("not after", o.when(c.NotAfter))
+	if !c.Replaces.IsZero() {
+		fact("replaces", c.Replaces.String())
+	}
+	fact("protocol", c.Protocol)
+	fact("requester", c.Requester+" ("+c.Actor+")")
+	fact("outcome", string(c.Decision.Outcome))
+	fact("rule", c.Decision.Rule)
+	fact("policy", c.Decision.Version)
+	for _, reason := range c.Decision.Reasons {
+		fact("because", reason)
+	}
+}
+
+func parseSerial(text string) (ca.Serial, error) {
+	serial, err := ca.ParseSerial(text)
+	if err != nil {
+		return serial, &usageError{err, "list serials with: deviceca cert list"}
+	}
+	return serial, nil
+}
+
+func checkReason(name string) error {
+	if _, err := admin.ParseReason(name); err != nil {
+		return usagef("--reason: %w", err)
+	}
+	return nil
+}
+
+func (a *app) certRevoke() *cobra.Command {
+	var reason, invalid string
+	cmd := withJSON(&cobra.Command{
+		Use:   "revoke SERIAL --reason REASON",
+		Short: "Revoke a certificate, for good",
+		Long: `Revoke a certificate, for good. REASON is a name of RFC 5280 §5.3.1. The
+invalidity date says since when the key may have been in other hands (§5.3.2).`,
+		Example: `  deviceca cert revoke $SERIAL --reason superseded
+  deviceca cert revoke $SERIAL --reason keyCompromise --invalidity-date 2030-01-31T12:00:00Z`,
+		Args: takes("SERIAL"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			serial, err := parseSerial(args[0])
+			if err != nil {
+				return err
+			}
+			if err := need(cmd, "reason"); err != nil {
+				return err
+			}
+			if err := checkReason(reason); err != nil {
+				return err
+			}
+			since, err := parseTime("invalidity-date", invalid)
+			if err != nil {
+				return err
+			}
+			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
+				cert, err := c.RevokeCertificate(ctx, serial, reason, since)
+				if err != nil {
+					return err
+				}
+				o := a.output(cmd)
+				return o.print(cert, func(fact func(name, value string)) {
+					fact("serial", cert.Serial.String())
+					fact("device", cert.Device)
+					if r := cert.Revocation; r != nil {
+						fact("revoked", instant(r.Time))
+						fact("reason", admin.ReasonName(r.Reason))
+					}
+				})
+			})
+		},
+	})
+	cmd.Flags().StringVar(&reason, "reason", "", "why: keyCompromise, superseded, cessationOfOperation, …")
+	cmd.Flags().StringVar(&invalid, "invalidity-date", "", "since when the key is not to be trusted (RFC 3339)")
+	cmd.RegisterFlagCompletionFunc("reason", completeReasons)
+	return cmd
+}
+
+// parseTime reads a time flag; "" is none.
+func parseTime(flag, text string) (*time.Time, error) {
+	if text == "" {
+		return nil, nil
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return nil, &usageError{fmt.Errorf("--%s: %q is not a time", flag, text), "write it as 2030-01-31T12:00:00Z"}
+	}
+	return &t, nil
+}

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"time"
+)
+
+// configFile is the name of the configuration in the home directory.
+const configFile = "deviceca.yaml"
+
+// Config is what DIR/deviceca.yaml says. The tags are its documentation: the
+// file that init writes, `deviceca config keys` and the docs are made from them.
+// Every key can be given in the environment instead, which is stronger than the
+// file: limits.header_timeout is DEVICECA_LIMITS_HEADER_TIMEOUT; lists are
+// separated by commas.
+type Config struct {
+	Name      string       `yaml:"name" doc:"Organization that the CA certificates name. Read when they are made, by init."`
+	URL       string       `yaml:"url" doc:"Public base of the pointers that certificates carry (OCSP, CRL, CA certificates), for example http://ca.example:8080. It must stay reachable for as long as certificates live. Empty: http:// and listen.http."`
+	Listen    ListenConfig `yaml:"listen"`
+	TLS       TLSConfig    `yaml:"tls"`
+	Keys      KeysConfig   `yaml:"keys"`
+	DB        string       `yaml:"db" doc:"Ledger: a file, relative to the home, or a postgres:// URL."`
+	Policy    string       `yaml:"policy" doc:"Policy file, relative to the home."`
+	LintShare float64      `yaml:"lint_share" doc:"Share of the certificates that are linted whole before they are signed. Every profile is linted when the policy is loaded, whatever this says." unit:"0 to 1"`
+	Limits    LimitsConfig `yaml:"limits"`
+	Audit     AuditConfig  `yaml:"audit"`
+	Log       LogConfig    `yaml:"log"`
+}
+
+// ListenConfig says where the server listens.
+type ListenConfig struct {
+	HTTPS   string `yaml:"https" doc:"Address of EST, ACME, CMP and the admin API, over TLS." unit:"HOST:PORT"`
+	HTTP    string `yaml:"http" doc:"Address of OCSP, CRLs, CA certificates, CMP and the health checks, without TLS: all of them are signed." unit:"HOST:PORT"`
+	Metrics string `yaml:"metrics" doc:"Address of the Prometheus metrics, or off." unit:"HOST:PORT"`
+}
+
+// TLSConfig is about the https listener.
+type TLSConfig struct {
+	MinVersion string   `yaml:"min_version" doc:"Least version of TLS: 1.3, or 1.2 for devices that know no better."`
+	Names      []string `yaml:"names" doc:"Further names of the server for its certificate, beside localhost, 127.0.0.1 and the host name: DNS names and IP addresses."`
+}
+
+// KeysConfig says where the CA's keys are.
+type KeysConfig struct {
+	Provider   string `yaml:"provider" doc:"Where keys live: softhsm, a pkcs11: URI with the module-path of another PKCS#11 module, or file, for development."`
+	Root       string `yaml:"root" doc:"URI of the root's token (RFC 7512). The server never opens it. Empty: the token deviceca-root of softhsm, or keys/root of file."`
+	Issuing    string `yaml:"issuing" doc:"URI of the issuing CAs' token (RFC 7512). Empty: the token deviceca-issuing of softhsm, or keys/issuing of file."`
+	PINRoot    string `yaml:"pin_root" doc:"Where the PIN of the root's token is: file:PATH (relative to the home), env:NAME, or credential:NAME of systemd. Never the PIN."`
+	PINIssuing string `yaml:"pin_issuing" doc:"Where the PIN of the issuing CAs' token is, likewise."`
+	Sessions   int    `yaml:"sessions" doc:"Signatures that the token makes in parallel, at most." unit:"1 to 256"`
+	AllowFile  bool   `yaml:"allow_file" doc:"Permits the provider file, which keeps the CA's keys in encrypted files instead of a token."`
+}
+
+// LimitsConfig bounds what clients may cost.
+type LimitsConfig struct {
+	Body                      int      `yaml:"body" doc:"Largest request body of the protocols." unit:"octets"`
+	HeaderBytes               int      `yaml:"header_bytes" doc:"Largest request header." unit:"octets"`
+	HeaderTimeout             Duration `yaml:"header_timeout" doc:"Time for a request's header to arrive."`
+	ReadTimeout               Duration `yaml:"read_timeout" doc:"Time for a whole request to arrive."`
+	WriteTimeout              Duration `yaml:"write_timeout" doc:"Time for a request to be answered, from its header on."`
+	IdleTimeout               Duration `yaml:"idle_timeout" doc:"Time that a connection is kept without a request."`
+	Connections               int      `yaml:"connections" doc:"Connections open at once, per listener."`
+	WrongSecretsPerAddress    int      `yaml:"wrong_secrets_per_address" doc:"Wrong secrets from one address before it has to wait; right ones are not counted." unit:"per minute"`
+	WrongSecretsPerCredential int      `yaml:"wrong_secrets_per_reference" doc:"Wrong secrets for one credential before its other addresses have to wait." unit:"per minute"`
+}
+
+// AuditConfig is about the audit log.
+type AuditConfig struct {
+	CheckpointEvery Duration `yaml:"checkpoint_every" doc:"How often the head of the audit log is signed, if it moved."`
+}
+
+// LogConfig is about the server's own log, on standard error.
+type LogConfig struct {
+	Level  string `yaml:"level" doc:"Least level: debug, info, warn or error."`
+	Format string `yaml:"format" doc:"text or json."`
+}
+
+// DefaultConfig is the configuration of a home that says nothing.
+func DefaultConfig() Config {
+	return Config{
+		Name:   "deviceca",
+		Listen: ListenConfig{HTTPS: "127.0.0.1:8443", HTTP: "127.0.0.1:8080", Metrics: "127.0.0.1:9464"},
+		TLS:    TLSConfig{MinVersion: "1.3"},
+		Keys: KeysConfig{
+			Provider: "softhsm", PINRoot: "file:secrets/root.pin", PINIssuing: "file:secrets/issuing.pin", Sessions: 8,
+		},
+		DB:        "ledger.db",
+		Policy:    "policy.yaml",
+		LintShare: 0.01,
+		Limits: LimitsConfig{
+			Body: 128 << 10, HeaderBytes: 16 << 10,
+			HeaderTimeout: Duration(5 * time.Second), ReadTimeout: Duration(30 * time.Second),
+			WriteTimeout: Duration(time.Minute), IdleTimeout: Duration(2 * time.Minute),
+			Connections: 10_000, WrongSecretsPerAddress: 30, WrongSecretsPerCredential: 10,
+		},
+		Audit: AuditConfig{CheckpointEvery: Duration(time.Minute)},
+		Log:   LogConfig{Level: "info", Format: "text"},
+	}
+}
+
+// LoadConfig reads the configuration of a home and lays the environment over
+// it. The error for a bad one is ConfigFaults.
+func LoadConfig(home string, getenv func(string) string) (Config, error) {
+	path := filepath.Join(home, configFile)
+	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Config{}, hinted(fmt.Errorf("there is no CA in %s", home), "make one with: deviceca init --home %s", home)
+	}
+	if err != nil {
+		return Config{}, err
+	}
+	defer file.Close()
+	raw, err := readBounded(file)
+	if err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return ParseConfig(path, raw, getenv)
+}
+
+// PublicURL is the base of the pointers in certificates, without a slash at its end.
+func (c *Config) PublicURL() string {
+	return strings.TrimSuffix(cmp.Or(c.URL, "http://"+c.Listen.HTTP), "/")
+}
+
+// Resolve makes the paths of a home's configuration absolute, those behind
+// file: included.
+func (c Config) Resolve(home string) (Config, error) {
+	home, err := filepath.Abs(home)
+	if err != nil {
+		return c, err
+	}
+	in := func(path string) string {
+		if path == "" || filepath.IsAbs(path) {
+			return path
+		}
+		return filepath.Join(home, path)
+	}
+	c.Policy = in(c.Policy)
+	if !strings.Contains(c.DB, "://") {
+		c.DB = in(c.DB)
+	}
+	for _, uri := range []*string{&c.Keys.Root, &c.Keys.Issuing, &c.Keys.PINRoot, &c.Keys.PINIssuing} {
+		if path, ok := strings.CutPrefix(*uri, "file:"); ok {
+			*uri = "file:" + in(path)
+		}
+	}
+	return c, nil
+}
+
+// Duration is a time.Duration as the file writes it: 90s, 5m, 24h.
+type Duration time.Duration
+
+func (d Duration) String() string {
+	s := time.Duration(d).String() // "1m0s"
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
+}
+
+// MarshalText makes durations read the same in JSON.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// configKey is one key: a leaf of Config.
+type configKey struct {
+	path      string // "limits.header_timeout"
+	env       string // "DEVICECA_LIMITS_HEADER_TIMEOUT"
+	doc, unit string
+	value     reflect.Value
+}
+
+// keys lists the keys of c in the order of the struct.
+func (c *Config) keys() []configKey { return configKeys(reflect.ValueOf(c).Elem(), "") }
+
+func configKeys(v reflect.Value, prefix string) (keys []configKey) {
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		path := prefix + field.Tag.Get("yaml")
+		if field.Type.Kind() == reflect.Struct {
+			keys = append(keys, configKeys(v.Field(i), path+".")...)
+			continue
+		}
+		k := configKey{path: path, env: envName(path), doc: field.Tag.Get("doc"), unit: field.Tag.Get("unit"), value: v.Field(i)}
+		if _, ok := k.value.Interface().(Duration); ok {
+			k.unit = "duration"
+		}
+		keys = append(keys, k)
+	}
+	return keys
+}
+
+// envName is the environment variable of a key.
+func envName(path string) string {
+	return "DEVICECA_" + strings.ToUpper(strings.ReplaceAll(path, ".", "_"))
+}

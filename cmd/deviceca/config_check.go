@@ -1,0 +1,202 @@
+package main
+
+import (
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// check refuses what cannot work, and what works in a way nobody expects.
+func (c *Config) check(fault func(key, format string, args ...any)) {
+	if c.Name == "" || len(c.Name) > 64 {
+		fault("name", "must be 1 to 64 characters (RFC 5280, ub-organization-name)")
+	}
+	c.checkListen(fault)
+	c.checkURL(fault)
+	if !slices.Contains([]string{"1.2", "1.3"}, c.TLS.MinVersion) {
+		fault("tls.min_version", "%q is not served: use \"1.3\", or \"1.2\" for devices that know no better", c.TLS.MinVersion)
+	}
+	for _, name := range c.TLS.Names {
+		if _, err := netip.ParseAddr(name); err != nil && !isHostName(name) {
+			fault("tls.names", "%q is neither a DNS name nor an IP address", name)
+		}
+	}
+	c.checkKeys(fault)
+	if scheme, _, isURL := strings.Cut(c.DB, "://"); isURL && scheme != "postgres" && scheme != "postgresql" {
+		fault("db", "%q databases are not known: use a file, or postgres://", scheme)
+	} else if c.DB == "" {
+		fault("db", "must name a file or a postgres:// URL")
+	}
+	if c.Policy == "" {
+		fault("policy", "must name a file")
+	}
+	if c.LintShare < 0 || c.LintShare > 1 {
+		fault("lint_share", "%g is not between 0 and 1", c.LintShare)
+	}
+	c.checkLimits(fault)
+	if d := time.Duration(c.Audit.CheckpointEvery); d < time.Second || d > 24*time.Hour {
+		fault("audit.checkpoint_every", "%s is not between 1s and 24h", c.Audit.CheckpointEvery)
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
+		fault("log.level", "%q is not one of debug, info, warn, error", c.Log.Level)
+	}
+	if !slices.Contains([]string{"text", "json"}, c.Log.Format) {
+		fault("log.format", "%q is neither text nor json", c.Log.Format)
+	}
+}
+
+func (c *Config) checkListen(fault func(key, format string, args ...any)) {
+	taken := map[string]string{}
+	for _, l := range []struct{ key, addr string }{
+		{"listen.https", c.Listen.HTTPS}, {"listen.http", c.Listen.HTTP}, {"listen.metrics", c.Listen.Metrics},
+	} {
+		if l.key == "listen.metrics" && l.addr == "off" {
+			continue
+		}
+		host, port, err := net.SplitHostPort(l.addr)
+		if err != nil {
+			fault(l.key, "%q is not an address: write HOST:PORT, for example 127.0.0.1:8443, or :8443 for every interface", l.addr)
+			continue
+		}
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil {
+			fault(l.key, "%q is not a port: use 1 to 65535", port)
+		} else if other, ok := taken[l.addr]; ok && n != 0 {
+			fault(l.key, "is the same address as %s", other)
+		}
+		taken[l.addr] = l.key
+		if host != "" && !isHostName(host) {
+			if _, err := netip.ParseAddr(host); err != nil {
+				fault(l.key, "%q is neither a host name nor an IP address", host)
+			}
+		}
+	}
+}
+
+func (c *Config) checkURL(fault func(key, format string, args ...any)) {
+	if c.URL == "" {
+		host, _, err := net.SplitHostPort(c.Listen.HTTP)
+		ip, ipErr := netip.ParseAddr(host)
+		if err == nil && (host == "" || ipErr == nil && ip.IsUnspecified()) {
+			fault("url", "is missing: listen.http is on every interface, so say by which name others reach it, as http://ca.example:8080")
+		}
+		return
+	}
+	u, err := url.Parse(c.URL)
+	switch {
+	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Opaque != "":
+		fault("url", "%q is not a base URL: write it as http://ca.example:8080", c.URL)
+	case u.Scheme == "https":
+		fault("url", "must be http: who checks a certificate's status cannot be made to check another's first (RFC 5280 §8)")
+	case u.Scheme != "http":
+		fault("url", "%q is not http", u.Scheme)
+	}
+}
+
+func (c *Config) checkKeys(fault func(key, format string, args ...any)) {
+	k := c.Keys
+	scheme := "pkcs11:"
+	switch {
+	case k.Provider == "softhsm", strings.HasPrefix(k.Provider, "pkcs11:"):
+	case k.Provider == "file":
+		scheme = "file:"
+		if !k.AllowFile {
+			fault("keys.provider", "file is for development: set keys.allow_file to say that you know")
+		}
+	default:
+		fault("keys.provider", "%q is not one of softhsm, file, or a pkcs11: URI", k.Provider)
+		return
+	}
+	for _, uri := range []struct{ key, value string }{{"keys.root", k.Root}, {"keys.issuing", k.Issuing}} {
+		if uri.value != "" && !strings.HasPrefix(uri.value, scheme) {
+			fault(uri.key, "must begin with %s since keys.provider is %s", scheme, k.Provider)
+		}
+		if strings.Contains(uri.value, "pin-value=") {
+			fault(uri.key, "holds a PIN; say where it is with keys.pin_root or keys.pin_issuing")
+		}
+	}
+	if k.Root != "" && k.Root == k.Issuing {
+		fault("keys.issuing", "is the root's token: the two live apart, so that the root's can be put away")
+	}
+	for _, pin := range []struct{ key, value string }{{"keys.pin_root", k.PINRoot}, {"keys.pin_issuing", k.PINIssuing}} {
+		if !isPINSource(pin.value) {
+			// The value may be the PIN itself: do not repeat it.
+			fault(pin.key, "must say where the PIN is: file:PATH, env:NAME or credential:NAME")
+		}
+	}
+	if k.Sessions < 1 || k.Sessions > 256 {
+		fault("keys.sessions", "%d is not between 1 and 256", k.Sessions)
+	}
+}
+
+func isPINSource(s string) bool {
+	kind, name, ok := strings.Cut(s, ":")
+	if !ok || name == "" {
+		return false
+	}
+	switch kind {
+	case "file":
+		return true
+	case "env":
+		return !strings.Contains(name, "=")
+	case "credential":
+		return filepath.Base(name) == name && name != "." && name != ".."
+	}
+	return false
+}
+
+func (c *Config) checkLimits(fault func(key, format string, args ...any)) {
+	l := c.Limits
+	for _, n := range []struct {
+		key             string
+		value, min, max int
+	}{
+		{"limits.body", l.Body, 16 << 10, 16 << 20}, // below, an RSA-4096 request with evidence does not fit
+		{"limits.header_bytes", l.HeaderBytes, 4 << 10, 1 << 20},
+		{"limits.connections", l.Connections, 1, 1 << 20},
+		{"limits.wrong_secrets_per_address", l.WrongSecretsPerAddress, 1, 1 << 20},
+		{"limits.wrong_secrets_per_reference", l.WrongSecretsPerCredential, 1, 1 << 20},
+	} {
+		if n.value < n.min || n.value > n.max {
+			fault(n.key, "%d is not between %d and %d", n.value, n.min, n.max)
+		}
+	}
+	for _, d := range []struct {
+		key   string
+		value Duration
+	}{
+		{"limits.header_timeout", l.HeaderTimeout}, {"limits.read_timeout", l.ReadTimeout},
+		{"limits.write_timeout", l.WriteTimeout}, {"limits.idle_timeout", l.IdleTimeout},
+	} {
+		// None may be off: a client that says nothing would hold its connection for ever.
+		if v := time.Duration(d.value); v < 100*time.Millisecond || v > time.Hour {
+			fault(d.key, "%s is not between 100ms and 1h", d.value)
+		}
+	}
+}
+
+// isHostName reports whether s is a host name (RFC 1123), with labels of
+// letters, digits and hyphens.
+func isHostName(s string) bool {
+	if s == "" || len(s) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for _, r := range label {
+			if r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') {
+				return false
+			}
+		}
+	}
+	// "1.2.3.400" is no name but an address with a slip.
+	last := s[strings.LastIndexByte(s, '.')+1:]
+	_, err := strconv.Atoi(last)
+	return err != nil
+}

@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/internal/admin"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) deviceCommand() *cobra.Command {
+	return a.target(group("device", "The inventory of devices",
+		a.deviceAdd(), a.deviceList(), a.deviceShow(), a.deviceSuspend(), a.deviceResume(), a.deviceRetire(), a.deviceImport()))
+}
+
+func (a *app) deviceAdd() *cobra.Command {
+	var d admin.NewDevice
+	var ttl time.Duration
+	cmd := withJSON(&cobra.Command{
+		Use:   "add --id ID --level LEVEL",
+		Short: "Enter a device, and make the credential it enrols with",
+		Long: `Enter a device into the inventory and make the credential for its first
+enrolment. The secret is shown once: the CA keeps it sealed.`,
+		Example: `  deviceca device add --id lamp-1 --level software
+  deviceca device add --id lamp-1 --level software --uses 3 --ttl 48h --json`,
+		Args: takes(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := need(cmd, "id", "level"); err != nil {
+				return err
+			}
+			if err := device.CheckID(d.ID); err != nil {
+				return usagef("%w", err)
+			}
+			if err := checkGrantFlags(d.Uses, ttl); err != nil {
+				return err
+			}
+			d.TTL = admin.Duration(ttl)
+			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
+				grant, err := c.AddDevice(ctx, d)
+				if err != nil {
+					return err
+				}
+				return a.printGrant(cmd, grant)
+			})
+		},
+	})
+	f := cmd.Flags()
+	f.StringVar(&d.ID, "id", "", "device ID: 1 to 64 of A-Z a-z 0-9 . _ : -")
+	f.StringVar(&d.Level, "level", "", "trust level of the policy")
+	f.StringVar(&d.Group, "group", "", "group of the device, for policy and lists")
+	grantFlags(cmd, &d.Uses, &ttl)
+	cmd.RegisterFlagCompletionFunc("level", a.completeLevels)
+	return cmd
+}
+
+// grantFlags are those of every command that makes a credential.
+func grantFlags(cmd *cobra.Command, uses *int, ttl *time.Duration) {
+	cmd.Flags().IntVar(uses, "uses", 1, "certificates that the credential may bring")
+	cmd.Flags().DurationVar(ttl, "ttl", 24*time.Hour, "how long the credential may be used")
+}
+
+func checkGrantFlags(uses int, ttl time.Duration) error {
+	if uses < 1 {
+		return usagef("--uses must be at least 1")
+	}
+	if ttl <= 0 {
+		return usagef("--ttl must be positive, for example 24h")
+	}
+	return nil
+}
+
+// deviceFilter adds the flags that select devices.
+func deviceFilter(cmd *cobra.Command, f *device.Filter) {
+	cmd.Flags().StringVar(&f.Level, "level", "", "of this trust level")
+	cmd.Flags().StringVar(&f.Group, "group", "", "of this group")
+	cmd.Flags().StringVar((*string)(&f.State), "state", "", "in this state: manufactured, claimed, active, suspended, retired")
+	cmd.Flags().StringVar(&f.Prefix, "prefix", "", "whose ID begins so, without case")
+}
+
+// pageFlags bound a list.
+func pageFlags(cmd *cobra.Command, after *string, limit *int) {
+	cmd.Flags().StringVar(after, "after", "", "begin after this one")
+	cmd.Flags().IntVar(limit, "limit", 0, "list at most so many (0: all)")
+}
+
+func (a *app) deviceList() *cobra.Command {
+	var f device.Filter
+	var after string
+	var limit int
+	cmd := withJSON(&cobra.Command{
+		Use:   "list",
+		Short: "List devices by ID",
+		Example: `  deviceca device list --level software
+  deviceca device list --state suspended --json`,
+		Args: takes(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if limit < 0 {
+				return usagef("--limit cannot be negative")
+			}
+			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
+				return list(a.output(cmd), c.Devices(ctx, f, after, limit), []string{"ID", "LEVEL", "GROUP", "STATE", "CREATED"}, func(d device.Device) []string {
+					return []string{d.ID, d.Level, d.Group, string(d.State), instant(d.Created)}
+				})
+			})
+		},
+	})
+	deviceFilter(cmd, &f)
+	pageFlags(cmd, &after, &limit)
+	cmd.RegisterFlagCompletionFunc("level", a.completeLevels)
+	return cmd
+}
+
+func (a *app) deviceShow() *cobra.Command {
+	return withJSON(&cobra.Command{
+		Use:               "show ID",
+		Short:             "Show a device with its certificates and credentials",
+		Example:           `  deviceca device show lamp-1`,
+		Args:              takes("ID"),
+		ValidArgsFunction: a.completeDevices,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
+				d, err := c.Device(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				return a.output(cmd).device(d)
+			})
+		},
+	})
+}
+
+func (o output) device(d *admin.DeviceDetail) error {
+	err := o.print(d, func(fact func(name, value string)) {
+		fact("device", d.ID)
+		fact("level", d.Level)
+		fact("group", d.Group)
+		fact("state", string(d.State))
+		fact("credential", d.Credential)
+		fact("created", o.when(d.Created))
+		fact("updated", o.when(d.Updated))
+	})
+	if err != nil || o.json {
+		return err
+	}
+	if len(d.Certificates) > 0 {
+		fmt.Fprintln(o.w)
+		if err := o.certificates(all(d.Certificates)); err != nil {
+			return err
+		}
+	}
+	if len(d.Credentials) > 0 {
+		fmt.Fprintln(o.w)
+		if err := o.credentials(all(d.Credentials)); err != nil {
+			return err
+		}
+	}
+	if d.More {
+		o.note("there are more; list them with: deviceca cert list --device %s", d.ID)
+	}
+	return nil
+}
+
+func (a *app) deviceSuspend() *cobra.Command {
+	return a.deviceMove("suspend ID", "Bar a device from every protocol until it is resumed", `  deviceca device suspend lamp-1`, (*admin.Client).Suspend)
+}
+
+func (a *app) deviceResume() *cobra.Command {
+	return a.deviceMove("resume ID", "End the suspension of a device", `  deviceca device resume lamp-1`, (*admin.Client).Resume)
+}
+
+func (a *app) deviceRetire() *cobra.Command {
+	var reason string
+	cmd := a.deviceMove("retire ID", "Bar a device for good and revoke its certificates",
+		"  deviceca device retire lamp-1\n  deviceca device retire lamp-1 --reason keyCompromise",
+		func(c *admin.Client, ctx context.Context, id string) (*admin.Moved, error) {
+			return c.Retire(ctx, id, reason)
+		})
+	cmd.Flags().StringVar(&reason, "reason", "cessationOfOperation", "why its certificates are revoked (RFC 5280 §5.3.1)")
+	cmd.RegisterFlagCompletionFunc("reason", completeReasons)
+	cmd.PreRunE = func(cmd *cobra.Command, args []string) error { return checkReason(reason) }
+	return cmd
+}
+
+func (a *app) deviceMove(use, short, example string, move func(*admin.Client, context.Context, string) (*admin.Moved, error)) *cobra.Command {
+	return withJSON(&cobra.Command{
+		Use: use, Short: short, Example: example,
+		Args:              takes("ID"),
+		ValidArgsFunction: a.completeDevices,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
+				m, err := move(c, ctx, args[0])
+				if err != nil {
+					return err
+				}
+				o := a.output(cmd)
+				return o.print(m, func(fact func(name, value string)) {
+					fact("device", m.Device.ID)
+					fact("state", string(m.Device.State))
+					for _, cert := range m.Revoked {
+						fact("revoked", cert.Serial.String())
+					}
+				})
+			})
+		},
+	})
+}
+
+// printGrant shows a new credential, and on stderr what to type next.
+func (a *app) printGrant(cmd *cobra.Command, g *ca.Grant) error {
+	o := a.output(cmd)
+	if o.json {
+		return o.writeJSON(g)
+	}
+	err := o.print(g, func(fact func(name, value string)) {
+		fact("device", g.ID)
+		fact("group", g.Group)
+		fact("level", g.Level)
+		fact("reference", g.Reference)
+		fact("secret", g.Secret)
+		fact("acme kid", g.ACME.KID)
+		fact("acme key", g.ACME.HMACKey)
+		fact("uses", strconv.Itoa(g.Uses))
+		fact("expires", o.when(g.Expires))
+	})
+	if err != nil {
+		return err
+	}
+	a.nextSteps(cmd, o, g)
+	return nil
+}

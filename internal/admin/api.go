@@ -1,0 +1,150 @@
+package admin
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/policy"
+	"github.com/go-chi/chi/v5"
+)
+
+// Prefix is where the API begins, on the socket and on https.
+const Prefix = "/admin/v1"
+
+// Core is what the API changes the CA through; *ca.Service is one.
+type Core interface {
+	Policy() *policy.Policy
+	Apply(ctx context.Context, p *policy.Policy, actor string) error
+	Explain(in policy.Input) policy.Decision
+	CACert(name string) ([]byte, bool)
+	Revoke(ctx context.Context, serial ca.Serial, reason int, invalid *time.Time, actor string) (*ca.Certificate, error)
+	AddDevice(ctx context.Context, d device.Device, uses int, ttl time.Duration, actor string) (*ca.Grant, error)
+	ImportDevices(ctx context.Context, devices []device.Device, actor string) ([]error, error)
+	AddCredential(ctx context.Context, c device.Credential, ttl time.Duration, actor string) (*ca.Grant, error)
+	RevokeCredential(ctx context.Context, reference, actor string) error
+	MoveDevice(ctx context.Context, id string, to device.State, reason int, actor string) ([]ca.Certificate, error)
+}
+
+// Reader is what the API reads the ledger through, and keeps administrators in.
+// Lists come in the order of their paging key and begin after the key given
+// ("" and 0 are before all); they hold at most limit lines, fewer only at the
+// end. Reads that find nothing return ca.ErrNoRecord.
+type Reader interface {
+	// Devices pages by ID, folded.
+	Devices(ctx context.Context, f device.Filter, after string, limit int) ([]device.Device, error)
+	Device(ctx context.Context, id string) (*device.Device, error)
+	// Credentials pages by reference.
+	Credentials(ctx context.Context, f ca.CredentialFilter, after string, limit int) ([]device.Credential, error)
+	// Certificates pages by Certificate.ID, oldest first.
+	Certificates(ctx context.Context, f ca.CertificateFilter, after int64, limit int) ([]ca.Certificate, error)
+	CertificateBySerial(ctx context.Context, serial ca.Serial) (*ca.Certificate, error)
+	Issuers(ctx context.Context) ([]ca.IssuerRecord, error)
+	Admins(ctx context.Context) ([]ca.Admin, error)
+	// AddAdmin returns ca.ErrRecorded if the name or the key is there already.
+	AddAdmin(ctx context.Context, a ca.Admin, e ca.Event) error
+	RemoveAdmin(ctx context.Context, name string, e ca.Event) error
+	AdminByKey(ctx context.Context, keyID [32]byte) (*ca.Admin, error)
+}
+
+// AuditLog reads the audit log.
+type AuditLog interface {
+	// Events returns up to limit events whose ID is above after, oldest first.
+	Events(ctx context.Context, f EventFilter, after int64, limit int) ([]AuditEvent, error)
+	// Verify checks the whole chain. What is wrong with it is the report's
+	// Fault; the error is for a log that cannot be read.
+	Verify(ctx context.Context) (AuditReport, error)
+}
+
+// Options are what an API is made of. Core, Reader, Audit, Counts, Health and
+// Logger are required.
+type Options struct {
+	Core   Core
+	Reader Reader
+	Audit  AuditLog
+	// Backup writes a consistent copy of the home to the new directory dir,
+	// and records that actor did it. Nil: this server cannot.
+	Backup func(ctx context.Context, dir, actor string) (BackupReport, error)
+	// SavePolicy replaces the policy file of the home, so that a policy that was
+	// applied is in force after a restart too.
+	SavePolicy func(source []byte) error
+	// Counts says how many there are of what, for the status page: "devices",
+	// "issued", "revoked", …
+	Counts func(ctx context.Context) (map[string]int64, error)
+	// Health asks each part the CA depends on ("token", "database") whether it answers.
+	Health func(ctx context.Context) map[string]error
+	// Verifiable is what ca.Options.Verifiable is: evidence kinds that can be
+	// verified here. A hypothetical request is explained under it.
+	Verifiable []string
+	Version    string    // of the program
+	Started    time.Time // of the server; zero when none runs
+	Now        func() time.Time
+	Logger     *slog.Logger
+}
+
+// API is the admin API. Serve it with Socket and TLS.
+type API struct{ Options }
+
+// New makes the API.
+func New(o Options) *API {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &API{o}
+}
+
+// Socket serves the API to whoever can connect: mount it on the listener of
+// [Listen] only.
+func (a *API) Socket() http.Handler { return a.router(a.localIdentity) }
+
+// TLS serves the API under [Prefix] to holders of admin certificates. The
+// listener must ask for client certificates (tls.RequestClientCert); the API
+// looks each request's key up by itself, so that removing an admin works at once.
+func (a *API) TLS() http.Handler { return a.router(a.certIdentity) }
+
+func (a *API) router(who func(*http.Request) (identity, error)) http.Handler {
+	mux := chi.NewRouter()
+	mux.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		a.fail(w, r, failure(http.StatusNotFound, ca.NotFound, "no such path; the admin API is at "+Prefix))
+	})
+	mux.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		a.fail(w, r, failure(http.StatusMethodNotAllowed, ca.Malformed, r.Method+" is not allowed here"))
+	})
+	for _, rt := range routes() {
+		mux.Method(rt.method, Prefix+rt.path, a.handle(rt, who))
+	}
+	return mux
+}
+
+// handle turns one line of the table into a handler: know who asks, check the
+// role, run, answer.
+func (a *API) handle(rt route, who func(*http.Request) (identity, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id, err := who(r)
+		if err == nil {
+			err = rt.allow(id)
+		}
+		if err != nil {
+			a.fail(w, r, err)
+			return
+		}
+		c := &call{API: a, w: w, r: r, who: id}
+		body, err := rt.run(c)
+		switch {
+		case err != nil && c.streaming:
+			// The status line is gone: an unfinished body tells the client.
+			a.Logger.Error("admin request broke off", "path", r.URL.Path, "actor", id.Actor, "err", err)
+			panic(http.ErrAbortHandler)
+		case err != nil:
+			a.fail(w, r, err)
+		case c.streaming:
+		case body == nil:
+			w.WriteHeader(http.StatusNoContent)
+		default:
+			writeJSON(w, http.StatusOK, "application/json", body)
+		}
+	})
+}

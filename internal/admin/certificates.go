@@ -1,0 +1,87 @@
+package admin
+
+import (
+	"encoding/pem"
+	"strconv"
+
+	"github.com/deviceca/deviceca/ca"
+)
+
+func (c *call) listCertificates() (any, error) {
+	q, err := c.query("after", "limit", "device", "issuer", "profile", "revoked", "expires_before", "expires_after")
+	if err != nil {
+		return nil, err
+	}
+	n, err := limit(q)
+	if err != nil {
+		return nil, err
+	}
+	after, err := afterNumber(q)
+	if err != nil {
+		return nil, err
+	}
+	f := ca.CertificateFilter{Device: q.Get("device"), Issuer: q.Get("issuer"), Profile: q.Get("profile")}
+	if v := q.Get("revoked"); v != "" {
+		revoked, err := strconv.ParseBool(v)
+		if err != nil {
+			return nil, ca.Errorf(ca.Malformed, "revoked must be true or false")
+		}
+		f.Revoked = &revoked
+	}
+	if f.ExpiresBefore, err = timeParam(q, "expires_before"); err != nil {
+		return nil, err
+	}
+	if f.ExpiresAfter, err = timeParam(q, "expires_after"); err != nil {
+		return nil, err
+	}
+	list, err := c.Reader.Certificates(c.r.Context(), f, after, n)
+	return page(list, n, err, func(r ca.Certificate) string { return strconv.FormatInt(r.ID, 10) })
+}
+
+// certificate reads the one that the path names.
+func (c *call) certificate() (*ca.Certificate, error) {
+	serial, err := c.serial()
+	if err != nil {
+		return nil, err
+	}
+	cert, err := c.Reader.CertificateBySerial(c.r.Context(), serial)
+	return cert, missing(err, "no certificate with serial %s", serial)
+}
+
+func (c *call) showCertificate() (any, error) {
+	if _, err := c.query(); err != nil {
+		return nil, err
+	}
+	cert, err := c.certificate()
+	if err != nil {
+		return nil, err
+	}
+	return CertificateDetail{*cert, encodePEM(cert.DER)}, nil
+}
+
+func encodePEM(der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+func (c *call) revokeCertificate() (any, error) {
+	serial, err := c.serial()
+	if err != nil {
+		return nil, err
+	}
+	var in Revoke
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	if in.Reason == "" {
+		in.Reason = "unspecified"
+	}
+	reason, err := ParseReason(in.Reason)
+	if err != nil {
+		return nil, ca.Errorf(ca.Malformed, "%s", err)
+	}
+	if in.Invalid != nil && in.Invalid.After(c.Now()) {
+		return nil, ca.Errorf(ca.Malformed, "the invalidity date lies in the future: it is when the key was lost (RFC 5280 §5.3.2)")
+	}
+	cert, err := c.Core.Revoke(c.r.Context(), serial, reason, in.Invalid, c.who.Actor)
+	return nonNil(cert, missing(err, "no certificate with serial %s", serial))
+}

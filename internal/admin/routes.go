@@ -1,0 +1,97 @@
+package admin
+
+import (
+	"net/http"
+	"slices"
+
+	"github.com/deviceca/deviceca/ca"
+)
+
+// Role bounds what an administrator may do over https. The socket's owner may do all.
+type Role string
+
+const (
+	RoleAdmin    Role = "admin"    // everything but backups, which stay on the host
+	RoleOperator Role = "operator" // devices, credentials, revocation; reads the rest
+	RoleAuditor  Role = "auditor"  // reads, the audit log included; changes nothing
+)
+
+// Roles lists every role.
+func Roles() []Role { return []Role{RoleAdmin, RoleOperator, RoleAuditor} }
+
+var (
+	everyone = []Role{RoleAdmin, RoleOperator, RoleAuditor}
+	workers  = []Role{RoleAdmin, RoleOperator}
+	watchers = []Role{RoleAdmin, RoleAuditor}
+	admins   = []Role{RoleAdmin}
+)
+
+// route is one line of the table. run returns what to answer as JSON: nil is
+// 204 without a body.
+type route struct {
+	method, path string
+	roles        []Role
+	local        bool // on the socket only
+	run          func(*call) (any, error)
+}
+
+// routes is the whole API.
+func routes() []route {
+	const get, post, del = http.MethodGet, http.MethodPost, http.MethodDelete
+	return []route{
+		{method: get, path: "/status", roles: everyone, run: (*call).status},
+
+		{method: get, path: "/devices", roles: everyone, run: (*call).listDevices},
+		{method: post, path: "/devices", roles: workers, run: (*call).addDevice},
+		{method: post, path: "/devices/import", roles: workers, run: (*call).importDevices},
+		{method: get, path: "/devices/{id}", roles: everyone, run: (*call).showDevice},
+		{method: post, path: "/devices/{id}/suspend", roles: workers, run: (*call).suspendDevice},
+		{method: post, path: "/devices/{id}/resume", roles: workers, run: (*call).resumeDevice},
+		{method: post, path: "/devices/{id}/retire", roles: workers, run: (*call).retireDevice},
+
+		{method: get, path: "/credentials", roles: everyone, run: (*call).listCredentials},
+		{method: post, path: "/credentials", roles: workers, run: (*call).addCredential},
+		{method: post, path: "/credentials/{reference}/revoke", roles: workers, run: (*call).revokeCredential},
+
+		{method: get, path: "/certificates", roles: everyone, run: (*call).listCertificates},
+		{method: get, path: "/certificates/{serial}", roles: everyone, run: (*call).showCertificate},
+		{method: post, path: "/certificates/{serial}/revoke", roles: workers, run: (*call).revokeCertificate},
+
+		{method: get, path: "/cas", roles: everyone, run: (*call).listCAs},
+		{method: get, path: "/cas/{name}", roles: everyone, run: (*call).exportCA},
+
+		{method: get, path: "/policy", roles: everyone, run: (*call).showPolicy},
+		{method: post, path: "/policy", roles: admins, run: (*call).applyPolicy},
+		{method: post, path: "/policy/check", roles: everyone, run: (*call).checkPolicy},
+		{method: post, path: "/policy/explain", roles: everyone, run: (*call).explain},
+		{method: get, path: "/policy/explain/{serial}", roles: everyone, run: (*call).replay},
+
+		{method: get, path: "/admins", roles: watchers, run: (*call).listAdmins},
+		{method: post, path: "/admins", roles: admins, run: (*call).addAdmin},
+		{method: del, path: "/admins/{name}", roles: admins, run: (*call).removeAdmin},
+
+		{method: get, path: "/audit", roles: watchers, run: (*call).listAudit},
+		{method: post, path: "/audit/verify", roles: watchers, run: (*call).verifyAudit},
+
+		{method: post, path: "/backup", roles: admins, local: true, run: (*call).backup},
+	}
+}
+
+// allow checks who against the line.
+func (rt route) allow(who identity) error {
+	switch {
+	case rt.local && !who.Local:
+		return ca.Errorf(ca.Denied, "this works on the host alone, over the socket in the home directory")
+	case !slices.Contains(rt.roles, who.Role):
+		return ca.Errorf(ca.Denied, "role %s may not do this; it takes %s", who.Role, oneOf(rt.roles))
+	}
+	return nil
+}
+
+func oneOf(roles []Role) string {
+	s := string(roles[0])
+	for _, r := range roles[1:] {
+		s += " or " + string(r)
+	}
+	return s
+}

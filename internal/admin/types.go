@@ -1,0 +1,229 @@
+package admin
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/policy"
+)
+
+// Duration is a time.Duration that JSON writes as Go does: "24h0m0s".
+type Duration time.Duration
+
+// MarshalText writes "24h0m0s".
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText reads what time.ParseDuration reads, and nothing negative.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil || v < 0 {
+		return fmt.Errorf("%q is not a duration such as 24h or 30m", text)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// Page is one page of a list. Next is the key to give as after for the next
+// page; empty on the last.
+type Page[T any] struct {
+	Items []T    `json:"items"`
+	Next  string `json:"next,omitempty"`
+}
+
+// NewDevice asks for a device and its enrolment credential. Uses 0 and TTL 0
+// are the defaults of the core: one use, 24 hours.
+type NewDevice struct {
+	ID    string   `json:"id"`
+	Level string   `json:"level"`
+	Group string   `json:"group,omitempty"`
+	Uses  int      `json:"uses,omitempty"`
+	TTL   Duration `json:"ttl,omitempty"`
+}
+
+// NewCredential asks for a credential of one known device, or of a group
+// whose device IDs match one of Names.
+type NewCredential struct {
+	Device string   `json:"device,omitempty"`
+	Group  string   `json:"group,omitempty"`
+	Names  []string `json:"names,omitempty"`
+	Level  string   `json:"level,omitempty"` // of a group; a device has one
+	Uses   int      `json:"uses,omitempty"`
+	TTL    Duration `json:"ttl,omitempty"`
+}
+
+// DeviceDetail is a device with what it holds: its newest certificates and
+// credentials, MaxHoldings of each at most.
+type DeviceDetail struct {
+	device.Device
+	Certificates []ca.Certificate    `json:"certificates"`
+	Credentials  []device.Credential `json:"credentials"`
+	// More says that there are more certificates or credentials than shown.
+	More bool `json:"more,omitempty"`
+}
+
+// CertificateDetail is a certificate's record with the certificate.
+type CertificateDetail struct {
+	ca.Certificate
+	PEM string `json:"pem"`
+}
+
+// Revoke asks for a revocation, or for the ones that retiring a device brings.
+type Revoke struct {
+	Reason  string     `json:"reason,omitempty"` // name of RFC 5280 §5.3.1, see ParseReason
+	Invalid *time.Time `json:"invalidity_date,omitempty"`
+}
+
+// Moved answers a change of a device's state.
+type Moved struct {
+	Device  *device.Device   `json:"device"`
+	Revoked []ca.Certificate `json:"revoked,omitempty"`
+}
+
+// CA is one CA certificate.
+type CA struct {
+	Name       string    `json:"name"`
+	Role       string    `json:"role"`
+	Generation int       `json:"generation"`
+	Subject    string    `json:"subject"`
+	Serial     string    `json:"serial"` // hex
+	NotBefore  time.Time `json:"not_before"`
+	NotAfter   time.Time `json:"not_after"`
+	SHA256     string    `json:"sha256"` // of the certificate, hex
+	Key        string    `json:"key"`    // label at its provider
+}
+
+// Chain is a CA certificate and those above it, up to and with the root.
+type Chain struct {
+	Name string `json:"name"`
+	PEM  string `json:"pem"`
+}
+
+// Policy is a policy file. File is for fault messages.
+type Policy struct {
+	File    string `json:"file,omitempty"`
+	Source  string `json:"source"`
+	Version string `json:"version,omitempty"`
+}
+
+// PolicySummary says what a policy holds.
+type PolicySummary struct {
+	Version  string   `json:"version"`
+	Levels   []string `json:"levels"`
+	Profiles []string `json:"profiles"`
+}
+
+// PolicyView is the policy in force.
+type PolicyView struct {
+	PolicySummary
+	Source string `json:"source"`
+}
+
+// Explanation is a decision with every rule tried. On replay of a certificate
+// Stored is the decision it was issued under.
+type Explanation struct {
+	Input    policy.Input     `json:"input"`
+	Decision policy.Decision  `json:"decision"`
+	Trace    []policy.Step    `json:"trace"`
+	Serial   ca.Serial        `json:"serial,omitzero"`
+	Stored   *policy.Decision `json:"stored,omitempty"`
+}
+
+// Admin is one administrator.
+type Admin struct {
+	ca.Admin
+	KeySHA256 string `json:"key_sha256"` // of the SubjectPublicKeyInfo, hex
+}
+
+// NewAdmin registers whoever holds the key of a certificate.
+type NewAdmin struct {
+	Name string `json:"name"`
+	Role Role   `json:"role"`
+	Cert string `json:"cert"` // PEM
+}
+
+// Status is how the CA fares.
+type Status struct {
+	Version string            `json:"version"`
+	Started *time.Time        `json:"started,omitempty"` // of the server; absent when none runs
+	Policy  string            `json:"policy"`            // version in force
+	Counts  map[string]int64  `json:"counts"`
+	CAs     []CA              `json:"cas"`
+	Health  map[string]string `json:"health"` // part: "ok", or what is wrong
+}
+
+// Healthy reports whether every part answers.
+func (s *Status) Healthy() bool {
+	for _, h := range s.Health {
+		if h != healthOK {
+			return false
+		}
+	}
+	return true
+}
+
+// BackupReport says what a backup holds.
+type BackupReport struct {
+	Dir   string   `json:"dir"`
+	Files []string `json:"files"` // below Dir
+	Bytes int64    `json:"bytes"`
+}
+
+// EventFilter selects audit events; zero fields select all.
+type EventFilter struct {
+	Kind   ca.EventKind
+	Device string
+}
+
+// AuditEvent is one line of the audit log with its place in it.
+type AuditEvent struct {
+	ID int64 `json:"id"` // from 1, in order; the paging key
+	ca.Event
+}
+
+// AuditReport is the outcome of checking the audit log.
+type AuditReport struct {
+	First       uint64     `json:"first"` // sequence of the oldest entry; above 1 if older ones were dropped
+	Last        uint64     `json:"last"`
+	Head        string     `json:"head"`        // hash of the newest entry, hex
+	Events      uint64     `json:"events"`      // hashed again
+	Dropped     uint64     `json:"dropped"`     // by age: only their entries could be checked
+	Checkpoints uint64     `json:"checkpoints"` // signatures checked
+	Signed      uint64     `json:"signed"`      // a signature covers everything up to this entry
+	SignedAt    *time.Time `json:"signed_at,omitempty"`
+	Fault       string     `json:"fault,omitempty"` // the first thing found wrong; "" if nothing is
+}
+
+// ImportLine is one device of an import, with its line in the operator's file.
+type ImportLine struct {
+	Line  int          `json:"line"`
+	ID    string       `json:"id"`
+	Level string       `json:"level"`
+	Group string       `json:"group,omitempty"`
+	State device.State `json:"state,omitempty"` // "claimed" if empty
+}
+
+// ImportCounts counts the lines of an import so far.
+type ImportCounts struct {
+	Read   int64 `json:"read"`
+	Added  int64 `json:"added"`
+	There  int64 `json:"there"` // in the inventory already
+	Failed int64 `json:"failed"`
+}
+
+// ImportFailure is a device that could not be entered.
+type ImportFailure struct {
+	Line  int    `json:"line"`
+	ID    string `json:"id,omitempty"`
+	Error string `json:"error"`
+}
+
+// ImportReport is one line of the answer to an import: exactly one field is set.
+// Done is the last line of an import that came to its end.
+type ImportReport struct {
+	Failure  *ImportFailure `json:"failure,omitempty"`
+	Progress *ImportCounts  `json:"progress,omitempty"`
+	Done     *ImportCounts  `json:"done,omitempty"`
+	Problem  *Problem       `json:"problem,omitempty"` // and the import ends here
+}

@@ -1,0 +1,109 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/device"
+)
+
+// hotReads are the statements on the path of every request.
+type hotReads struct{ bySerial, byKey, device, credential *sql.Stmt }
+
+func prepareHot(ctx context.Context, db *sql.DB) (h hotReads, err error) {
+	for stmt, query := range map[**sql.Stmt]string{
+		&h.bySerial: selectBySerial, &h.byKey: selectByKey, &h.device: selectDevice, &h.credential: selectCredential,
+	} {
+		if *stmt, err = db.PrepareContext(ctx, query); err != nil {
+			return h, errors.Join(err, h.close())
+		}
+	}
+	return h, nil
+}
+
+func (h hotReads) close() error {
+	var errs []error
+	for _, s := range []*sql.Stmt{h.bySerial, h.byKey, h.device, h.credential} {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// one reads a single row by a prepared point query; sql.ErrNoRows if there is none.
+func one[T any](ctx context.Context, stmt *sql.Stmt, scan func(scanner) (*T, error), args ...any) (*T, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	// A context that can end costs two goroutines per query, more than the query.
+	rows, err := stmt.QueryContext(context.WithoutCancel(ctx), args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	if !rows.Next() {
+		if err := rows.Err(); err != nil {
+			return nil, err
+		}
+		return nil, sql.ErrNoRows
+	}
+	return scan(rows)
+}
+
+// list reads the rows of a query that was put together.
+func list[T any](ctx context.Context, s *Store, query string, args []any, scan func(scanner) (T, error)) ([]T, error) {
+	rows, err := s.reads.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, s.fault(err)
+	}
+	all, err := collect(rows, scan)
+	return all, s.fault(err)
+}
+
+func collect[T any](rows *sql.Rows, scan func(scanner) (T, error)) ([]T, error) {
+	defer rows.Close()
+	var all []T
+	for rows.Next() {
+		v, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, v)
+	}
+	return all, rows.Err()
+}
+
+func byValue[T any](scan func(scanner) (*T, error)) func(scanner) (T, error) {
+	return func(row scanner) (T, error) {
+		v, err := scan(row)
+		if err != nil {
+			var zero T
+			return zero, err
+		}
+		return *v, nil
+	}
+}
+
+// Standing reads the device called id ("": none) and who holds the key, with two point
+// queries. Record checks again, so they need not see the same moment.
+func (s *Store) Standing(ctx context.Context, id string, keyID [32]byte) (ca.Standing, error) {
+	var standing ca.Standing
+	var err error
+	if id != "" {
+		if standing.Device, err = one(ctx, s.hot.device, scanDevice, device.Fold(id)); err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return ca.Standing{}, s.fault(err)
+		}
+	}
+	standing.Latest, err = one(ctx, s.hot.byKey, scanCertificate, keyID[:])
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return standing, nil
+	case err != nil:
+		return ca.Standing{}, s.fault(err)
+	}
+	standing.KeyOwner = standing.Latest.Device
+	return standing, nil
+}
