@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -116,6 +117,29 @@ func TestBody(t *testing.T) {
 			r.wantRefusal(t, tt.status, tt.says)
 			if len(r.body) > 1100 {
 				t.Errorf("the body is %d octets long", len(r.body))
+			}
+		})
+	}
+}
+
+func TestWeakKeys(t *testing.T) {
+	e := newEnv(t)
+	for _, options := range []string{
+		"rsa:1024",
+		"rsa:2048 -pkeyopt rsa_keygen_pubexp:3",
+		"ec -pkeyopt ec_paramgen_curve:secp224r1",
+		"ec -pkeyopt ec_paramgen_curve:secp256k1",
+	} {
+		t.Run(options, func(t *testing.T) {
+			args := append([]string{"req", "-nodes", "-keyout", t.TempDir() + "/key", "-subj", "/CN=lamp-1", "-newkey"}, strings.Fields(options)...)
+			csr, err := exec.CommandContext(t.Context(), "openssl", args...).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := e.do(t, call{path: "simpleenroll", body: bytes.NewReader(csr), user: "lamp-ref", pass: lampSecret})
+			r.wantRefusal(t, http.StatusBadRequest, "key")
+			if got := e.lastObserved(); got != "simpleenroll badKey" {
+				t.Errorf("observed %q", got)
 			}
 		})
 	}
