@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -116,6 +117,29 @@ func TestBody(t *testing.T) {
 			r.wantRefusal(t, tt.status, tt.says)
 			if len(r.body) > 1100 {
 				t.Errorf("the body is %d octets long", len(r.body))
+			}
+		})
+	}
+}
+
+func TestWeakKeys(t *testing.T) {
+	e := newEnv(t)
+	for _, options := range []string{
+		"rsa:1024",
+		"rsa:2048 -pkeyopt rsa_keygen_pubexp:3",
+		"ec -pkeyopt ec_paramgen_curve:secp224r1",
+		"ec -pkeyopt ec_paramgen_curve:secp256k1",
+	} {
+		t.Run(options, func(t *testing.T) {
+			args := append([]string{"req", "-nodes", "-keyout", t.TempDir() + "/key", "-subj", "/CN=lamp-1", "-newkey"}, strings.Fields(options)...)
+			csr, err := exec.CommandContext(t.Context(), "openssl", args...).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := e.do(t, call{path: "simpleenroll", body: bytes.NewReader(csr), user: "lamp-ref", pass: lampSecret})
+			r.wantRefusal(t, http.StatusBadRequest, "key")
+			if got := e.lastObserved(); got != "simpleenroll badKey" {
+				t.Errorf("observed %q", got)
 			}
 		})
 	}
@@ -439,14 +463,21 @@ func TestWithoutTLS(t *testing.T) {
 	}
 }
 
-// A refused request leaves the connection usable, so that a client may try again on it.
+// A refusal leaves the connection usable, so that the client may try again on it.
 func TestKeepAlive(t *testing.T) {
 	e := newEnv(t)
-	head := "POST /.well-known/est/simpleenroll HTTP/1.1\r\nHost: ca\r\nContent-Type: application/pkcs10\r\nContent-Length: 4\r\n\r\nMIIB"
-	first, in := raw(t, e, head+head)
-	io.Copy(io.Discard, first.Body)
-	second, err := http.ReadResponse(in, nil)
-	if err != nil || first.StatusCode != 401 || second.StatusCode != 401 {
-		t.Errorf("%v, %v", first.Status, err)
+	for _, tt := range []struct {
+		path, contentType string
+		status            int
+	}{{"simpleenroll", "application/pkcs10", 401}, {"simpleenroll", "text/plain", 415}, {"nosuch", "application/pkcs10", 404}, {"cacerts", "application/pkcs10", 405}, {"fullcmc", "application/pkcs10", 501}} {
+		t.Run(fmt.Sprint(tt.status), func(t *testing.T) {
+			send := fmt.Sprintf("POST /.well-known/est/%s HTTP/1.1\r\nHost: ca\r\nContent-Type: %s\r\nContent-Length: 4\r\n\r\nMIIB", tt.path, tt.contentType)
+			first, in := raw(t, e, send+send)
+			io.Copy(io.Discard, first.Body)
+			second, err := http.ReadResponse(in, nil)
+			if err != nil || first.StatusCode != tt.status || second.StatusCode != tt.status {
+				t.Errorf("%v, %v", first.Status, err)
+			}
+		})
 	}
 }

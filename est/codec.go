@@ -91,8 +91,19 @@ func checkMediaType(h http.Header) error {
 	return nil
 }
 
+// maxDrain is how much of a refused body is read on.
+const maxDrain = 1 << 20
+
+// drain reads what is left of a body before its refusal is sent, as some clients
+// look at no answer before they have sent all (curl over HTTP/2). It reports
+// whether the end was reached, so that the connection can be used again.
+func drain(r *http.Request) bool {
+	_, err := io.CopyN(io.Discard, r.Body, maxDrain)
+	return err == io.EOF
+}
+
 // limitTime puts a deadline on the body of every request, those that are refused
-// unread too: the HTTP server reads these on, to use the connection again.
+// unread too.
 func (s *server) limitTime(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.BodyTimeout > 0 && r.ContentLength != 0 {

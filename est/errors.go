@@ -1,7 +1,6 @@
 package est
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"strconv"
@@ -28,14 +27,12 @@ var statuses = map[ca.Kind]int{
 	ca.NotFound:        http.StatusNotFound,
 }
 
-// httpError is a refusal below EST. The connection is closed after those that
-// leave part of the body unread.
+// httpError is a refusal below EST.
 type httpError struct {
 	status  int
 	outcome string
 	text    string
 	allow   string
-	close   bool
 }
 
 func (e *httpError) Error() string { return e.outcome + ": " + e.text }
@@ -46,19 +43,19 @@ var (
 	errNoOperation = &httpError{status: http.StatusNotFound, outcome: "noOperation",
 		text: "no EST operation here: the path is " + Prefix + "[LABEL/] and cacerts, csrattrs, simpleenroll or simplereenroll"}
 	errNotImplemented = &httpError{status: http.StatusNotImplemented, outcome: "notImplemented",
-		text: "this server does not offer that EST operation: use simpleenroll or simplereenroll", close: true}
+		text: "this server does not offer that EST operation: use simpleenroll or simplereenroll"}
 	errMediaType = &httpError{status: http.StatusUnsupportedMediaType, outcome: "mediaType",
-		text: "the request is not of Content-Type application/pkcs10", close: true}
+		text: "the request is not of Content-Type application/pkcs10"}
 	errTooLarge = &httpError{status: http.StatusRequestEntityTooLarge, outcome: "tooLarge",
-		text: "the certificate request is larger than " + strconv.Itoa(ca.MaxCSR) + " octets", close: true}
+		text: "the certificate request is larger than " + strconv.Itoa(ca.MaxCSR) + " octets"}
 	errGone = &httpError{status: http.StatusServiceUnavailable, outcome: "gone",
 		text: "the client left before the answer was ready"} // which nobody reads
 	errSlow = &httpError{status: http.StatusRequestTimeout, outcome: "slow",
-		text: "the body took too long to arrive", close: true}
+		text: "the body took too long to arrive"}
 )
 
 func wrongMethod(allow string) error {
-	return &httpError{status: http.StatusMethodNotAllowed, outcome: "method", text: "this EST operation wants " + allow, allow: allow, close: true}
+	return &httpError{status: http.StatusMethodNotAllowed, outcome: "method", text: "this EST operation wants " + allow, allow: allow}
 }
 
 // challenge asks for an enrolment credential (RFC 7617).
@@ -77,17 +74,11 @@ const (
 // what is wrong and nothing of our insides.
 func refuse(err error) *reply {
 	answer := &reply{contentType: "text/plain; charset=utf-8", header: http.Header{}}
-	if errors.Is(err, context.Canceled) {
-		err = errGone
-	}
 	if low, ok := errors.AsType[*httpError](err); ok {
 		answer.status, answer.outcome = low.status, low.outcome
 		answer.body = text(low.text)
 		if low.allow != "" {
 			answer.header.Set("Allow", low.allow)
-		}
-		if low.close {
-			answer.header.Set("Connection", "close")
 		}
 		return answer
 	}

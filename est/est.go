@@ -17,6 +17,7 @@ package est
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -95,10 +96,11 @@ var operations = []operation{
 	{"fullcmc", http.MethodPost, (*server).notImplemented},
 }
 
-// New makes the handler of everything under [Prefix]. Put it behind a router
-// that hands paths on as they came (chi's Handle does; http.ServeMux redirects odd
-// ones), on TLS listeners that request client certificates without verifying
-// them (tls.RequestClientCert). HTTP/1.1 and HTTP/2 both do.
+// New makes the handler of everything under [Prefix]. Put it at that prefix of a
+// router that hands paths on as they came (chi's Mount and Handle do;
+// http.ServeMux redirects odd ones), on a TLS listener that requests client
+// certificates and does not verify them (tls.RequestClientCert). HTTP/1.1 and
+// HTTP/2 both do.
 func New(opts Options) http.Handler {
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
@@ -124,7 +126,11 @@ func New(opts Options) http.Handler {
 	mux.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		s.finish("other", time.Now(), w, r, nil, wrongMethod(allowed(r.URL.Path)))
 	})
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// A chi router in front leaves its own routing state, which Mount points
+		// past the prefix. Paths are matched whole here, wherever we stand.
+		mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), chi.RouteCtxKey, (*chi.Context)(nil))))
+	})
 }
 
 // allowed lists the methods of the operation that the path ends in, for Allow.
@@ -175,6 +181,12 @@ type reply struct {
 func (s *server) finish(op string, start time.Time, w http.ResponseWriter, r *http.Request, answer *reply, err error) {
 	if err != nil {
 		answer = refuse(err)
+		if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
+			answer = refuse(errGone)
+		}
+		if !drain(r) {
+			answer.header.Set("Connection", "close")
+		}
 		s.logRefusal(op, r, answer, err)
 	}
 	if s.Observe != nil {

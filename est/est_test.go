@@ -281,16 +281,28 @@ func TestCACerts(t *testing.T) {
 	})
 }
 
-// Behind another router, paths must come through as they are.
+// Behind another router, the paths are the same.
 func TestMounted(t *testing.T) {
-	e := newEnv(t)
-	mux := chi.NewRouter()
-	mux.Handle(est.Prefix+"*", e.server.Config.Handler)
-	e.server.Config.Handler = mux
-	for path, status := range map[string]int{"cacerts": 200, "gateway/cacerts": 200, "nosuch/cacerts": 404, "cacerts/": 404, "/cacerts": 404, "simpleenroll": 405} {
-		if r := e.do(t, call{path: path}); r.status != status || status == 405 && r.header.Get("Allow") != "POST" {
-			t.Errorf("%s: status %d, want %d", path, r.status, status)
-		}
+	mount := map[string]func(chi.Router, http.Handler){
+		"Mount":  func(mux chi.Router, h http.Handler) { mux.Mount(est.Prefix, h) },
+		"Handle": func(mux chi.Router, h http.Handler) { mux.Handle(est.Prefix+"*", h) },
+	}
+	for name, put := range mount {
+		t.Run(name, func(t *testing.T) {
+			e := newEnv(t)
+			mux := chi.NewRouter()
+			put(mux, e.server.Config.Handler)
+			e.server.Config.Handler = mux
+			for path, status := range map[string]int{"cacerts": 200, "gateway/cacerts": 200, "nosuch/cacerts": 404, "cacerts/": 404, "/cacerts": 404, "simpleenroll": 405} {
+				if r := e.do(t, call{path: path}); r.status != status || status == 405 && r.header.Get("Allow") != "POST" {
+					t.Errorf("%s: status %d, want %d", path, r.status, status)
+				}
+			}
+			e.do(t, call{path: "gateway/simpleenroll", body: base64Body(newCSR(t, newKey(t), "lamp-1")), user: "lamp-ref", pass: lampSecret}).certs(t)
+			if got := e.last(t).Profile; got != "gateway" {
+				t.Errorf("profile %q", got)
+			}
+		})
 	}
 }
 
