@@ -64,7 +64,7 @@ func TestStrongSwan(t *testing.T) {
 	}
 	cert := write(t, filepath.Join(dir, "gw.crt"), run(t, dir, "pki", "--est", "--url", server, "--in", csr(),
 		"--cacert", a.root(), "--cacert", filepath.Join(a.home, "issuing.crt"),
-		"--user", g.Reference, "--pass", g.Secret, "--outform", "pem"))
+		"--userpass", g.Reference+":"+g.Secret, "--outform", "pem"))
 	mustContain(t, "the certificate", run(t, dir, "pki", "--print", "--in", cert), "CN=gw-1.example", "clientAuth")
 	run(t, dir, "pki", "--verify", "--in", cert, "--cacert", a.root(), "--cacert", filepath.Join(a.home, "issuing.crt"))
 

@@ -66,7 +66,7 @@ The keys of the root and those of the issuing CAs go to different tokens. Nothin
 		},
 	})
 	f := cmd.Flags()
-	f.String("home", "", "home directory to make (default $DEVICECA_HOME or "+defaultHome+")")
+	cmd.PersistentFlags().String("home", "", "home directory to make (default $DEVICECA_HOME or "+defaultHome+")")
 	f.StringVar(&o.Keys, "keys", "softhsm", "where the issuing keys live: softhsm, file (for development), or a pkcs11: URI")
 	f.StringVar(&o.PIN, "pin", "", "with a URI: where its PIN is: file:PATH, env:NAME or credential:NAME")
 	f.StringVar(&o.RootKeys, "root-keys", "", "with a URI: the pkcs11: URI of another token, for the root")
@@ -105,7 +105,7 @@ SIGHUP reads the policy file anew. /healthz says that the process lives, /readyz
 		},
 	}
 	f := cmd.Flags()
-	f.String("home", "", "home directory of the CA (default $DEVICECA_HOME or "+defaultHome+")")
+	cmd.PersistentFlags().String("home", "", "home directory of the CA (default $DEVICECA_HOME or "+defaultHome+")")
 	f.StringVar(&https, "https", "", "address for EST and the remote admin API (default from configuration, 127.0.0.1:8443)")
 	f.StringVar(&httpAddr, "http", "", "address for CA certificates, CRLs, health (default from configuration, 127.0.0.1:8080)")
 	f.StringVar(&metrics, "metrics", "", "address for Prometheus, or off (default from configuration, 127.0.0.1:9464)")
