@@ -100,8 +100,20 @@ func deltaParent(payload []byte) ([]byte, error) {
 	return parent, r.err
 }
 
-// applyDelta makes the state that follows s.
+// applyDelta makes the state that follows s, and checks that it is the one that the signer had.
 func (s *State) applyDelta(payload []byte, limits Limits) (*State, error) {
+	next, result, err := s.change(payload, limits)
+	if err != nil {
+		return nil, err
+	}
+	if string(result) != string(next.hash[:resultPrefix]) {
+		return nil, ErrResult
+	}
+	return next, nil
+}
+
+// change does as a delta says. It also returns the octets, within payload, that tell what should have come out.
+func (s *State) change(payload []byte, limits Limits) (next *State, result []byte, err error) {
 	r := &reader{rest: payload}
 	elements := r.head(majorArray, "payload")
 	if r.err == nil && elements != 12 && elements != 15 {
@@ -121,7 +133,7 @@ func (s *State) applyDelta(payload []byte, limits Limits) (*State, error) {
 		r.fail("first-rise: beyond the end of the universe")
 	}
 	h.Size = end - h.First
-	result := r.fixed(resultPrefix, "result")
+	result = r.fixed(resultPrefix, "result")
 	added := r.set(&h, limits)
 	var removed set
 	if elements == 15 {
@@ -130,32 +142,26 @@ func (s *State) applyDelta(payload []byte, limits Limits) (*State, error) {
 		}
 	}
 	if err := r.end("payload"); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if string(parent) != string(s.hash[:parentPrefix]) {
-		return nil, ErrParent
+		return nil, nil, ErrParent
 	}
 	if err := h.check(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := h.follows(old); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	revoked, ok := s.set.from(h.First).with(added, removed)
 	if !ok {
-		return nil, fmt.Errorf("%w: adds what is revoked already or removes what is not", ErrResult)
+		return nil, nil, fmt.Errorf("%w: adds what is revoked already or removes what is not", ErrResult)
 	}
 	if revoked.n > uint64(limits.Revoked) {
-		return nil, fmt.Errorf("%w: %d revoked, limit %d", ErrLimit, revoked.n, limits.Revoked)
+		return nil, nil, fmt.Errorf("%w: %d revoked, limit %d", ErrLimit, revoked.n, limits.Revoked)
 	}
-	next, err := newState(h, revoked)
-	if err != nil {
-		return nil, err
-	}
-	if string(result) != string(next.hash[:resultPrefix]) {
-		return nil, ErrResult
-	}
-	return next, nil
+	next, err = newState(h, revoked)
+	return next, result, err
 }
 
 // append writes the three elements of a set: k, count, and the coded offsets from first.
