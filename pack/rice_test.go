@@ -66,7 +66,7 @@ func drawn(r *rand.Rand, size uint64, p float64) (out []uint64) {
 
 func TestRiceParameterIsShortest(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	for i := range 300 {
+	for i := range 90 {
 		offsets := drawn(r, 1+r.Uint64N(3000), r.Float64()*r.Float64()*r.Float64())
 		if i%3 == 0 { // bunched, as when a batch of devices is recalled
 			for j := range offsets {
