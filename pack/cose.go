@@ -8,7 +8,7 @@ const (
 	headerX5Chain     = 33
 )
 
-// contentType stands in the protected header of full packs. Deltas have none: 40 octets matter there, and their
+// contentType stands in the protected header of full packs. Deltas have none: 37 octets matter there, and their
 // external_aad already keeps their signatures apart from all others.
 const contentType = "application/vnd.deviceca.pack+cbor"
 
