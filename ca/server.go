@@ -24,6 +24,9 @@ var serverProfile = policy.Profile{
 	Backdate: 5 * time.Minute,
 }
 
+// serverLife is the life that the server's profile is linted with.
+const serverLife = 7 * 24 * time.Hour
+
 // IssueServer issues a certificate of the built-in server profile for our own
 // listener, recorded like every other. The first name is its common name.
 func (s *Service) IssueServer(ctx context.Context, pub crypto.PublicKey, names []SAN, validity time.Duration) (*Issued, error) {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -130,33 +131,52 @@ func (s *Service) compile(p *policy.Policy, issuers []*Issuer) (*state, error) {
 		}
 	}
 	var faults []error
-	for _, name := range p.Profiles() {
-		spec, _ := p.Profile(name)
-		compiled, err := s.compileProfile(st, spec)
+	for _, spec := range append(profilesOf(p), serverProfile) {
+		issuer := st.issuers[spec.Issuer]
+		if issuer == nil || issuer.signer == nil {
+			faults = append(faults, fmt.Errorf("profile %s: there is no CA %q with a key here", spec.Name, spec.Issuer))
+			continue
+		}
+		compiled, err := newProfile(spec, issuer, s.opts.URL)
 		if err != nil {
 			faults = append(faults, err)
 			continue
 		}
-		st.profiles[name] = compiled
+		st.profiles[spec.Name] = compiled
 	}
-	server, err := s.compileProfile(st, serverProfile)
-	if err != nil {
-		faults = append(faults, err)
-	}
-	st.profiles[serverProfile.Name] = server
-	return st, errors.Join(faults...)
+	return st, errors.Join(append(faults, s.lintAll(st))...)
 }
 
-func (s *Service) compileProfile(st *state, spec policy.Profile) (*Profile, error) {
-	issuer := st.issuers[spec.Issuer]
-	if issuer == nil || issuer.signer == nil {
-		return nil, fmt.Errorf("profile %s: there is no CA %q with a key here", spec.Name, spec.Issuer)
+func profilesOf(p *policy.Policy) (all []policy.Profile) {
+	for _, name := range p.Profiles() {
+		profile, _ := p.Profile(name)
+		all = append(all, profile)
 	}
-	compiled, err := newProfile(spec, issuer, s.opts.URL)
-	if err != nil {
-		return nil, err
+	return all
+}
+
+// lintAll lints each profile with each life that the policy can give it.
+func (s *Service) lintAll(st *state) error {
+	lives := map[string][]time.Duration{serverProfile.Name: {serverLife}}
+	for g := range st.policy.Grants() {
+		if !slices.Contains(lives[g.Profile], g.Validity) {
+			lives[g.Profile] = append(lives[g.Profile], g.Validity)
+		}
 	}
-	return compiled, compiled.lint(s.now(), cmp.Or(spec.Validity, 24*time.Hour))
+	var faults []error
+	for name, validities := range lives {
+		profile := st.profiles[name]
+		if profile == nil {
+			continue // it did not compile, and that was said
+		}
+		for _, validity := range validities {
+			if err := profile.lint(s.now(), validity); err != nil {
+				faults = append(faults, err)
+				break
+			}
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // Policy is the policy in force.
@@ -164,7 +184,7 @@ func (s *Service) Policy() *policy.Policy { return s.current.Load().policy }
 
 // Check compiles and lints a policy against this CA without putting it in force.
 func (s *Service) Check(p *policy.Policy) error {
-	_, err := s.compile(p, s.current.Load().signing())
+	_, err := s.compile(p, s.current.Load().ordered)
 	return err
 }
 
@@ -173,7 +193,7 @@ func (s *Service) Check(p *policy.Policy) error {
 func (s *Service) Apply(ctx context.Context, p *policy.Policy, actor string) error {
 	s.applying.Lock()
 	defer s.applying.Unlock()
-	st, err := s.compile(p, s.current.Load().signing())
+	st, err := s.compile(p, s.current.Load().ordered)
 	if err != nil {
 		return &Error{Kind: Malformed, Reason: err.Error(), Err: err}
 	}
@@ -187,9 +207,6 @@ func (s *Service) Apply(ctx context.Context, p *policy.Policy, actor string) err
 	return nil
 }
 
-// signing is the issuers as they are; compile sorts them anew.
-func (st *state) signing() []*Issuer { return st.ordered }
-
 // Explain decides on a hypothetical request, with the trace.
 func (s *Service) Explain(in policy.Input) policy.Decision {
 	if in.Verifiable == nil {
@@ -198,7 +215,7 @@ func (s *Service) Explain(in policy.Input) policy.Decision {
 	if in.Now.IsZero() {
 		in.Now = s.now()
 	}
-	return s.Policy().Decide(in)
+	return s.Policy().Explain(in)
 }
 
 // Anchors are the certificates that devices trust and chain by: root, all
@@ -267,10 +284,8 @@ func (s *Service) ProfileFor(r Requester, asked string) (policy.Profile, error) 
 	if !ok {
 		return policy.Profile{}, Errorf(NotFound, "there is no certificate profile %q", asked)
 	}
-	for _, name := range allowed {
-		if name == asked {
-			return profile, nil
-		}
+	if slices.Contains(allowed, asked) {
+		return profile, nil
 	}
 	return policy.Profile{}, Errorf(Denied, "level %s may not have profile %s; it may have %s", level, asked, strings.Join(allowed, ", "))
 }
