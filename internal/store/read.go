@@ -88,7 +88,8 @@ func byValue[T any](scan func(scanner) (*T, error)) func(scanner) (T, error) {
 }
 
 // Standing reads the device called id ("": none) and who holds the key, with two point
-// queries. Record checks again, so they need not see the same moment.
+// queries. Record checks again, so they need not see the same moment. The key
+// of a certificate of the CA's own has no owner, but a Latest.
 func (s *Store) Standing(ctx context.Context, id string, keyID [32]byte) (ca.Standing, error) {
 	var standing ca.Standing
 	var err error

@@ -71,6 +71,10 @@ func connector(path string, write bool) (driver.Connector, error) {
 // because another process wrote.
 const begin = "BEGIN IMMEDIATE"
 
+// makeRoom is tried after a failure. On a full disk the WAL cannot grow; moved
+// into the database, it can be written from its beginning again.
+const makeRoom = "PRAGMA wal_checkpoint(PASSIVE)"
+
 // lockRow ends the SELECT of a row that must not change until the commit.
 // SQLite has one writer; PostgreSQL says FOR UPDATE.
 const lockRow = ""
