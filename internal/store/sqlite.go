@@ -58,7 +58,7 @@ func connector(path string, write bool) (driver.Connector, error) {
 		"foreign_keys(ON)",
 		"temp_store(MEMORY)",
 		"journal_size_limit(67108864)",
-		"cache_size(-65536)", // KiB; hot index pages
+		"cache_size(-32768)", // KiB; hot index pages
 		"wal_autocheckpoint(4000)",
 	}}
 	if !write {
