@@ -19,7 +19,7 @@ const fromCertificate = ` FROM certificate c LEFT JOIN device d ON d.id = c.devi
 
 const (
 	selectBySerial = "SELECT " + certificateColumns + fromCertificate + "WHERE c.serial = ?"
-	selectByKey    = "SELECT " + certificateColumns + fromCertificate + "WHERE c.id = (SELECT max(id) FROM certificate WHERE key_id = ?)"
+	selectByID     = "SELECT " + certificateColumns + fromCertificate + "WHERE c.id = ?"
 )
 
 // scanCertificate borrows bytes from the row: it works on *sql.Rows alone.

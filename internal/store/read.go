@@ -10,11 +10,11 @@ import (
 )
 
 // hotReads are the statements on the path of every request.
-type hotReads struct{ bySerial, byKey, device, credential *sql.Stmt }
+type hotReads struct{ standing, bySerial, byID, device, credential *sql.Stmt }
 
 func prepareHot(ctx context.Context, db *sql.DB) (h hotReads, err error) {
 	for stmt, query := range map[**sql.Stmt]string{
-		&h.bySerial: selectBySerial, &h.byKey: selectByKey, &h.device: selectDevice, &h.credential: selectCredential,
+		&h.standing: selectStanding, &h.bySerial: selectBySerial, &h.byID: selectByID, &h.device: selectDevice, &h.credential: selectCredential,
 	} {
 		if *stmt, err = db.PrepareContext(ctx, query); err != nil {
 			return h, errors.Join(err, h.close())
@@ -25,7 +25,7 @@ func prepareHot(ctx context.Context, db *sql.DB) (h hotReads, err error) {
 
 func (h hotReads) close() error {
 	var errs []error
-	for _, s := range []*sql.Stmt{h.bySerial, h.byKey, h.device, h.credential} {
+	for _, s := range []*sql.Stmt{h.standing, h.bySerial, h.byID, h.device, h.credential} {
 		if s != nil {
 			errs = append(errs, s.Close())
 		}
@@ -87,23 +87,46 @@ func byValue[T any](scan func(scanner) (*T, error)) func(scanner) (T, error) {
 	}
 }
 
-// Standing reads the device called id ("": none) and who holds the key, with two point
-// queries. Record checks again, so they need not see the same moment.
-func (s *Store) Standing(ctx context.Context, id string, keyID [32]byte) (ca.Standing, error) {
-	var standing ca.Standing
-	var err error
-	if id != "" {
-		if standing.Device, err = one(ctx, s.hot.device, scanDevice, device.Fold(id)); err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return ca.Standing{}, s.fault(err)
-		}
+// selectStanding reads the device and the newest certificate for the key, so
+// that a new key costs no second query.
+const selectStanding = `
+SELECT d.name, d.level, d.grp, d.state, d.credential, d.created, d.updated, (SELECT max(id) FROM certificate WHERE key_id = ?)
+FROM (SELECT 1 AS one) AS one LEFT JOIN device d ON d.folded = ?`
+
+type standing struct {
+	device *device.Device
+	latest sql.NullInt64 // certificate.id
+}
+
+func scanStanding(row scanner) (*standing, error) {
+	var (
+		s                                   standing
+		name, level, grp, state, credential sql.NullString
+		created, updated                    sql.NullInt64
+	)
+	err := row.Scan(&name, &level, &grp, &state, &credential, &created, &updated, &s.latest)
+	if name.Valid {
+		s.device = &device.Device{ID: name.String, Level: level.String, Group: grp.String, State: device.State(state.String),
+			Credential: credential.String, Created: fromMicros(created.Int64), Updated: fromMicros(updated.Int64)}
 	}
-	standing.Latest, err = one(ctx, s.hot.byKey, scanCertificate, keyID[:])
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return standing, nil
-	case err != nil:
+	return &s, err
+}
+
+// Standing reads the device called id ("": none) and who holds the key, with
+// one point query, and a second one if the key is known. Record checks again,
+// so they need not see the same moment. The key of a certificate of the CA's
+// own has no owner, but a Latest.
+func (s *Store) Standing(ctx context.Context, id string, keyID [32]byte) (ca.Standing, error) {
+	found, err := one(ctx, s.hot.standing, scanStanding, keyID[:], device.Fold(id))
+	if err != nil {
 		return ca.Standing{}, s.fault(err)
 	}
-	standing.KeyOwner = standing.Latest.Device
+	standing := ca.Standing{Device: found.device}
+	if found.latest.Valid {
+		if standing.Latest, err = one(ctx, s.hot.byID, scanCertificate, found.latest.Int64); err != nil {
+			return ca.Standing{}, s.fault(err)
+		}
+		standing.KeyOwner = standing.Latest.Device
+	}
 	return standing, nil
 }

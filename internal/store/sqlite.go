@@ -58,7 +58,7 @@ func connector(path string, write bool) (driver.Connector, error) {
 		"foreign_keys(ON)",
 		"temp_store(MEMORY)",
 		"journal_size_limit(67108864)",
-		"cache_size(-65536)", // KiB; hot index pages
+		"cache_size(-32768)", // KiB; hot index pages
 		"wal_autocheckpoint(4000)",
 	}}
 	if !write {
@@ -70,6 +70,10 @@ func connector(path string, write bool) (driver.Connector, error) {
 // begin takes the write lock at once, so that no transaction fails half way
 // because another process wrote.
 const begin = "BEGIN IMMEDIATE"
+
+// makeRoom is tried after a failure. On a full disk the WAL cannot grow; moved
+// into the database, it can be written from its beginning again.
+const makeRoom = "PRAGMA wal_checkpoint(PASSIVE)"
 
 // lockRow ends the SELECT of a row that must not change until the commit.
 // SQLite has one writer; PostgreSQL says FOR UPDATE.

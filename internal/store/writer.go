@@ -236,6 +236,9 @@ func (w *writer) connect() (*tx, error) {
 			return nil, err
 		}
 		w.conn = &tx{conn: conn, prepared: map[string]*sql.Stmt{}}
+		if w.failing.Load() {
+			w.conn.control(makeRoom) // if it does not help, the batch will say so
+		}
 	}
 	return w.conn, nil
 }

@@ -52,7 +52,7 @@ func testAudit(t *testing.T, e Engine) {
 	}
 }
 
-// A checkpoint over another head than the log has must be found.
+// An event that reads differently from what was hashed must be found.
 func testAuditEvents(t *testing.T, e Engine) {
 	must(t, e.RecordEvent(t.Context(), Event(ca.EventRefused, "lamp-1")))
 	forked := forkedLog{e}
@@ -97,7 +97,7 @@ func testPrune(t *testing.T, e Engine) {
 	if n := value[int64](t)(e.PruneEvents(t.Context(), cut, "admin:test")); n != 0 {
 		t.Errorf("%d events were dropped the second time", n)
 	}
-	// Everything, and more than one transaction's worth.
+	// Everything there is.
 	for range 3 {
 		must(t, e.RecordEvent(t.Context(), Event(ca.EventRefused, "late")))
 	}

@@ -24,7 +24,6 @@ var Start = time.Now().UTC().Truncate(time.Microsecond)
 
 // Make makes records as an issuing CA would.
 type Make struct {
-	ledger   ca.Ledger
 	next     atomic.Uint64
 	reserved uint64
 }
@@ -32,13 +31,22 @@ type Make struct {
 // NewMake reserves n indexes, one for each issuance that will be made.
 func NewMake(t testing.TB, l ca.Ledger, n int) *Make {
 	t.Helper()
-	first, err := l.ReserveIndexes(t.Context(), Issuer, n)
+	m, err := Reserve(context.WithoutCancel(t.Context()), l, n)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &Make{ledger: l, reserved: first + uint64(n)}
-	m.next.Store(first)
 	return m
+}
+
+// Reserve is NewMake outside of a test.
+func Reserve(ctx context.Context, l ca.Ledger, n int) (*Make, error) {
+	first, err := l.ReserveIndexes(ctx, Issuer, n)
+	if err != nil {
+		return nil, err
+	}
+	m := &Make{reserved: first + uint64(n)}
+	m.next.Store(first)
+	return m, nil
 }
 
 // Serial is a new serial with a reserved index.
@@ -106,7 +114,7 @@ func Credential(reference string, uses int) *device.Credential {
 	}
 }
 
-// Record records until it succeeds, or fails the test.
+// Record records, or fails the test.
 func Record(t testing.TB, l ca.Ledger, i *ca.Issuance) *ca.Certificate {
 	t.Helper()
 	if err := l.Record(context.WithoutCancel(t.Context()), i); err != nil {
