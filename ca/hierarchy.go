@@ -1,8 +1,17 @@
 package ca
 
 import (
-	"context"
+	"bytes"
+	"cmp"
 	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"math/big"
+	"strings"
 	"time"
 )
 
@@ -11,35 +20,209 @@ type Hierarchy struct {
 	Organization string
 	URL          string        // public base for AIA and CRL pointers
 	RootLife     time.Duration // default 20 years
-	IssuingLife  time.Duration // default 5 years
+	IssuingLife  time.Duration // default 5 years, for issuing and quarantine
 	Now          time.Time
 }
+
+const year = 365 * 24 * time.Hour
 
 // RemediationEKU is what quarantine certificates are for, and all that the
 // quarantine CA may issue beside OCSP responders. Ordinary relying parties know
 // no such use and refuse them by path validation.
 const RemediationEKU = "1.3.6.1.4.1.55555.1.1"
 
-// NewRoot makes the self-signed root certificate.
-func NewRoot(key crypto.Signer, h Hierarchy) ([]byte, error) { panic("soon") }
+var oidOCSPSigning = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 9}
 
-// NewSubordinate makes the certificate of a CA below the root: role "issuing"
-// or "quarantine" (EKU restricted to remediation and OCSP signing), path length 0.
+// backdateCA lets devices whose clock is a little behind use a CA at once.
+const backdateCA = time.Hour
+
+// NewRoot makes the self-signed root certificate (RFC 5280 §3.2): key usage
+// certificate and CRL signing, no path length, so that issuing CAs of issuing CAs stay possible.
+func NewRoot(key crypto.Signer, h Hierarchy) ([]byte, error) {
+	spki, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return nil, fmt.Errorf("root key: %w", err)
+	}
+	t := &x509.Certificate{
+		SerialNumber: caSerial(), Subject: h.subject("root", 1),
+		NotBefore: h.Now.Add(-backdateCA).Truncate(time.Second), NotAfter: h.Now.Add(cmp.Or(h.RootLife, 20*year)).Truncate(time.Second),
+		IsCA: true, BasicConstraintsValid: true,
+		KeyUsage:     x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		SubjectKeyId: subjectKeyID(spki),
+	}
+	return lintedCA(x509.CreateCertificate(rand.Reader, t, t, key.Public(), key))
+}
+
+// NewSubordinate makes the certificate of a CA below the root: role "issuing",
+// or "quarantine" (extended key usage restricted to remediation and OCSP
+// signing, which path validation inherits); path length 0.
 func NewSubordinate(root []byte, rootKey crypto.Signer, role string, generation int, pub crypto.PublicKey, h Hierarchy) ([]byte, error) {
-	panic("soon")
+	parent, err := x509.ParseCertificate(root)
+	if err != nil {
+		return nil, fmt.Errorf("root certificate: %w", err)
+	}
+	spki, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return nil, fmt.Errorf("%s key: %w", role, err)
+	}
+	base := strings.TrimSuffix(h.URL, "/")
+	t := &x509.Certificate{
+		SerialNumber: caSerial(), Subject: h.subject(role, generation),
+		NotBefore: h.Now.Add(-backdateCA).Truncate(time.Second), NotAfter: h.Now.Add(cmp.Or(h.IssuingLife, 5*year)).Truncate(time.Second),
+		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature, // the last for OCSP
+		SubjectKeyId:          subjectKeyID(spki),
+		IssuingCertificateURL: []string{base + "/ca/root.crt"},
+		CRLDistributionPoints: []string{base + "/crl/root.crl"},
+	}
+	if t.NotBefore.Before(parent.NotBefore) {
+		t.NotBefore = parent.NotBefore
+	}
+	if t.NotAfter.After(parent.NotAfter) {
+		t.NotAfter = parent.NotAfter
+	}
+	if err := addRoleEKU(t, role); err != nil {
+		return nil, err
+	}
+	return lintedCA(x509.CreateCertificate(rand.Reader, t, parent, pub, rootKey))
 }
 
-// SubordinateCSR makes the request for a root that lives elsewhere.
+func addRoleEKU(t *x509.Certificate, role string) error {
+	switch role {
+	case "issuing":
+	case "quarantine":
+		remediation, err := parseOID(RemediationEKU)
+		if err != nil {
+			return err
+		}
+		t.UnknownExtKeyUsage = []asn1.ObjectIdentifier{remediation, oidOCSPSigning}
+	default:
+		return fmt.Errorf("%q is not the role of a subordinate CA: issuing or quarantine", role)
+	}
+	return nil
+}
+
+// SubordinateCSR makes the request for a root that lives elsewhere. It asks for
+// what NewSubordinate would give, so that the other side sees what is needed.
 func SubordinateCSR(key crypto.Signer, role string, generation int, h Hierarchy) ([]byte, error) {
-	panic("soon")
+	constraints, err := asn1.Marshal(struct {
+		IsCA       bool
+		MaxPathLen int
+	}{true, 0})
+	if err != nil {
+		return nil, err
+	}
+	usage, err := keyUsage([]string{"digitalSignature", "keyCertSign", "cRLSign"})
+	if err != nil {
+		return nil, err
+	}
+	t := &x509.CertificateRequest{Subject: h.subject(role, generation), ExtraExtensions: []pkix.Extension{
+		{Id: asn1.ObjectIdentifier{2, 5, 29, 19}, Critical: true, Value: constraints},
+		{Id: oidKeyUsage, Critical: true, Value: usage},
+	}}
+	switch role {
+	case "issuing":
+	case "quarantine":
+		eku, err := oidSequence([]string{RemediationEKU, "ocspSigning"}, extKeyUsages)
+		if err != nil {
+			return nil, err
+		}
+		t.ExtraExtensions = append(t.ExtraExtensions, pkix.Extension{Id: oidExtKeyUsage, Value: eku})
+	default:
+		return nil, fmt.Errorf("%q is not the role of a subordinate CA: issuing or quarantine", role)
+	}
+	return x509.CreateCertificateRequest(rand.Reader, t, key)
 }
 
-// CheckSubordinate checks a certificate that an external root made against the key and role it is for.
+// CheckSubordinate checks a certificate that an external root made, against the
+// key and role it is for.
 func CheckSubordinate(cert, root []byte, role string, pub crypto.PublicKey, now time.Time) error {
-	panic("soon")
+	c, err := x509.ParseCertificate(cert)
+	if err != nil {
+		return fmt.Errorf("the %s certificate does not parse: %w", role, err)
+	}
+	r, err := x509.ParseCertificate(root)
+	if err != nil {
+		return fmt.Errorf("the root certificate does not parse: %w", err)
+	}
+	want, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return err
+	}
+	remediationOnly := len(c.ExtKeyUsage)+len(c.UnknownExtKeyUsage) > 0
+	for _, use := range c.ExtKeyUsage {
+		remediationOnly = remediationOnly && use == x509.ExtKeyUsageOCSPSigning
+	}
+	for _, use := range c.UnknownExtKeyUsage {
+		remediationOnly = remediationOnly && use.String() == RemediationEKU
+	}
+	switch {
+	case !r.IsCA || !r.BasicConstraintsValid:
+		return errors.New("the root certificate is not a CA's (basicConstraints)")
+	case c.CheckSignatureFrom(r) != nil:
+		return fmt.Errorf("the %s certificate is not signed by this root: %w", role, c.CheckSignatureFrom(r))
+	case !bytes.Equal(c.RawSubjectPublicKeyInfo, want):
+		return fmt.Errorf("the %s certificate is for another key than the one in the token: was it made from the right request?", role)
+	case !c.IsCA || !c.BasicConstraintsValid:
+		return fmt.Errorf("the %s certificate is not a CA's: basicConstraints cA must be true", role)
+	case c.KeyUsage&x509.KeyUsageCertSign == 0 || c.KeyUsage&x509.KeyUsageCRLSign == 0:
+		return fmt.Errorf("the %s certificate must have key usages keyCertSign and cRLSign", role)
+	case len(c.SubjectKeyId) == 0:
+		return fmt.Errorf("the %s certificate has no subjectKeyIdentifier (RFC 5280 §4.2.1.2)", role)
+	case now.Before(c.NotBefore) || !now.Before(c.NotAfter):
+		return fmt.Errorf("the %s certificate is valid from %s to %s, not now", role, c.NotBefore, c.NotAfter)
+	case role == "quarantine" && !remediationOnly:
+		return fmt.Errorf("the quarantine certificate must be restricted to extended key usages %s and OCSP signing: else ordinary relying parties accept quarantined devices", RemediationEKU)
+	case role == "issuing" && remediationOnly:
+		return errors.New("the issuing certificate is restricted to remediation: were the two requests swapped?")
+	}
+	return nil
 }
 
-// RootCRL signs the root's CRL (RFC 5280 §5) over revoked subordinate serials.
-func RootCRL(ctx context.Context, root []byte, key crypto.Signer, number int64, revoked []IssuerRecord, now, next time.Time) ([]byte, error) {
-	panic("soon")
+// RevokedCA is a subordinate on the root's CRL.
+type RevokedCA struct {
+	Serial *big.Int
+	Time   time.Time
+	Reason int
+}
+
+// RootCRL signs the root's CRL (RFC 5280 §5). number must be above that of the
+// CRL before.
+func RootCRL(root []byte, key crypto.Signer, number int64, revoked []RevokedCA, now, next time.Time) ([]byte, error) {
+	issuer, err := x509.ParseCertificate(root)
+	if err != nil {
+		return nil, fmt.Errorf("root certificate: %w", err)
+	}
+	t := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: now.Truncate(time.Second), NextUpdate: next.Truncate(time.Second)}
+	for _, r := range revoked {
+		t.RevokedCertificateEntries = append(t.RevokedCertificateEntries, x509.RevocationListEntry{
+			SerialNumber: r.Serial, RevocationTime: r.Time.Truncate(time.Second), ReasonCode: r.Reason})
+	}
+	return x509.CreateRevocationList(rand.Reader, t, issuer, key)
+}
+
+// subject names a CA: "ORG Root CA", "ORG Issuing CA 1", "ORG Quarantine CA 1".
+func (h Hierarchy) subject(role string, generation int) pkix.Name {
+	org := cmp.Or(h.Organization, "deviceca")
+	name := pkix.Name{Organization: []string{org}, CommonName: org + " " + strings.ToUpper(role[:1]) + role[1:] + " CA"}
+	if role != "root" {
+		name.CommonName += fmt.Sprintf(" %d", generation)
+	}
+	return name
+}
+
+// caSerial is 127 random bits, never 0; CA certificates are few, and their
+// serials say nothing.
+func caSerial() *big.Int {
+	var raw [16]byte
+	rand.Read(raw[:])
+	raw[0] = raw[0]&0x7f | 0x40
+	return new(big.Int).SetBytes(raw[:])
+}
+
+func lintedCA(der []byte, err error) ([]byte, error) {
+	if err != nil {
+		return nil, err
+	}
+	return der, lintCertificate(der)
 }

@@ -97,7 +97,8 @@ type Ledger interface {
 	ReserveIndexes(ctx context.Context, issuer string, n int) (first uint64, err error)
 	// Standing reads, in one go, the device called id and who holds the key.
 	Standing(ctx context.Context, id string, keyID [32]byte) (Standing, error)
-	// Record makes an issuance durable. Within the same transaction it checks
+	// Record makes an issuance durable. A certificate without a device (our own
+	// server's) has nothing to check but its index. Within the same transaction it checks
 	// again: the device may enrol (a claimed one becomes active), the key is no
 	// other device's, the credential has a use left (and loses it), the certificate replaced is
 	// not revoked. Else one of the errors above.
@@ -106,6 +107,8 @@ type Ledger interface {
 	RecordEvent(ctx context.Context, e Event) error
 
 	CertificateBySerial(ctx context.Context, serial Serial) (*Certificate, error)
+	// Certificates lists in order of recording, from the one after the ID given.
+	Certificates(ctx context.Context, f CertificateFilter, after int64, limit int) ([]Certificate, error)
 	// Revoke revokes the certificates named and returns those that were not
 	// revoked before, each with its Revocation.
 	Revoke(ctx context.Context, serials []Serial, r Revocation, e Event) ([]Certificate, error)

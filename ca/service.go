@@ -1,11 +1,18 @@
 package ca
 
 import (
+	"cmp"
 	"context"
 	"crypto"
-	"crypto/x509"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
 	"log/slog"
-	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/deviceca/deviceca/device"
@@ -23,105 +30,268 @@ type Options struct {
 	URL     string // public base of AIA, OCSP and CRL pointers, "http://ca.example:8080"
 	// Verifiable lists the evidence kinds that the protocol servers can verify.
 	Verifiable []string
-	// LintShare is the share of certificates that are linted whole before they are recorded, 0 to 1.
+	// LintShare is the share of certificates that are linted whole before they are signed, 0 to 1.
 	LintShare float64
-	Now       func() time.Time
-	Logger    *slog.Logger
+	// WrongPerReference and WrongPerAddress are how many wrong secrets a minute
+	// are answered as such; 10 and 60 if zero. A right secret always passes.
+	WrongPerReference, WrongPerAddress int
+	Now                                func() time.Time
+	Logger                             *slog.Logger
 }
 
-// Service is the certificate authority: every certificate is made here.
-type Service struct{ opts Options }
+// Service is the certificate authority: every certificate is made here. Safe
+// for concurrent use.
+type Service struct {
+	opts     Options
+	ledger   Ledger
+	now      func() time.Time
+	log      *slog.Logger
+	attempts *attempts
 
-// NewService reads the issuers from the ledger, compiles and lints every profile.
-func NewService(ctx context.Context, opts Options) (*Service, error) { panic("soon") }
-
-// Enroll decides on a request, and issues.
-func (s *Service) Enroll(ctx context.Context, r Request) (*Issued, error) { panic("soon") }
-
-// AuthenticateSecret finds the requester behind a credential's reference and
-// secret. Errors: Unauthenticated (the same for an unknown reference and a
-// wrong secret), RateLimited after too many wrong ones from the address or for the reference, Unavailable.
-func (s *Service) AuthenticateSecret(ctx context.Context, reference, secret string, from netip.Addr) (Requester, error) {
-	panic("soon")
+	counts   counts
+	applying sync.Mutex // one Apply at a time
+	current  atomic.Pointer[state]
 }
 
-// AuthenticateCertificate finds the requester behind a certificate whose key
-// was proven by the protocol (TLS, CMP signature). chain is leaf first, as the peer sent it.
-func (s *Service) AuthenticateCertificate(ctx context.Context, chain []*x509.Certificate) (Requester, error) {
-	panic("soon")
+type counts struct{ signatures, issued, refused, wrongSecrets atomic.Int64 }
+
+// Stats are counts since the service was made.
+type Stats struct{ Signatures, Issued, Refused, WrongSecrets int64 }
+
+// Stats reads the counts.
+func (s *Service) Stats() Stats {
+	c := &s.counts
+	return Stats{c.signatures.Load(), c.issued.Load(), c.refused.Load(), c.wrongSecrets.Load()}
+}
+
+// state is what Apply replaces as a whole: a request sees one policy,
+// one set of issuers, and the profiles compiled from both.
+type state struct {
+	policy   *policy.Policy
+	issuers  map[string]*Issuer // by name, and by role for the newest generation
+	ordered  []*Issuer          // root first, then by role and generation
+	profiles map[string]*Profile
+}
+
+// NewService reads the issuers from the ledger, and compiles and lints every profile of the policy.
+func NewService(ctx context.Context, opts Options) (*Service, error) {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Service{opts: opts, ledger: opts.Ledger, now: opts.Now, log: opts.Logger,
+		attempts: newAttempts(cmp.Or(opts.WrongPerReference, 10), cmp.Or(opts.WrongPerAddress, 60))}
+	issuers, err := s.loadIssuers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	st, err := s.compile(opts.Policy, issuers)
+	if err != nil {
+		return nil, err
+	}
+	s.current.Store(st)
+	return s, nil
+}
+
+func (s *Service) loadIssuers(ctx context.Context) ([]*Issuer, error) {
+	records, err := s.ledger.Issuers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var issuers []*Issuer
+	for _, r := range records {
+		signer := s.opts.Signers[r.Key]
+		if r.Role == "root" {
+			signer = nil
+		}
+		i, err := newIssuer(r, signer)
+		if err != nil {
+			return nil, err
+		}
+		issuers = append(issuers, i)
+	}
+	return issuers, nil
+}
+
+// compile makes the state of a policy over issuers; its error lists every fault.
+func (s *Service) compile(p *policy.Policy, issuers []*Issuer) (*state, error) {
+	st := &state{policy: p, issuers: map[string]*Issuer{}, profiles: map[string]*Profile{}}
+	for _, role := range []string{"root", "issuing", "quarantine"} {
+		for _, i := range issuers {
+			if i.Record.Role != role {
+				continue
+			}
+			st.issuers[i.Record.Name] = i
+			st.ordered = append(st.ordered, i)
+			if newest := st.issuers[role]; newest == nil || newest.Record.Generation < i.Record.Generation {
+				st.issuers[role] = i
+			}
+		}
+	}
+	var faults []error
+	for _, spec := range append(profilesOf(p), serverProfile) {
+		issuer := st.issuers[spec.Issuer]
+		if issuer == nil || issuer.signer == nil {
+			faults = append(faults, fmt.Errorf("profile %s: there is no CA %q with a key here", spec.Name, spec.Issuer))
+			continue
+		}
+		compiled, err := newProfile(spec, issuer, s.opts.URL)
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		st.profiles[spec.Name] = compiled
+	}
+	return st, errors.Join(append(faults, s.lintAll(st))...)
+}
+
+func profilesOf(p *policy.Policy) (all []policy.Profile) {
+	for _, name := range p.Profiles() {
+		profile, _ := p.Profile(name)
+		all = append(all, profile)
+	}
+	return all
+}
+
+// lintAll lints each profile with each life that the policy can give it.
+func (s *Service) lintAll(st *state) error {
+	lives := map[string][]time.Duration{serverProfile.Name: {serverLife}}
+	for g := range st.policy.Grants() {
+		if !slices.Contains(lives[g.Profile], g.Validity) {
+			lives[g.Profile] = append(lives[g.Profile], g.Validity)
+		}
+	}
+	var faults []error
+	for name, validities := range lives {
+		profile := st.profiles[name]
+		if profile == nil {
+			continue // it did not compile, and that was said
+		}
+		for _, validity := range validities {
+			if err := profile.lint(s.now(), validity); err != nil {
+				faults = append(faults, err)
+				break
+			}
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // Policy is the policy in force.
-func (s *Service) Policy() *policy.Policy { panic("soon") }
+func (s *Service) Policy() *policy.Policy { return s.current.Load().policy }
+
+// Check compiles and lints a policy against this CA without putting it in force.
+func (s *Service) Check(p *policy.Policy) error {
+	_, err := s.compile(p, s.current.Load().ordered)
+	return err
+}
 
 // Apply compiles and lints a new policy and, if nothing is wrong with it, puts
 // it in force and records that actor did it. On error the old one stays.
-func (s *Service) Apply(ctx context.Context, p *policy.Policy, actor string) error { panic("soon") }
+func (s *Service) Apply(ctx context.Context, p *policy.Policy, actor string) error {
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	st, err := s.compile(p, s.current.Load().ordered)
+	if err != nil {
+		return &Error{Kind: Malformed, Reason: err.Error(), Err: err}
+	}
+	sum := sha256.Sum256(p.Source())
+	if err := s.ledger.RecordEvent(ctx, Event{Time: s.now(), Kind: EventPolicyApplied, Actor: actor,
+		Policy: p.Version(), Digest: hex.EncodeToString(sum[:])}); err != nil {
+		return err
+	}
+	s.current.Store(st)
+	s.log.Info("policy applied", "policy", p.Version(), "actor", actor)
+	return nil
+}
 
-// Explain decides again, with the trace. See policy.Input.
-func (s *Service) Explain(in policy.Input) policy.Decision { panic("soon") }
-
-// Input is what Enroll would let policy decide on, for csrattrs and dry runs.
+// Explain decides on a hypothetical request, with the trace.
+func (s *Service) Explain(in policy.Input) policy.Decision {
+	if in.Verifiable == nil {
+		in.Verifiable = s.opts.Verifiable
+	}
+	if in.Now.IsZero() {
+		in.Now = s.now()
+	}
+	return s.Policy().Explain(in)
+}
 
 // Anchors are the certificates that devices trust and chain by: root, all
 // live issuing generations, quarantine; root first, DER.
-func (s *Service) Anchors() [][]byte { panic("soon") }
+func (s *Service) Anchors() [][]byte {
+	var anchors [][]byte
+	for _, i := range s.current.Load().ordered {
+		if s.now().Before(i.Cert.NotAfter) {
+			anchors = append(anchors, i.Cert.Raw)
+		}
+	}
+	return anchors
+}
 
-// CACert is the certificate of an issuer by its name or alias ("issuing" is
-// the newest generation), DER.
-func (s *Service) CACert(name string) ([]byte, bool) { panic("soon") }
+// Issuers are the CAs, root first; nothing that signs is reachable through them.
+func (s *Service) Issuers() []IssuerRecord {
+	var records []IssuerRecord
+	for _, i := range s.current.Load().ordered {
+		records = append(records, i.Record)
+	}
+	return records
+}
+
+// CACert is the certificate of a CA by its name or role ("issuing" is the
+// newest generation), DER.
+func (s *Service) CACert(name string) ([]byte, bool) {
+	i, ok := s.current.Load().issuers[name]
+	if !ok {
+		return nil, false
+	}
+	return i.Cert.Raw, true
+}
+
+// chain is the issuer's certificate and what stands above it, without the root.
+func (st *state) chain(i *Issuer) [][]byte {
+	if i.Record.Role == "root" {
+		return nil
+	}
+	return [][]byte{i.Cert.Raw}
+}
 
 // ProfileFor is the profile a requester would get for the one asked for
-// ("" the default); NotFound if there is no such profile, Denied if it is not for this requester.
-func (s *Service) ProfileFor(r Requester, asked string) (policy.Profile, error) { panic("soon") }
-
-// Revoke revokes one certificate. Conflict if it is revoked already, NotFound.
-func (s *Service) Revoke(ctx context.Context, serial Serial, reason int, invalid *time.Time, actor string) (*Certificate, error) {
-	panic("soon")
+// ("" the default); NotFound if there is no such profile, Denied if it is not
+// for this requester. A zero requester sees every profile, and the first as default.
+func (s *Service) ProfileFor(r Requester, asked string) (policy.Profile, error) {
+	p := s.Policy()
+	allowed := p.Profiles()
+	level, named := "", false
+	switch {
+	case r.Credential != nil:
+		level, named = r.Credential.Level, true
+	case r.Certificate != nil:
+		level, named = r.Certificate.Level, true
+	}
+	if named {
+		l, ok := p.Level(level)
+		if !ok {
+			return policy.Profile{}, Errorf(Denied, "the policy no longer has a level %q", level)
+		}
+		allowed = l.Profiles
+	}
+	if asked == "" && len(allowed) > 0 {
+		asked = allowed[0]
+	}
+	profile, ok := p.Profile(asked)
+	if !ok {
+		return policy.Profile{}, Errorf(NotFound, "there is no certificate profile %q", asked)
+	}
+	if slices.Contains(allowed, asked) {
+		return profile, nil
+	}
+	return policy.Profile{}, Errorf(Denied, "level %s may not have profile %s; it may have %s", level, asked, strings.Join(allowed, ", "))
 }
 
-// AddDevice enters a device (state claimed) and makes its credential. The
-// secret is shown here and never again. Conflict if the device is there.
-func (s *Service) AddDevice(ctx context.Context, d device.Device, uses int, ttl time.Duration, actor string) (*Grant, error) {
-	panic("soon")
-}
-
-// ImportDevices enters up to 1000 devices without credentials; per device nil, or why not.
-func (s *Service) ImportDevices(ctx context.Context, devices []device.Device, actor string) ([]error, error) {
-	panic("soon")
-}
-
-// AddCredential makes a credential for a known device or a group.
-func (s *Service) AddCredential(ctx context.Context, c device.Credential, ttl time.Duration, actor string) (*Grant, error) {
-	panic("soon")
-}
-
-// RevokeCredential ends a credential.
-func (s *Service) RevokeCredential(ctx context.Context, reference, actor string) error { panic("soon") }
-
-// MoveDevice suspends, resumes (to Active or Claimed, as it was), or retires a
-// device. Retiring revokes its certificates (reason cessationOfOperation unless another is given) and returns them.
-func (s *Service) MoveDevice(ctx context.Context, id string, to device.State, reason int, actor string) ([]Certificate, error) {
-	panic("soon")
-}
-
-// IssueServer issues a certificate of the built-in server profile
-// (serverAuth) for our own TLS listener: recorded like every other.
-func (s *Service) IssueServer(ctx context.Context, pub crypto.PublicKey, names []SAN, validity time.Duration) (*Issued, error) {
-	panic("soon")
-}
-
-// Grant is a new credential with its secret, in the form that the CLI and the admin API print.
-type Grant struct {
-	ID        string `json:"id,omitempty"`
-	Group     string `json:"group,omitempty"`
-	Level     string `json:"level"`
-	Reference string `json:"reference"`
-	Secret    string `json:"secret"`
-	ACME      struct {
-		KID     string `json:"kid"`
-		HMACKey string `json:"hmac_key"` // base64url
-	} `json:"acme"`
-	Uses    int       `json:"uses"`
-	Expires time.Time `json:"expires"`
+// HasProfile reports whether the policy in force has a profile of that name.
+func (s *Service) HasProfile(name string) bool {
+	_, ok := s.Policy().Profile(name)
+	return ok
 }

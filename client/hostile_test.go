@@ -242,6 +242,21 @@ func TestUntrustedServer(t *testing.T) {
 			}
 		})
 	}
+	t.Run("pin: an operation without CACerts before it", func(t *testing.T) {
+		s := newESTServer(t, foreign, nil)
+		c := s.config(t)
+		c.Trust = Trust{RootSHA256: digest(ca.root)}
+		names, err := DeviceNames("sensor-1", AltNames{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		req := &Request{Key: newKey(t), Names: names, Auth: Auth{Credential: c.Credential}}
+		_, err = newFastEST(t, c).Enroll(t.Context(), req)
+		wantError(t, err, Untrusted, "SHA-256")
+		if s.count("simpleenroll") != 0 {
+			t.Error("the request was sent")
+		}
+	})
 	t.Run("plain HTTP", func(t *testing.T) {
 		s := httptest.NewServer(http.NotFoundHandler())
 		defer s.Close()

@@ -114,9 +114,11 @@ func Run(ctx context.Context, c Config) (Result, error) {
 		// The server may let a lapsed certificate renew itself for a while; then the
 		// device falls back to what it enrolled with.
 		attempts := []attempt{{renews: id, auth: Auth{Certificate: id.TLS()}, keepKey: true}}
-		r.config.Device = id.Device()
 		if c.IDevID != nil || c.Credential != nil {
-			attempts = append(attempts, r.enrolAttempts()...)
+			for _, a := range r.enrolAttempts() {
+				a.names = NamesOf(id.Certificate)
+				attempts = append(attempts, a)
+			}
 		}
 		return r.obtain(ctx, Renewed, attempts)
 	case c.Renew || id.Due(r.now(), c.RenewFraction):
@@ -195,6 +197,7 @@ func (r *run) enroller() (Enroller, []*x509.Certificate, error) {
 // attempt is one way to get the certificate.
 type attempt struct {
 	renews  *Identity // nil to enrol
+	names   Names     // to enrol with; zero for those of the Config
 	auth    Auth
 	keepKey bool
 }
@@ -268,13 +271,13 @@ func (r *run) obtain(ctx context.Context, action Action, attempts []attempt) (Re
 
 // try makes one attempt and checks its answer.
 func (r *run) try(ctx context.Context, e Enroller, ca *CACerts, a attempt) (*Identity, *Reply, []string, error) {
-	req := &Request{Auth: a.auth}
+	req := &Request{Auth: a.auth, Names: a.names}
 	send, act, kind := e.Enroll, []byte("enrol"), r.config.Key
 	if a.renews != nil {
 		send, act = e.Renew, a.renews.Certificate.Raw
 		req.Names = NamesOf(a.renews.Certificate)
 		kind = cmp.Or(kind, KeyTypeOf(a.renews.Key.Public()))
-	} else {
+	} else if req.Names.Subject == nil {
 		var err error
 		if req.Names, err = DeviceNames(r.config.Device, r.config.AltNames); err != nil {
 			return nil, nil, nil, err

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -145,7 +146,7 @@ func TestLapsed(t *testing.T) {
 			if tt.idevid {
 				c.IDevID = idevid.TLS()
 			}
-			old := ca.identity(t, "sensor-1", lapsed)
+			old := ca.identity(t, "sensor-1", func(c *x509.Certificate) { lapsed(c); c.DNSNames = []string{"a.example"} })
 			save(t, &Store{Dir: c.Dir}, old)
 			r, err := Run(t.Context(), c)
 			var ops []string
@@ -166,6 +167,9 @@ func TestLapsed(t *testing.T) {
 			}
 			if err != nil || r.Action != Renewed || load(t, c).Certificate.Equal(old.Certificate) {
 				t.Fatalf("%+v, %v", r, err)
+			}
+			if got := load(t, c).Certificate; !slices.Equal(got.DNSNames, old.Certificate.DNSNames) {
+				t.Errorf("the names changed to %v", got.DNSNames)
 			}
 			if tt.reenroll == 0 && !samePublic(load(t, c).Key.Public(), old.Key.Public()) {
 				t.Error("a lapsed certificate renews with its own key")
@@ -315,10 +319,16 @@ func TestPin(t *testing.T) {
 		t.Errorf("%d roots, %v", len(roots), err)
 	}
 	// A pin of another CA puts the anchors of the former one aside.
-	moved := newESTServer(t, next, nil)
+	other := newTestCA(t, "other")
+	moved := newESTServer(t, other, nil)
 	c.Server, c.Force, c.Trust = moved.URL, true, Trust{RootSHA256: digest(newTestCA(t, "third").root)}
 	_, err := Run(t.Context(), c)
 	wantError(t, err, Untrusted, "SHA-256")
+	c.Trust = Trust{RootSHA256: digest(other.root)}
+	mustRun(t, c)
+	if roots, err := (&Store{Dir: c.Dir}).Roots(); err != nil || len(roots) != 1 || !roots[0].Equal(other.root) {
+		t.Errorf("after the move: %d roots, %v", len(roots), err)
+	}
 	for text, good := range map[string]bool{"": false, "ab": false, strings.Repeat("ab", 32): true, strings.Repeat("AB:", 31) + "AB": true, strings.Repeat("zz", 32): false} {
 		if _, err := ParseRootSHA256(text); (err == nil) != good {
 			t.Errorf("ParseRootSHA256(%q): %v", text, err)
@@ -455,5 +465,27 @@ func TestConfigRefused(t *testing.T) {
 	}
 	if s.count("simpleenroll") != 0 {
 		t.Error("a request was sent")
+	}
+}
+
+// TestLapsedAlert: a server that verifies client certificates in the handshake ends it with an alert; that is a
+// refusal too, and the credential comes next.
+func TestLapsedAlert(t *testing.T) {
+	ca := newTestCA(t, "good")
+	s := newESTServer(t, ca, nil)
+	strict := httptest.NewUnstartedServer(s)
+	strict.TLS = s.TLS.Clone()
+	strict.TLS.ClientAuth, strict.TLS.ClientCAs = tls.VerifyClientCertIfGiven, pool([]*x509.Certificate{ca.root})
+	strict.Config.ErrorLog = s.Config.ErrorLog
+	strict.StartTLS()
+	defer strict.Close()
+	c := s.config(t)
+	c.Server, c.Wait = strict.URL, time.Millisecond
+	old := ca.identity(t, "sensor-1", func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(-9*time.Hour), time.Now().Add(-8*time.Hour)
+	})
+	save(t, &Store{Dir: c.Dir}, old)
+	if r := mustRun(t, c); r.Action != Renewed || s.count("simpleenroll") != 1 || s.count("simplereenroll") != 0 {
+		t.Errorf("%+v", r)
 	}
 }

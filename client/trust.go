@@ -113,7 +113,9 @@ func accept(reply *Reply, req *Request, ca *CACerts, now time.Time) (*Identity, 
 		now = cert.NotBefore
 	}
 	intermediates := slices.Concat(reply.Certificates, ca.Intermediates)
-	chains, err := cert.Verify(x509.VerifyOptions{
+	judged := *cert
+	judged.UnhandledCriticalExtensions = nil // they bind those who rely on the certificate, not its holder
+	chains, err := judged.Verify(x509.VerifyOptions{
 		Roots: pool(ca.Roots), Intermediates: pool(intermediates), CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
@@ -123,6 +125,6 @@ func accept(reply *Reply, req *Request, ca *CACerts, now time.Time) (*Identity, 
 	for _, name := range missingNames(req.Names.SAN, cert) {
 		warnings = append(warnings, "asked for, and not in the certificate: "+name)
 	}
-	chain := chains[0]
+	chain := chains[0] // from the certificate to the root, both included
 	return &Identity{Key: req.Key, Certificate: cert, Chain: chain[1 : len(chain)-1]}, warnings, nil
 }

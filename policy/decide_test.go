@@ -125,7 +125,7 @@ func TestDefaultPolicy(t *testing.T) {
 			in.Names = []Name{{"subject.cn", " PUMP-7 "}, {"dns", "pump-7"}, {"uri", "URN:dev:pump-7"}}
 		}, Issue, "sound", "device", 24 * h, ""},
 		{"foreign CN", "software", func(in *Input) { in.Names = []Name{{"subject.cn", "pump-8"}} }, Deny, "profiles.device.subject.cn", "", 0, `"pump-8"`},
-		{"attribute beyond the template", "software", func(in *Input) { in.Names = []Name{{"subject.o", "Acme"}} }, Deny, "profiles.device.subject", "", 0, "no subject attribute o"},
+		{"attribute beyond the template", "software", func(in *Input) { in.Names = []Name{{"subject.o", "Plant"}} }, Deny, "profiles.device.subject", "", 0, "no subject attribute o"},
 		{"unknown form", "software", func(in *Input) { in.Names = []Name{{"x400", "a"}} }, Deny, "profiles.device.san", "", 0, "x400"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -148,7 +148,11 @@ func (d *document) items(v value) []value {
 		return nil
 	}
 	if v.node.Kind != yaml.SequenceNode {
-		d.fault(v, fmt.Sprintf("write [%s]", short(v.node.Value)), "a list is wanted here, not %s", describe(v.node))
+		hint := "write its items as `- item` lines, or as [one, two]"
+		if v.node.Kind == yaml.ScalarNode {
+			hint = fmt.Sprintf("write [%s]", short(v.node.Value))
+		}
+		d.fault(v, hint, "a list is wanted here, not %s", describe(v.node))
 		return nil
 	}
 	items := make([]value, len(v.node.Content))

@@ -21,7 +21,7 @@ type Fault struct {
 // error that [Parse] returns.
 type Faults []Fault
 
-// Error prints each fault as "file:line: path: message", its hint on a line
+// Error prints each fault as "file:line: message", its hint on a line
 // of its own below.
 func (f Faults) Error() string {
 	var b strings.Builder
@@ -29,11 +29,7 @@ func (f Faults) Error() string {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
-		fmt.Fprintf(&b, "%s:%d: ", one.File, one.Line)
-		if one.Path != "" {
-			fmt.Fprintf(&b, "%s: ", one.Path)
-		}
-		b.WriteString(one.Message)
+		fmt.Fprintf(&b, "%s:%d: %s", one.File, one.Line, one.Message)
 		if one.Hint != "" {
 			fmt.Fprintf(&b, "\n\thint: %s", one.Hint)
 		}
@@ -70,7 +66,7 @@ func nearest(wrote string, known []string) string {
 	}
 	best, least := "", len(wrote)
 	for _, k := range known {
-		if d := edits(strings.ToLower(wrote), strings.ToLower(k)); d < least && d <= max(2, len(k)/3) {
+		if d := edits(strings.ToLower(wrote), strings.ToLower(k)); d < least && d <= max(1, len(k)/3) {
 			best, least = k, d
 		}
 	}

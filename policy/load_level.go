@@ -1,8 +1,8 @@
 package policy
 
 import (
-	"fmt"
 	"regexp"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -62,7 +62,7 @@ func (d *document) level(at field, profiles map[string]*Profile, profileOrder []
 		l.Requesters = append(l.Requesters, RequesterKind(r))
 	}
 	l.Protocols = list("protocols", "add protocols: [est, acme, cmp]", d.oneOf("protocol", protocols...))
-	l.Profiles = list("profiles", fmt.Sprintf("add profiles: %v", profileOrder), func(v value, w string) (string, bool) {
+	l.Profiles = list("profiles", "add profiles: ["+strings.Join(profileOrder, ", ")+"]", func(v value, w string) (string, bool) {
 		p := profiles[w]
 		switch {
 		case p == nil:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -83,7 +84,7 @@ func (d *document) outcome(v value, profiles map[string]*Profile, profileOrder [
 	if n, ok := demand("name", "give it a few words that a refusal can quote"); ok {
 		r.Name, _ = d.text(n)
 		switch {
-		case len(r.Name) > 100 || strings.ContainsFunc(r.Name, func(c rune) bool { return c < ' ' || c == 0x7f }):
+		case len(r.Name) > 100 || strings.ContainsFunc(r.Name, unicode.IsControl):
 			d.fault(n, "use one line of at most 100 characters", "the name is too long for a log line")
 		case r.Name == defaultDeny || strings.HasPrefix(r.Name, "levels.") || strings.HasPrefix(r.Name, "profiles."):
 			d.fault(n, "choose another name", "%q is what built-in refusals are called", r.Name)
@@ -116,8 +117,9 @@ func (d *document) outcome(v value, profiles map[string]*Profile, profileOrder [
 	}
 	if x, ok := f["reason"]; ok {
 		r.Reason, _ = d.text(x)
-		if len(r.Reason) > 500 {
-			d.fault(x, "shorten it; protocols carry it in a header", "the reason has more than 500 characters")
+		r.Reason = strings.TrimSpace(r.Reason)
+		if len(r.Reason) > 500 || strings.ContainsFunc(r.Reason, unicode.IsControl) {
+			d.fault(x, "write up to 500 characters on one line; protocols carry it in a header", "the reason is too long, or has line breaks")
 		}
 	}
 	d.fits(r, f)

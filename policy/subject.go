@@ -44,7 +44,8 @@ func (s SubjectTemplate) Expand(dev Device) (text string, ok bool) {
 	if strings.Contains(s.Value, deviceGroup) && dev.Group == "" || strings.Contains(s.Value, deviceID) && dev.ID == "" {
 		return "", false
 	}
-	text = strings.NewReplacer(deviceID, dev.ID, deviceGroup, dev.Group).Replace(s.Value)
+	// The ID first: a group may hold any text, and none of it is a placeholder.
+	text = strings.ReplaceAll(strings.ReplaceAll(s.Value, deviceID, dev.ID), deviceGroup, dev.Group)
 	return text, len([]rune(text)) <= mostOf(s.Attr)
 }
 

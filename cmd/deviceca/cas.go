@@ -5,7 +5,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/deviceca/deviceca/internal/admin"
 	"github.com/spf13/cobra"
@@ -87,23 +86,19 @@ root, issuing or quarantine for the newest of its kind, or a generation such as 
 }
 
 func (a *app) caCRLRoot() *cobra.Command {
-	var life time.Duration
-	cmd := withJSON(&cobra.Command{
+	return withJSON(&cobra.Command{
 		Use:   "root",
 		Short: "Sign a fresh root CRL; takes the root token",
 		Long: `Sign a fresh revocation list with the root key and put it where the server
 publishes it. The root token must be there for this, and for nothing else: put it
 away again afterwards.`,
-		Example: `  deviceca ca crl root --home ./deviceca-data --valid-for 4380h`,
+		Example: `  deviceca ca crl root --home ./deviceca-data`,
 		Args:    takes(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.onHost(cmd, "the root key is used on its own host alone"); err != nil {
 				return err
 			}
-			if life < time.Hour {
-				return usagef("--valid-for must be at least 1h")
-			}
-			crl, err := a.rootCRL(cmd.Context(), a.home(cmd), life)
+			crl, err := a.rootCRL(cmd.Context(), a.home(cmd))
 			if err != nil {
 				return err
 			}
@@ -116,8 +111,6 @@ away again afterwards.`,
 			})
 		},
 	})
-	cmd.Flags().DurationVar(&life, "valid-for", 365*24*time.Hour, "how long the list holds; sign the next one before")
-	return cmd
 }
 
 func (a *app) caImport() *cobra.Command {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,7 +26,7 @@ type Config struct {
 	Listen    ListenConfig `yaml:"listen"`
 	TLS       TLSConfig    `yaml:"tls"`
 	Keys      KeysConfig   `yaml:"keys"`
-	DB        string       `yaml:"db" doc:"Ledger: a file, relative to the home, or a postgres:// URL. Empty: ledger.db in the home."`
+	DB        string       `yaml:"db" doc:"Ledger: a file, relative to the home, or a postgres:// URL."`
 	Policy    string       `yaml:"policy" doc:"Policy file, relative to the home."`
 	LintShare float64      `yaml:"lint_share" doc:"Share of the certificates that are linted whole before they are signed. Every profile is linted when the policy is loaded, whatever this says." unit:"0 to 1"`
 	Limits    LimitsConfig `yaml:"limits"`
@@ -59,13 +60,14 @@ type KeysConfig struct {
 
 // LimitsConfig bounds what clients may cost. Bodies are bounded by each protocol.
 type LimitsConfig struct {
-	HeaderTimeout            time.Duration `yaml:"header_timeout" doc:"Time for a request's header to arrive."`
-	BodyTimeout              time.Duration `yaml:"body_timeout" doc:"Time for a request's body to arrive."`
-	WriteTimeout             time.Duration `yaml:"write_timeout" doc:"Time for a request to be answered, from its header on."`
-	IdleTimeout              time.Duration `yaml:"idle_timeout" doc:"Time that a connection is kept without a request."`
-	Connections              int           `yaml:"connections" doc:"Connections open at once, per listener."`
-	WrongSecretsPerAddress   int           `yaml:"wrong_secrets_per_address" doc:"Wrong secrets from one address before it has to wait; right ones are not counted." unit:"per minute"`
-	WrongSecretsPerReference int           `yaml:"wrong_secrets_per_reference" doc:"Wrong secrets for one credential before it has to wait." unit:"per minute"`
+	HeaderBytes               int           `yaml:"header_bytes" doc:"Largest request header." unit:"octets"`
+	HeaderTimeout             time.Duration `yaml:"header_timeout" doc:"Time for a request's header to arrive."`
+	ReadTimeout               time.Duration `yaml:"read_timeout" doc:"Time for a request's body to arrive."`
+	WriteTimeout              time.Duration `yaml:"write_timeout" doc:"Time for a request to be answered, from its header on."`
+	IdleTimeout               time.Duration `yaml:"idle_timeout" doc:"Time that a connection is kept without a request."`
+	Connections               int           `yaml:"connections" doc:"Connections open at once, per listener."`
+	WrongSecretsPerAddress    int           `yaml:"wrong_secrets_per_address" doc:"Wrong secrets from one address before it has to wait; right ones are not counted." unit:"per minute"`
+	WrongSecretsPerCredential int           `yaml:"wrong_secrets_per_reference" doc:"Wrong secrets for one credential before it has to wait." unit:"per minute"`
 }
 
 // AuditConfig is about the audit log.
@@ -79,8 +81,8 @@ type LogConfig struct {
 	Format string `yaml:"format" doc:"text or json."`
 }
 
-// defaultConfig is the configuration of a home that says nothing.
-func defaultConfig() Config {
+// DefaultConfig is the configuration of a home that says nothing.
+func DefaultConfig() Config {
 	return Config{
 		Name:   "deviceca",
 		Listen: ListenConfig{HTTPS: "127.0.0.1:8443", HTTP: "127.0.0.1:8080", Metrics: "127.0.0.1:9464"},
@@ -88,20 +90,21 @@ func defaultConfig() Config {
 		Keys: KeysConfig{
 			Provider: "softhsm", PINRoot: "file:secrets/root.pin", PINIssuing: "file:secrets/issuing.pin", Sessions: 8,
 		},
+		DB:        "ledger.db",
 		Policy:    "policy.yaml",
 		LintShare: 0.01,
 		Limits: LimitsConfig{
-			HeaderTimeout: 5 * time.Second, BodyTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
-			Connections: 10_000, WrongSecretsPerAddress: 30, WrongSecretsPerReference: 10,
+			HeaderBytes: 16 << 10, HeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
+			Connections: 10_000, WrongSecretsPerAddress: 30, WrongSecretsPerCredential: 10,
 		},
 		Audit: AuditConfig{CheckpointEvery: time.Minute},
 		Log:   LogConfig{Level: "info", Format: "text"},
 	}
 }
 
-// loadConfigFrom reads the configuration of a home and lays the environment over
+// LoadConfig reads the configuration of a home and lays the environment over
 // it. The error for a bad one is ConfigFaults.
-func loadConfigFrom(home string, getenv func(string) string) (Config, error) {
+func LoadConfig(home string, getenv func(string) string) (Config, error) {
 	path := filepath.Join(home, configFile)
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -116,6 +119,48 @@ func loadConfigFrom(home string, getenv func(string) string) (Config, error) {
 		return Config{}, fmt.Errorf("%s: %w", path, err)
 	}
 	return ParseConfig(path, raw, getenv)
+}
+
+// PublicURL is the base of the pointers in certificates, without a slash at its end.
+func (c *Config) PublicURL() string {
+	return strings.TrimSuffix(cmp.Or(c.URL, "http://"+c.Listen.HTTP), "/")
+}
+
+// Resolve makes the paths of a home's configuration absolute, those behind
+// file: included.
+func (c Config) Resolve(home string) (Config, error) {
+	home, err := filepath.Abs(home)
+	if err != nil {
+		return c, err
+	}
+	in := func(path string) string {
+		if path == "" || filepath.IsAbs(path) {
+			return path
+		}
+		return filepath.Join(home, path)
+	}
+	c.Policy = in(c.Policy)
+	if !strings.Contains(c.DB, "://") {
+		c.DB = in(c.DB)
+	}
+	for _, uri := range []*string{&c.Keys.Root, &c.Keys.Issuing, &c.Keys.PINRoot, &c.Keys.PINIssuing} {
+		if path, ok := strings.CutPrefix(*uri, "file:"); ok {
+			*uri = "file:" + in(path)
+		}
+	}
+	return c, nil
+}
+
+// durationText writes a duration as people do: 5m, not 5m0s.
+func durationText(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
 }
 
 // configKey is one key: a leaf of Config.

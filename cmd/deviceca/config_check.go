@@ -26,8 +26,8 @@ func (c *Config) check() error {
 
 // faults finds what cannot work, and what works in a way nobody expects.
 func (c *Config) faults(fault func(key, format string, args ...any)) {
-	if c.Name == "" || len(c.Name) > 64 {
-		fault("name", "must be 1 to 64 characters (RFC 5280, ub-organization-name)")
+	if c.Name == "" || len(c.Name) > 40 {
+		fault("name", "must be 1 to 40 characters, so that \"NAME Quarantine CA 1\" fits into a common name (RFC 5280, ub-common-name)")
 	}
 	c.checkListen(fault)
 	c.checkURL(fault)
@@ -42,6 +42,8 @@ func (c *Config) faults(fault func(key, format string, args ...any)) {
 	c.checkKeys(fault)
 	if scheme, _, isURL := strings.Cut(c.DB, "://"); isURL && scheme != "postgres" && scheme != "postgresql" {
 		fault("db", "%q databases are not known: use a file, or postgres://", scheme)
+	} else if c.DB == "" {
+		fault("db", "must name a file or a postgres:// URL")
 	}
 	if c.Policy == "" {
 		fault("policy", "must name a file")
@@ -113,7 +115,7 @@ func (c *Config) checkKeys(fault func(key, format string, args ...any)) {
 	scheme := "pkcs11:"
 	switch {
 	case k.Provider == "softhsm":
-	case k.Provider == "pkcs11":
+	case k.Provider == "pkcs11", strings.HasPrefix(k.Provider, "pkcs11:"): // a URI there is the issuing token's, as init --keys takes it
 		if k.Issuing == "" {
 			fault("keys.issuing", "is missing: with keys.provider pkcs11, name the token by its URI")
 		}
@@ -170,9 +172,10 @@ func (c *Config) checkLimits(fault func(key, format string, args ...any)) {
 		key             string
 		value, min, max int
 	}{
+		{"limits.header_bytes", l.HeaderBytes, 4 << 10, 1 << 20},
 		{"limits.connections", l.Connections, 1, 1 << 20},
 		{"limits.wrong_secrets_per_address", l.WrongSecretsPerAddress, 1, 1 << 20},
-		{"limits.wrong_secrets_per_reference", l.WrongSecretsPerReference, 1, 1 << 20},
+		{"limits.wrong_secrets_per_reference", l.WrongSecretsPerCredential, 1, 1 << 20},
 	} {
 		if n.value < n.min || n.value > n.max {
 			fault(n.key, "%d is not between %d and %d", n.value, n.min, n.max)
@@ -182,7 +185,7 @@ func (c *Config) checkLimits(fault func(key, format string, args ...any)) {
 		key   string
 		value time.Duration
 	}{
-		{"limits.header_timeout", l.HeaderTimeout}, {"limits.body_timeout", l.BodyTimeout},
+		{"limits.header_timeout", l.HeaderTimeout}, {"limits.read_timeout", l.ReadTimeout},
 		{"limits.write_timeout", l.WriteTimeout}, {"limits.idle_timeout", l.IdleTimeout},
 	} {
 		// None may be off: a client that says nothing would hold its connection for ever.

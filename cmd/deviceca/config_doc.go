@@ -14,9 +14,9 @@ import (
 // commentWidth is where comments of the file wrap.
 const commentWidth = 88
 
-// Marshal writes the configuration as a file, with what each key means above it.
+// YAML writes the configuration as a file, with what each key means above it.
 // ParseConfig reads it back to the same.
-func (c *Config) Marshal() []byte {
+func (c *Config) YAML() []byte {
 	var b bytes.Buffer
 	b.WriteString("# Configuration of this CA. Each key can be given in the environment instead:\n" +
 		"# limits.header_timeout is DEVICECA_LIMITS_HEADER_TIMEOUT, lists are separated by commas.\n" +
@@ -100,7 +100,7 @@ func (k configKey) shown() any {
 func configMarkdown() string {
 	var b strings.Builder
 	b.WriteString("| key | default | meaning | environment |\n|---|---|---|---|\n")
-	c := defaultConfig()
+	c := DefaultConfig()
 	for _, k := range c.keys() {
 		def := k.yaml()
 		if def == `""` {

@@ -60,7 +60,7 @@ type configParser struct {
 // ParseConfig reads a configuration, lays the environment over it, and checks
 // it. Every fault is reported, as ConfigFaults.
 func ParseConfig(file string, data []byte, getenv func(string) string) (Config, error) {
-	c := defaultConfig()
+	c := DefaultConfig()
 	p := &configParser{file: file, keys: map[string]configKey{}, lines: map[string]int{}, envs: map[string]string{}}
 	keys := c.keys()
 	for _, k := range keys {

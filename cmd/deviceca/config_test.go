@@ -15,8 +15,8 @@ func noEnv(string) string { return "" }
 // TestConfigGolden pins the file that init writes and the table of the docs;
 // both are made of the struct's tags. Write them anew with -update.
 func TestConfigGolden(t *testing.T) {
-	c := defaultConfig()
-	for name, got := range map[string]string{"config.golden.yaml": string(c.Marshal()), "config.golden.md": configMarkdown()} {
+	c := DefaultConfig()
+	for name, got := range map[string]string{"config.golden.yaml": string(c.YAML()), "config.golden.md": configMarkdown()} {
 		path := filepath.Join("testdata", name)
 		if *update {
 			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
@@ -34,18 +34,18 @@ func TestConfigGolden(t *testing.T) {
 }
 
 func TestConfigRoundTrip(t *testing.T) {
-	changed := defaultConfig()
+	changed := DefaultConfig()
 	changed.Name = `A "name": with # signs`
 	changed.TLS.Names = []string{"ca.example", "2001:db8::1"}
 	changed.URL = "http://ca.example:8080"
 	changed.DB = "postgres://db.example/" + strings.Repeat("long", 40)
 	changed.LintShare = 0.125
 	changed.Keys.AllowFile = true
-	for name, c := range map[string]Config{"default": defaultConfig(), "changed": changed} {
+	for name, c := range map[string]Config{"default": DefaultConfig(), "changed": changed} {
 		t.Run(name, func(t *testing.T) {
-			got, err := ParseConfig("f", c.Marshal(), noEnv)
+			got, err := ParseConfig("f", c.YAML(), noEnv)
 			if err != nil {
-				t.Fatalf("%v in:\n%s", err, c.Marshal())
+				t.Fatalf("%v in:\n%s", err, c.YAML())
 			}
 			if !reflect.DeepEqual(got, c) {
 				t.Errorf("got %+v, want %+v", got, c)
@@ -53,7 +53,7 @@ func TestConfigRoundTrip(t *testing.T) {
 		})
 	}
 	for _, empty := range []string{"", "\n", "# only comments\n", "listen:\n", "---\n"} {
-		if c, err := ParseConfig("f", []byte(empty), noEnv); err != nil || !reflect.DeepEqual(c, defaultConfig()) {
+		if c, err := ParseConfig("f", []byte(empty), noEnv); err != nil || !reflect.DeepEqual(c, DefaultConfig()) {
 			t.Errorf("%q: %v", empty, err)
 		}
 	}
@@ -64,7 +64,7 @@ func TestConfigRoundTrip(t *testing.T) {
 func TestConfigKeys(t *testing.T) {
 	// Variables of the command line.
 	envs := map[string]string{"DEVICECA_HOME": "", "DEVICECA_SERVER": "", "DEVICECA_CERT": "", "DEVICECA_KEY": "", "DEVICECA_ROOTS": "", "DEVICECA_SECRET": ""}
-	c := defaultConfig()
+	c := DefaultConfig()
 	for _, k := range c.keys() {
 		if other, taken := envs[k.env]; taken {
 			t.Errorf("%s and %q share %s", k.path, other, k.env)
@@ -129,7 +129,7 @@ func TestConfigFaults(t *testing.T) {
 		{"credential path", "keys:\n  pin_root: credential:a/b\n", "keys.pin_root"},
 		{"database", "db: mysql://a/b\n", `"mysql" databases`},
 		{"no policy", "policy: ''\n", "policy: must name a file"},
-		{"no timeout", "limits:\n  body_timeout: 0s\n", "limits.body_timeout"},
+		{"no timeout", "limits:\n  read_timeout: 0s\n", "limits.read_timeout"},
 		{"no connections", "limits:\n  connections: 0\n", "limits.connections"},
 		{"checkpoints", "audit:\n  checkpoint_every: 1ms\n", "audit.checkpoint_every"},
 		{"level", "log:\n  level: loud\n", "log.level"},
@@ -146,28 +146,20 @@ func TestConfigFaults(t *testing.T) {
 	}
 }
 
-func TestKeyURI(t *testing.T) {
-	home := Home(t.TempDir())
-	file := defaultConfig()
-	file.Keys.Provider = "file"
-	token := defaultConfig()
-	token.Keys = KeysConfig{Provider: "pkcs11", Issuing: "pkcs11:token=a", PINIssuing: "env:PIN"}
-	tests := []struct {
-		name, which, uri, pin string
-		c                     Config
-	}{
-		{"softhsm", "root", "pkcs11:token=deviceca-root?module-name=softhsm2", "file:" + string(home) + "/secrets/root.pin", defaultConfig()},
-		{"file", "issuing", "file:" + string(home) + "/keys/issuing", "file:" + string(home) + "/secrets/issuing.pin", file},
-		{"a token", "issuing", "pkcs11:token=a", "env:PIN", token},
-		{"a root elsewhere", "root", "", "", token},
+func TestResolve(t *testing.T) {
+	home := t.TempDir()
+	c := DefaultConfig()
+	c.Keys.Issuing = "file:/elsewhere"
+	got, err := c.Resolve(home)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			uri, pin, err := tt.c.keyURI(home, tt.which)
-			if uri != tt.uri || pin != tt.pin || (err != nil) != (tt.uri == "") {
-				t.Errorf("got %q, %q, %v", uri, pin, err)
-			}
-		})
+	if got.DB != home+"/ledger.db" || got.Policy != home+"/policy.yaml" || got.Keys.PINRoot != "file:"+home+"/secrets/root.pin" || got.Keys.Issuing != "file:/elsewhere" {
+		t.Errorf("got %+v", got)
+	}
+	c.DB, c.Policy = "postgres://db.example/ledger", "/etc/policy.yaml"
+	if got, err := c.Resolve(home); err != nil || got.DB != c.DB || got.Policy != c.Policy {
+		t.Errorf("got %+v, %v", got, err)
 	}
 }
 
@@ -188,8 +180,8 @@ func TestTimes(t *testing.T) {
 // FuzzConfig: no configuration makes the parser panic, and what it takes it
 // writes so that it reads the same.
 func FuzzConfig(f *testing.F) {
-	c := defaultConfig()
-	f.Add(c.Marshal())
+	c := DefaultConfig()
+	f.Add(c.YAML())
 	for _, seed := range []string{"", "name: x", "listen: {https: ':1'}", "tls: {names: [a, b]}", "lint_share: 1e-3", "a: &a [*a]", "name: |\n  x\n  y\n",
 		"limits:\n  header_timeout: 1m30s\n", "name: \"\\u0085\"", "? a\n: b", "!!binary eA==: x", "name: !!int 7", "url: http://a/b/"} {
 		f.Add([]byte(seed))
@@ -199,9 +191,9 @@ func FuzzConfig(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := ParseConfig("f", c.Marshal(), noEnv)
+		again, err := ParseConfig("f", c.YAML(), noEnv)
 		if err != nil || !reflect.DeepEqual(c, again) {
-			t.Fatalf("%v: wrote\n%s", err, c.Marshal())
+			t.Fatalf("%v: wrote\n%s", err, c.YAML())
 		}
 	})
 }

@@ -15,7 +15,7 @@ func (a *app) configCommand() *cobra.Command {
 		Example: `  deviceca config check --home ./deviceca-data`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o := a.output(cmd)
-			_, err := loadConfigFrom(a.home(cmd), a.getenv)
+			_, err := LoadConfig(a.home(cmd), a.getenv)
 			faults, ok := errors.AsType[ConfigFaults](err)
 			switch {
 			case err != nil && !ok:
@@ -44,7 +44,7 @@ func (a *app) configCommand() *cobra.Command {
 		Example: `  deviceca config show
   DEVICECA_LISTEN_HTTPS=:8443 deviceca config show --json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := loadConfigFrom(a.home(cmd), a.getenv)
+			c, err := LoadConfig(a.home(cmd), a.getenv)
 			if err != nil {
 				return err
 			}

@@ -37,8 +37,8 @@ type house struct {
 	// restore makes a new home out of a backup directory.
 	restore func(ctx context.Context, from, home string) error
 	// rootCRL signs a fresh CRL with the root key, which only this command
-	// opens, and puts it where the server publishes it; it holds for life.
-	rootCRL func(ctx context.Context, home string, life time.Duration) (RootCRL, error)
+	// opens, and puts it where the server publishes it.
+	rootCRL func(ctx context.Context, home string) (RootCRL, error)
 	// importCAs completes a home whose root lives elsewhere with the
 	// certificates that the root made (files, PEM or DER).
 	importCAs func(ctx context.Context, home, root, issuing, quarantine string) error

@@ -39,9 +39,9 @@ The secret is not shown again. The device enrols with it by one of:
 
 // homeURL is where the server of a home listens, as its configuration says.
 func (a *app) homeURL(home string) string {
-	conf, err := loadConfigFrom(home, a.getenv)
+	conf, err := LoadConfig(home, a.getenv)
 	if err != nil {
-		conf = defaultConfig() // the grant matters more than the hint
+		conf = DefaultConfig() // the grant matters more than the hint
 	}
 	host, port, err := net.SplitHostPort(conf.Listen.HTTPS)
 	if err != nil {

@@ -51,13 +51,13 @@ func (a *app) statusCommand() *cobra.Command {
 	}))
 }
 
-// buildVersion is what the linker was told, if it was.
-var buildVersion string
+// version is what the linker was told, if it was.
+var version string
 
-// version is the program's.
-func version() string {
-	if buildVersion != "" {
-		return buildVersion
+// programVersion is the version, or else what the build recorded.
+func programVersion() string {
+	if version != "" {
+		return version
 	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {
@@ -72,9 +72,9 @@ func (a *app) versionCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o := a.output(cmd)
 			if o.json {
-				return o.writeJSON(map[string]string{"version": version()})
+				return o.writeJSON(map[string]string{"version": programVersion()})
 			}
-			_, err := fmt.Fprintln(o.w, "deviceca", version())
+			_, err := fmt.Fprintln(o.w, "deviceca", programVersion())
 			return err
 		},
 	})

@@ -1,0 +1,52 @@
+# deviceca. `make run` serves a CA of your own, `make test` tests everything.
+
+HOME_DIR ?= ./deviceca-data
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS   = -s -w -X main.version=$(VERSION)
+SOFTHSM   = softhsm2-util=softhsm2 /usr/lib/softhsm/libsofthsm2.so=libsofthsm2
+COMPILER  = gcc=gcc /usr/include/stdlib.h=libc6-dev
+
+.PHONY: run build device test unit interop fuzz bench compose-test clean
+
+run: build
+	@scripts/need.sh $(SOFTHSM)
+	@test -e $(HOME_DIR)/deviceca.yaml || bin/deviceca init --home $(HOME_DIR)
+	@exec bin/deviceca serve --home $(HOME_DIR)
+
+build:
+	@scripts/need.sh $(COMPILER)
+	@go build -trimpath -ldflags "$(LDFLAGS)" -o bin/deviceca ./cmd/deviceca
+
+# The client for devices: small, static, no cgo.
+device:
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/deviceca-device ./client/cmd/deviceca-device
+
+test: need unit interop
+
+.PHONY: need
+need:
+	@scripts/need.sh $(COMPILER) $(SOFTHSM) pkcs11-tool=opensc openssl=openssl curl=curl pki=strongswan-pki \
+		/usr/lib/ipsec/plugins/libstrongswan-curl.so=libstrongswan-extra-plugins \
+		/usr/lib/ipsec/plugins/libstrongswan-openssl.so=libstrongswan-standard-plugins ocsptool=gnutls-bin
+
+unit:
+	go vet ./...
+	go test -timeout 10m ./...
+
+# Real third-party clients and servers against the built program.
+interop: build
+	go test -tags interop -timeout 10m -count 1 ./interop/...
+
+# Longer than CI has time for: every fuzz target for $FUZZTIME each.
+fuzz:
+	scripts/fuzz.sh
+
+bench: build
+	@scripts/need.sh $(COMPILER) $(SOFTHSM)
+	go run ./bench $(BENCHFLAGS)
+
+compose-test:
+	scripts/compose-test.sh
+
+clean:
+	rm -rf bin

@@ -1,0 +1,388 @@
+package ca
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	crand "crypto/rand"
+
+	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/policy"
+)
+
+// repeatWindow is how long a credential's repeated request is answered with the
+// certificate already issued, so that a lost reply strands nobody.
+const repeatWindow = time.Hour
+
+// Enroll decides on a request, and issues. The steps stand in an order that
+// matters: nothing is signed that policy did not grant, nothing is recorded
+// that does not verify, and nothing leaves whose record is not durable.
+//
+// Errors are *Error, of kind Denied (with Rule), BadKey, Unauthenticated,
+// Conflict, Unavailable or Internal.
+func (s *Service) Enroll(ctx context.Context, r Request) (*Issued, error) {
+	issued, err := s.enroll(ctx, r)
+	// The world may have changed between our look at it and the record: look once
+	// more, and answer from what is there now (the same request may just have
+	// been answered on another connection).
+	if errors.Is(err, ErrSpent) || errors.Is(err, ErrRecorded) {
+		issued, err = s.enroll(ctx, r)
+	}
+	if err != nil {
+		return nil, s.refused(ctx, r, err)
+	}
+	return issued, nil
+}
+
+func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
+	now, st := s.now(), s.current.Load()
+
+	// 1. Which device is this for, and may the requester act for it at all?
+	id, err := r.deviceID()
+	if err != nil {
+		return nil, err
+	}
+
+	// 2. What does the ledger know of that device and that key?
+	key := keyID(r.SPKI)
+	standing, err := s.ledger.Standing(ctx, id, key)
+	if err != nil {
+		return nil, err
+	}
+	dev, added, err := r.device(id, standing, now)
+	if err != nil {
+		return nil, err
+	}
+	if standing.KeyOwner != "" && !device.SameID(standing.KeyOwner, dev.ID) {
+		return nil, Errorf(BadKey, "this key is known under another device: make a new key")
+	}
+
+	// 3. Was this very request answered already, and the reply perhaps lost?
+	digest := r.digest()
+	if again := standing.again(r, digest, now); again != nil {
+		return s.handOut(st, again, true), nil
+	}
+
+	// 4. Is the requester still good for one more? After step 3, since the reply
+	// that was lost may have been to the last use.
+	if err := s.mayAsk(st, r, key, now); err != nil {
+		return nil, err
+	}
+
+	// 5. What does policy say?
+	algorithm, err := policy.KeyAlgorithm(r.PublicKey)
+	if err != nil {
+		return nil, Errorf(BadKey, "the key cannot be certified: %w", err)
+	}
+	in := s.input(st, r, dev, algorithm, now)
+	decision := st.policy.Decide(in)
+	if decision.Outcome == policy.Deny {
+		s.revokeByRule(ctx, dev, decision, r)
+		return nil, denied(decision)
+	}
+
+	// 6. Put together what will be signed, and look at it once more.
+	profile := st.profiles[decision.Profile]
+	if profile == nil {
+		return nil, fmt.Errorf("policy %s grants profile %q, which was not compiled", decision.Version, decision.Profile)
+	}
+	t, err := s.template(ctx, profile, decision, r, in.Device, now)
+	if err != nil {
+		return nil, err
+	}
+	der, err := s.sign(profile, t, now)
+	if err != nil {
+		return nil, err
+	}
+
+	// 7. Make it durable, together with its decision, its audit event and the use of the credential.
+	inputJSON, err := json.Marshal(in)
+	if err != nil {
+		return nil, err
+	}
+	cert := &Certificate{
+		Serial: t.serial, Issuer: profile.issuer.Record.Name, Device: dev.ID, KeyID: key,
+		Profile: profile.Name, Level: decision.Level, Protocol: r.Protocol,
+		Requester: string(r.Requester.Kind), Actor: r.Requester.Actor(),
+		IssuedAt: now, NotBefore: t.notBefore, NotAfter: t.notAfter,
+		Request: digest, Decision: decision, Input: inputJSON, DER: der,
+	}
+	issuance := &Issuance{Certificate: cert, Event: s.event(EventIssued, r, cert)}
+	if added {
+		issuance.NewDevice = dev
+	}
+	if c := r.Requester.Credential; c != nil {
+		issuance.Credential = c.Reference
+	}
+	if c := r.Requester.Certificate; c != nil {
+		cert.Replaces = c.Serial
+	}
+	if err := s.ledger.Record(ctx, issuance); err != nil {
+		return nil, recordError(err)
+	}
+	s.counts.issued.Add(1)
+	s.revokeByRule(ctx, dev, decision, r, t.serial)
+
+	// 8. Only now hand it out.
+	return s.handOut(st, cert, false), nil
+}
+
+// deviceID says which device the request is for: the requester's own, or, for a
+// requester that may act for several, the one that the request names.
+func (r *Request) deviceID() (string, error) {
+	if r.Requester.Kind == "" {
+		return "", Errorf(Unauthenticated, "nobody asked")
+	}
+	if r.Requester.Device != "" {
+		return r.Requester.Device, nil
+	}
+	id := r.Names.CommonName()
+	for i := 0; id == "" && i < len(r.Names.SANs); i++ {
+		if san := r.Names.SANs[i]; san.Form == "dns" || san.Form == "permanent-identifier" {
+			id = san.Value
+		}
+	}
+	if id == "" {
+		return "", Errorf(Denied, "the request names no device: put the device ID into the common name")
+	}
+	if err := device.CheckID(id); err != nil {
+		return "", Errorf(Denied, "%w", err)
+	}
+	if c := r.Requester.Credential; c == nil || !c.Covers(id) {
+		return "", Errorf(Denied, "this credential is not for device %s", id)
+	}
+	return id, nil
+}
+
+// device is the device that the certificate will name. Group credentials bring
+// devices that the inventory does not know yet, and may re-enrol only those.
+func (r *Request) device(id string, standing Standing, now time.Time) (d *device.Device, added bool, err error) {
+	c := r.Requester.Credential
+	if standing.Device == nil {
+		if c == nil || c.Group == "" {
+			return nil, false, Errorf(Denied, "there is no device %s: register it first", id)
+		}
+		return &device.Device{ID: id, Level: c.Level, Group: c.Group, State: device.Active,
+			Credential: c.Reference, Created: now, Updated: now}, true, nil
+	}
+	d = standing.Device
+	if !d.State.MayEnrol() {
+		return nil, false, Errorf(Denied, "device %s is %s and gets no certificates", d.ID, d.State)
+	}
+	if c != nil && c.Group != "" && d.Credential != c.Reference {
+		return nil, false, Errorf(Denied, "device %s was not first enrolled with this group's credential; use its own", d.ID)
+	}
+	return d, false, nil
+}
+
+// digest is what makes a repeated request the same: key, names, profile.
+func (r *Request) digest() [32]byte {
+	h := sha256.New()
+	enc := json.NewEncoder(h)
+	enc.Encode(r.SPKI)
+	enc.Encode(r.Names)
+	enc.Encode(r.Profile)
+	return [32]byte(h.Sum(nil))
+}
+
+// again is the certificate that this credential's same request got within repeatWindow.
+func (st Standing) again(r Request, digest [32]byte, now time.Time) *Certificate {
+	c := st.Latest
+	if c == nil || r.Requester.Credential == nil || c.Actor != r.Requester.Actor() || c.Request != digest ||
+		c.Revocation != nil || now.Sub(c.IssuedAt) >= repeatWindow || !now.Before(c.NotAfter) {
+		return nil
+	}
+	return c
+}
+
+// mayAsk checks what authentication left open because only the request decides it.
+func (s *Service) mayAsk(st *state, r Request, key [32]byte, now time.Time) error {
+	if c := r.Requester.Credential; c != nil && c.Spent() {
+		return Errorf(Unauthenticated, "this credential has no uses left; ask for a new one")
+	}
+	old := r.Requester.Certificate
+	if old == nil {
+		return nil
+	}
+	if r.Requester.Lapsed > 0 {
+		if err := mayRenewLapsed(st, r, key); err != nil {
+			return err
+		}
+	}
+	if !r.Renew {
+		return nil
+	}
+	was, err := certificateNames(old.DER)
+	if err != nil {
+		return fmt.Errorf("certificate %s of ours: %w", old.Serial, err)
+	}
+	if !was.sameSubject(r.Names) {
+		return Errorf(Denied, "re-enrolment keeps the subject of the certificate it renews: ask for the same one, or enrol anew")
+	}
+	if !was.sameSANs(r.Names) {
+		return Errorf(Denied, "re-enrolment keeps the subjectAltName of the certificate it renews: ask for the same names, or enrol anew")
+	}
+	return nil
+}
+
+// mayRenewLapsed: a device that lay in a warehouse may come back with the same
+// key for as long as its profile says.
+func mayRenewLapsed(st *state, r Request, key [32]byte) error {
+	old := r.Requester.Certificate
+	expired := fmt.Sprintf("the certificate expired at %s", old.NotAfter.UTC().Format(time.RFC3339))
+	profile, ok := st.policy.Profile(old.Profile)
+	switch {
+	case !ok || profile.RenewExpired == 0:
+		return Errorf(Unauthenticated, "%s: enrol with a credential", expired)
+	case r.Requester.Lapsed > profile.RenewExpired:
+		return Errorf(Unauthenticated, "%s, more than the %s ago that profile %s allows: enrol with a credential", expired, profile.RenewExpired, old.Profile)
+	case key != old.KeyID:
+		return Errorf(Unauthenticated, "%s: it can be renewed only with the same key, or enrol with a credential", expired)
+	}
+	return nil
+}
+
+func (s *Service) input(st *state, r Request, d *device.Device, algorithm string, now time.Time) policy.Input {
+	in := policy.Input{Now: now, Protocol: r.Protocol, Operation: "enroll", Requester: r.Requester.Kind, Profile: r.Profile,
+		Device: policy.Device{ID: d.ID, Level: d.Level, Group: d.Group, State: string(d.State)},
+		Key:    algorithm, Names: r.Names.List(), Evidence: r.Evidence, Verifiable: s.opts.Verifiable}
+	if old := r.Requester.Certificate; old != nil {
+		in.Operation = "renew"
+		if level, ok := st.policy.Level(d.Level); ok && in.Profile == "" && slices.Contains(level.Profiles, old.Profile) {
+			in.Profile = old.Profile // what it is, it stays, unless it asks for something else
+		}
+	}
+	return in
+}
+
+func denied(d policy.Decision) *Error {
+	reason := "policy denies this"
+	if len(d.Reasons) > 0 {
+		reason = d.Reasons[0]
+		for _, more := range d.Reasons[1:] {
+			reason += "; " + more
+		}
+	}
+	return &Error{Kind: Denied, Reason: reason, Rule: d.Rule}
+}
+
+// template decides the last of what varies: serial, dates, names.
+func (s *Service) template(ctx context.Context, p *Profile, d policy.Decision, r Request, dev policy.Device, now time.Time) (template, error) {
+	index, err := p.issuer.index.take(ctx, s.ledger, p.issuer.Record.Name)
+	if err != nil {
+		return template{}, err
+	}
+	var random [12]byte
+	crand.Read(random[:])
+	t := template{
+		serial:    NewSerial(index, random),
+		notBefore: now.Add(-p.Backdate).Truncate(time.Second),
+		notAfter:  now.Add(d.Validity).Truncate(time.Second),
+		names:     p.fill(r.Names, dev),
+		spki:      r.SPKI,
+	}
+	t.names.SANs = slices.Compact(t.names.SANs)
+	if !r.NotAfter.IsZero() && r.NotAfter.Before(t.notAfter) {
+		t.notAfter = r.NotAfter.Truncate(time.Second)
+	}
+	if end := p.issuer.Cert.NotAfter; end.Before(t.notAfter) {
+		t.notAfter = end
+	}
+	return t, nil
+}
+
+// sign turns a template into a certificate that verifies.
+func (s *Service) sign(p *Profile, t template, now time.Time) ([]byte, error) {
+	if err := p.check(t, now); err != nil {
+		return nil, fmt.Errorf("profile %s: refusing to sign: %w", p.Name, err)
+	}
+	tbs, err := p.tbs(t)
+	if err != nil {
+		return nil, fmt.Errorf("profile %s: %w", p.Name, err)
+	}
+	if s.opts.LintShare > 0 && rand.Float64() < s.opts.LintShare {
+		// The signature is not looked at, so nothing needs to be signed to lint.
+		if err := lintCertificate(p.issuer.seal(tbs, make([]byte, 64))); err != nil {
+			return nil, fmt.Errorf("profile %s: refusing to sign: %w", p.Name, err)
+		}
+	}
+	s.counts.signatures.Add(1)
+	signature, err := p.issuer.sign(tbs)
+	if err != nil {
+		return nil, err
+	}
+	der := p.issuer.seal(tbs, signature)
+	if !bytes.Contains(der[:min(len(der), len(tbs)+8)], tbs) {
+		return nil, errors.New("the certificate does not hold what was signed")
+	}
+	return der, nil
+}
+
+func (s *Service) handOut(st *state, c *Certificate, again bool) *Issued {
+	var chain [][]byte
+	if i := st.issuers[c.Issuer]; i != nil {
+		chain = st.chain(i)
+	}
+	return &Issued{Certificate: c, Chain: chain, Outcome: c.Decision.Outcome, Reasons: c.Decision.Reasons, Again: again}
+}
+
+// recordError translates what the ledger found at the last moment.
+func recordError(err error) error {
+	switch {
+	case errors.Is(err, ErrSpent):
+		return Errorf(Unauthenticated, "%w; ask for a new one", err)
+	case errors.Is(err, ErrKeyTaken):
+		return Errorf(BadKey, "this key is known under another device: make a new key (%w)", err)
+	case errors.Is(err, ErrDeviceGone):
+		return Errorf(Denied, "%w", err)
+	case errors.Is(err, ErrReplaced):
+		return Errorf(Unauthenticated, "%w", err)
+	}
+	return err
+}
+
+// revokeByRule carries out a rule's `revoke: true`: the device's certificates
+// are revoked, but for the one just issued to it.
+func (s *Service) revokeByRule(ctx context.Context, d *device.Device, decision policy.Decision, r Request, keep ...Serial) {
+	if !decision.Revoke {
+		return
+	}
+	if _, err := s.RevokeDevice(ctx, d.ID, ReasonPrivilegeWithdrawn, "rule:"+decision.Rule, keep...); err != nil {
+		s.log.Error("a rule asks to revoke and it failed", "rule", decision.Rule, "device", d.ID, "err", err)
+	}
+}
+
+// refused puts the refusal of an authenticated requester on the audit log, and
+// makes every error one that protocols can map.
+func (s *Service) refused(ctx context.Context, r Request, err error) error {
+	e := AsError(err)
+	if e.Kind == Internal {
+		s.log.Error("enrolment failed", "protocol", r.Protocol, "actor", r.Requester.Actor(), "err", err)
+		return e
+	}
+	if r.Requester.Kind == "" || e.Kind == Unavailable {
+		return e
+	}
+	s.counts.refused.Add(1)
+	ev := Event{Time: s.now(), Kind: EventRefused, Actor: r.Requester.Actor(), Protocol: r.Protocol,
+		Device: r.Requester.Device, Outcome: e.Kind.String(), Rule: e.Rule, Policy: s.Policy().Version(), Reason: e.Reason}
+	if recordErr := s.ledger.RecordEvent(ctx, ev); recordErr != nil {
+		s.log.Warn("a refusal could not be recorded", "err", recordErr)
+	}
+	return e
+}
+
+func (s *Service) event(kind EventKind, r Request, c *Certificate) Event {
+	sum := sha256.Sum256(c.DER)
+	return Event{Time: c.IssuedAt, Kind: kind, Actor: c.Actor, Protocol: r.Protocol, Device: c.Device, Issuer: c.Issuer,
+		Serial: c.Serial, Outcome: string(c.Decision.Outcome), Rule: c.Decision.Rule, Policy: c.Decision.Version,
+		Digest: hex.EncodeToString(sum[:])}
+}

@@ -1,0 +1,92 @@
+package ca_test
+
+import (
+	"crypto"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"testing"
+	"time"
+
+	"github.com/deviceca/deviceca/ca"
+)
+
+func TestHierarchy(t *testing.T) {
+	now := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+	h := ca.Hierarchy{Organization: "Test", URL: "http://ca.test/", Now: now}
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 3072)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, edKey, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, key := range map[string]crypto.Signer{"P-256": ecKey(t, elliptic.P256()), "P-384": ecKey(t, elliptic.P384()), "RSA-3072": rsaKey, "Ed25519": edKey} {
+		t.Run(name, func(t *testing.T) {
+			rootDER, err := ca.NewRoot(key, h)
+			if err != nil {
+				t.Fatal(err)
+			}
+			root := parse(t, rootDER)
+			for _, role := range []string{"issuing", "quarantine"} {
+				der, err := ca.NewSubordinate(rootDER, key, role, 1, key.Public(), h)
+				if err != nil {
+					t.Fatal(err)
+				}
+				cert := parse(t, der)
+				if err := cert.CheckSignatureFrom(root); err != nil {
+					t.Error(err)
+				}
+				if !cert.IsCA || !cert.MaxPathLenZero || cert.IssuingCertificateURL[0] != "http://ca.test/ca/root.crt" || cert.CRLDistributionPoints[0] != "http://ca.test/crl/root.crl" {
+					t.Errorf("%s: %+v", role, cert)
+				}
+				if err := ca.CheckSubordinate(der, rootDER, role, key.Public(), now); err != nil {
+					t.Error(err)
+				}
+				other := map[string]string{"issuing": "quarantine", "quarantine": "issuing"}[role]
+				if err := ca.CheckSubordinate(der, rootDER, other, key.Public(), now); err == nil {
+					t.Errorf("the %s certificate passes as that of %s", role, other)
+				}
+				if err := ca.CheckSubordinate(der, rootDER, role, ecKey(t, elliptic.P256()).Public(), now); err == nil {
+					t.Error("a certificate for another key passes")
+				}
+				if csr, err := ca.SubordinateCSR(key, role, 1, h); err != nil {
+					t.Error(err)
+				} else if parsed, err := x509.ParseCertificateRequest(csr); err != nil || parsed.CheckSignature() != nil {
+					t.Errorf("the request does not verify: %v", err)
+				}
+			}
+			crlDER, err := ca.RootCRL(rootDER, key, 7, []ca.RevokedCA{{Serial: root.SerialNumber, Time: now, Reason: 1}}, now, now.Add(time.Hour))
+			if err != nil {
+				t.Fatal(err)
+			}
+			crl, err := x509.ParseRevocationList(crlDER)
+			if err != nil || crl.CheckSignatureFrom(root) != nil || crl.Number.Int64() != 7 || len(crl.RevokedCertificateEntries) != 1 {
+				t.Errorf("root CRL %+v, %v", crl, err)
+			}
+		})
+	}
+}
+
+func TestSerial(t *testing.T) {
+	s := ca.NewSerial(0x0102030405, [12]byte{0xff})
+	if s.Index() != 0x0102030405 || s.String() != "01000102030405"+"ff0000000000000000000000" {
+		t.Errorf("%s has index %x", s, s.Index())
+	}
+	for _, text := range []string{s.String(), "0x" + s.String(), s.String()[1:], "01:00:01:02:03:04:05:FF:00:00:00:00:00:00:00:00:00:00:00"} {
+		if got, err := ca.ParseSerial(text); err != nil || got != s {
+			t.Errorf("ParseSerial(%q) is %s, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "01", "zz", s.String() + "00", "02" + s.String()[2:]} {
+		if got, err := ca.ParseSerial(text); err == nil {
+			t.Errorf("ParseSerial(%q) is %s", text, got)
+		}
+	}
+	if got, ok := ca.SerialFromBig(s.Big()); !ok || got != s {
+		t.Errorf("round trip gives %s", got)
+	}
+}

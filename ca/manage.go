@@ -1,0 +1,302 @@
+package ca
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/deviceca/deviceca/device"
+)
+
+// CRLReason codes (RFC 5280 §5.3.1) that we give ourselves.
+const (
+	ReasonUnspecified          = 0
+	ReasonKeyCompromise        = 1
+	ReasonSuperseded           = 4
+	ReasonCessationOfOperation = 5
+	ReasonCertificateHold      = 6
+	ReasonPrivilegeWithdrawn   = 9
+)
+
+// reasonNames are the CRLReasons by number; 7 is not used.
+var reasonNames = []string{"unspecified", "keyCompromise", "cACompromise", "affiliationChanged", "superseded",
+	"cessationOfOperation", "certificateHold", "", "removeFromCRL", "privilegeWithdrawn", "aACompromise"}
+
+// ReasonName is the name of a CRLReason.
+func ReasonName(reason int) string {
+	if reason < 0 || reason >= len(reasonNames) || reasonNames[reason] == "" {
+		return fmt.Sprintf("reason %d", reason)
+	}
+	return reasonNames[reason]
+}
+
+// ParseReason reads a CRLReason that an administrator may give: by name
+// without case, or by number. removeFromCRL is not a reason to revoke, and the
+// reasons of CAs and attribute authorities are not for devices.
+func ParseReason(text string) (int, error) {
+	var known []string
+	for code, name := range reasonNames {
+		if slices.Contains([]string{"", "removeFromCRL", "cACompromise", "aACompromise"}, name) {
+			continue
+		}
+		if strings.EqualFold(text, name) || text == fmt.Sprint(code) {
+			return code, nil
+		}
+		known = append(known, name)
+	}
+	return 0, fmt.Errorf("%q is not a revocation reason: use one of %s", text, strings.Join(known, ", "))
+}
+
+// Limits of what an administrator may ask for.
+const (
+	maxUses  = 100_000_000
+	maxTTL   = 10 * 365 * 24 * time.Hour
+	maxGlobs = 64
+)
+
+// Defaults of a credential.
+const (
+	DefaultUses = 1
+	DefaultTTL  = 24 * time.Hour
+)
+
+// Grant is a new credential with its secret, which is shown here and never again.
+type Grant struct {
+	ID        string    `json:"id,omitempty"`
+	Group     string    `json:"group,omitempty"`
+	Level     string    `json:"level"`
+	Reference string    `json:"reference"`
+	Secret    string    `json:"secret"`
+	ACME      ACMEGrant `json:"acme"`
+	Uses      int       `json:"uses"`
+	Expires   time.Time `json:"expires"`
+}
+
+// ACMEGrant is the same credential for ACME's external account binding.
+type ACMEGrant struct {
+	KID     string `json:"kid"`
+	HMACKey string `json:"hmac_key"` // base64url
+}
+
+// AddDevice enters a device (state claimed unless d says manufactured) and, if it may
+// enrol, makes its credential. Errors: Malformed, Conflict if it is there already.
+func (s *Service) AddDevice(ctx context.Context, d device.Device, uses int, ttl time.Duration, actor string) (*Grant, error) {
+	if d.State == "" {
+		d.State = device.Claimed
+	}
+	c := device.Credential{Device: d.ID, Level: d.Level, Uses: uses}
+	if err := s.checkCredential(&c, &ttl); err != nil {
+		return nil, err
+	}
+	results, err := s.ImportDevices(ctx, []device.Device{d}, actor)
+	if err = errors.Join(err, errors.Join(results...)); errors.Is(err, ErrRecorded) {
+		return nil, Errorf(Conflict, "device %s is registered already; give it another credential with `credential add --id %s`", d.ID, d.ID)
+	} else if err != nil {
+		return nil, err
+	}
+	return s.addCredential(ctx, c, ttl, actor)
+}
+
+// ImportDevices enters up to 1000 devices without credentials. For each it
+// returns nil, an error of kind Malformed, or one that wraps ErrRecorded for a
+// device that is there already.
+func (s *Service) ImportDevices(ctx context.Context, devices []device.Device, actor string) ([]error, error) {
+	results := make([]error, len(devices))
+	var good []device.Device
+	var at []int
+	now := s.now()
+	for i, d := range devices {
+		if d.State == "" {
+			d.State = device.Claimed
+		}
+		d.Created, d.Updated, d.Credential = now, now, ""
+		if results[i] = s.checkDevice(d); results[i] == nil {
+			good, at = append(good, d), append(at, i)
+		}
+	}
+	if len(good) == 0 {
+		return results, nil
+	}
+	e := Event{Time: now, Kind: EventDeviceAdded, Actor: actor, Reason: fmt.Sprintf("%d devices", len(good))}
+	if len(good) == 1 {
+		e.Device, e.Reason = good[0].ID, "level "+good[0].Level
+	}
+	added, err := s.ledger.AddDevices(ctx, good, e)
+	if err != nil {
+		return nil, err
+	}
+	for i, err := range added {
+		results[at[i]] = err
+	}
+	return results, nil
+}
+
+func (s *Service) checkDevice(d device.Device) error {
+	if err := device.CheckID(d.ID); err != nil {
+		return Errorf(Malformed, "%w", err)
+	}
+	if d.State != device.Claimed && d.State != device.Manufactured {
+		return Errorf(Malformed, "device %s: a new device is claimed or manufactured, not %q", d.ID, d.State)
+	}
+	return s.checkLevel(d.Level)
+}
+
+func (s *Service) checkLevel(level string) error {
+	p := s.Policy()
+	if _, ok := p.Level(level); !ok {
+		return Errorf(Malformed, "there is no level %q: the policy has %s", level, strings.Join(p.Levels(), ", "))
+	}
+	return nil
+}
+
+// AddCredential makes a credential for a known device (its level is the
+// device's) or for a group. Errors: Malformed, NotFound, Conflict (device retired).
+func (s *Service) AddCredential(ctx context.Context, c device.Credential, ttl time.Duration, actor string) (*Grant, error) {
+	if c.Device != "" {
+		d, err := s.ledger.Device(ctx, c.Device)
+		if errors.Is(err, ErrNoRecord) {
+			return nil, Errorf(NotFound, "there is no device %s; register it with `device add`", c.Device)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if d.State == device.Retired {
+			return nil, Errorf(Conflict, "device %s is retired", d.ID)
+		}
+		c.Device, c.Level = d.ID, d.Level
+	}
+	if err := s.checkCredential(&c, &ttl); err != nil {
+		return nil, err
+	}
+	return s.addCredential(ctx, c, ttl, actor)
+}
+
+func (s *Service) checkCredential(c *device.Credential, ttl *time.Duration) error {
+	if c.Uses == 0 {
+		c.Uses = DefaultUses
+	}
+	if *ttl == 0 {
+		*ttl = DefaultTTL
+	}
+	switch {
+	case c.Uses < 1 || c.Uses > maxUses:
+		return Errorf(Malformed, "%d uses: use 1 to %d", c.Uses, maxUses)
+	case *ttl < time.Minute || *ttl > maxTTL:
+		return Errorf(Malformed, "a life of %s: use a minute to ten years", *ttl)
+	case (c.Device == "") == (c.Group == ""):
+		return Errorf(Malformed, "a credential is for one device or for one group")
+	case c.Group != "" && (len(c.Names) == 0 || len(c.Names) > maxGlobs):
+		return Errorf(Malformed, "a group credential needs 1 to %d name patterns, for example lamp-*", maxGlobs)
+	}
+	if c.Group != "" {
+		if err := device.CheckID(c.Group); err != nil {
+			return Errorf(Malformed, "group name: %w", err)
+		}
+	}
+	for _, glob := range c.Names {
+		if err := device.CheckGlob(glob); err != nil {
+			return Errorf(Malformed, "%w", err)
+		}
+	}
+	return s.checkLevel(c.Level)
+}
+
+func (s *Service) addCredential(ctx context.Context, c device.Credential, ttl time.Duration, actor string) (*Grant, error) {
+	now, secret := s.now(), device.NewSecret()
+	c.Reference, c.Created, c.Expires = device.NewReference(), now, now.Add(ttl).Truncate(time.Second)
+	c.Sealed = s.opts.Sealer.Seal(c.Reference, secret)
+	e := Event{Time: now, Kind: EventCredentialAdded, Actor: actor, Device: c.Device,
+		Reason: strings.TrimSpace(fmt.Sprintf("%s level %s, %d uses, until %s %s", c.Reference, c.Level, c.Uses, c.Expires.UTC().Format(time.RFC3339), c.Group))}
+	if err := s.ledger.AddCredential(ctx, &c, e); err != nil {
+		return nil, err
+	}
+	return &Grant{ID: c.Device, Group: c.Group, Level: c.Level, Reference: c.Reference, Secret: string(secret),
+		ACME: ACMEGrant{c.Reference, base64.RawURLEncoding.EncodeToString(secret.HMACKey())},
+		Uses: c.Uses, Expires: c.Expires}, nil
+}
+
+// RevokeCredential ends a credential. Errors: NotFound.
+func (s *Service) RevokeCredential(ctx context.Context, reference, actor string) error {
+	now := s.now()
+	err := s.ledger.RevokeCredential(ctx, reference, now, Event{Time: now, Kind: EventCredentialRevoked, Actor: actor, Reason: reference})
+	if errors.Is(err, ErrNoRecord) {
+		return Errorf(NotFound, "there is no credential %s", reference)
+	}
+	return err
+}
+
+// MoveDevice claims, suspends, resumes or retires a device. Resuming is a move
+// to Active. Retiring revokes its certificates for reason, ends its
+// credentials, and returns the certificates. Errors: NotFound, Conflict (a move that the state does not allow).
+func (s *Service) MoveDevice(ctx context.Context, id string, to device.State, reason int, actor string) ([]Certificate, error) {
+	now := s.now()
+	d, err := s.ledger.Device(ctx, id)
+	if errors.Is(err, ErrNoRecord) {
+		return nil, Errorf(NotFound, "there is no device %s", id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := device.CheckMove(d.State, to); err != nil {
+		return nil, Errorf(Conflict, "device %s: %w", d.ID, err)
+	}
+	return s.ledger.MoveDevice(ctx, d.ID, to, Revocation{Time: now, Reason: reason},
+		Event{Time: now, Kind: EventDeviceMoved, Actor: actor, Device: d.ID, Reason: fmt.Sprintf("%s to %s", d.State, to)})
+}
+
+// Revoke revokes one certificate.
+// Errors: NotFound, Conflict if it is revoked already.
+func (s *Service) Revoke(ctx context.Context, serial Serial, reason int, invalid *time.Time, actor string) (*Certificate, error) {
+	now := s.now()
+	c, err := s.ledger.CertificateBySerial(ctx, serial)
+	if errors.Is(err, ErrNoRecord) {
+		return nil, Errorf(NotFound, "there is no certificate %s", serial)
+	}
+	if err != nil {
+		return nil, err
+	}
+	revoked, err := s.ledger.Revoke(ctx, []Serial{serial}, Revocation{Time: now, Reason: reason, Invalid: invalid},
+		Event{Time: now, Kind: EventRevoked, Actor: actor, Device: c.Device, Issuer: c.Issuer, Serial: serial, Reason: ReasonName(reason)})
+	if err != nil {
+		return nil, err
+	}
+	if len(revoked) == 0 {
+		return nil, Errorf(Conflict, "certificate %s is revoked already", serial)
+	}
+	return &revoked[0], nil
+}
+
+// RevokeDevice revokes every live certificate of a device, but for those kept.
+func (s *Service) RevokeDevice(ctx context.Context, id string, reason int, actor string, keep ...Serial) ([]Certificate, error) {
+	now, notRevoked := s.now(), false
+	var all []Certificate
+	for after := int64(0); ; {
+		page, err := s.ledger.Certificates(ctx, CertificateFilter{Device: id, Revoked: &notRevoked, ExpiresAfter: now}, after, 500)
+		if err != nil {
+			return all, err
+		}
+		if len(page) == 0 {
+			return all, nil
+		}
+		after = page[len(page)-1].ID
+		var serials []Serial
+		for _, c := range page {
+			if !slices.Contains(keep, c.Serial) {
+				serials = append(serials, c.Serial)
+			}
+		}
+		if len(serials) == 0 {
+			continue
+		}
+		revoked, err := s.ledger.Revoke(ctx, serials, Revocation{Time: now, Reason: reason},
+			Event{Time: now, Kind: EventRevoked, Actor: actor, Device: id, Reason: fmt.Sprintf("%d certificates: %s", len(serials), ReasonName(reason))})
+		if err != nil {
+			return all, err
+		}
+		all = append(all, revoked...)
+	}
+}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// metrics are the server's own figures, at /metrics of the metrics listener.
+// Labels are few and bounded: no device, serial or address ever is one.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+}
+
+func newMetrics(s *system) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "deviceca_requests_total",
+			Help: "Requests by protocol, operation and outcome."}, []string{"protocol", "operation", "outcome"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "deviceca_request_seconds",
+			Help:    "Time to answer a request, in seconds.",
+			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .25, .5, 1, 2.5, 5, 10}}, []string{"protocol", "operation"}),
+	}
+	m.registry.MustRegister(m.requests, m.seconds, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	count := func(name, help string, read func() int64) {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help},
+			func() float64 { return float64(read()) }))
+	}
+	count("deviceca_signatures_total", "Signatures made with CA keys.", func() int64 { return s.service.Stats().Signatures })
+	count("deviceca_certificates_total", "Certificates issued.", func() int64 { return s.service.Stats().Issued })
+	count("deviceca_refusals_total", "Requests of known requesters that were refused.", func() int64 { return s.service.Stats().Refused })
+	count("deviceca_wrong_secrets_total", "Wrong secrets and unknown references offered.", func() int64 { return s.service.Stats().WrongSecrets })
+	count("deviceca_store_commits_total", "Transactions made durable, one fsync each.", func() int64 { return s.store.Stats().Commits })
+	count("deviceca_store_changes_total", "Changes committed in them.", func() int64 { return s.store.Stats().Changes })
+	count("deviceca_store_failed_batches_total", "Batches that failed whole.", func() int64 { return s.store.Stats().Failed })
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "deviceca_store_queue",
+		Help: "Changes that wait to be committed."}, func() float64 { return float64(s.store.Stats().Queue) }))
+	return m
+}
+
+// observe makes the hook of one protocol.
+func (m *metrics) observe(protocol string) func(operation, outcome string, took time.Duration) {
+	return func(operation, outcome string, took time.Duration) {
+		m.requests.WithLabelValues(protocol, operation, outcome).Inc()
+		m.seconds.WithLabelValues(protocol, operation).Observe(took.Seconds())
+	}
+}
+
+func (m *metrics) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	return mux
+}

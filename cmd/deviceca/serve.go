@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"golang.org/x/net/netutil"
+
+	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/est"
+	"github.com/deviceca/deviceca/internal/admin"
+	"github.com/deviceca/deviceca/internal/audit"
+)
+
+// drainTime is how long requests in flight may take once the server is told to stop.
+const drainTime = 20 * time.Second
+
+// server is `serve`: a system, and the listeners that lead to it.
+type server struct {
+	*system
+	metrics *metrics
+	cert    *serverCert
+	fails   chan error
+	running sync.WaitGroup
+	stops   []func(context.Context) error
+}
+
+// serve runs the CA until ctx ends. ready is called once every listener is open.
+func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready func(*server)) (err error) {
+	sys, err := open(ctx, home, cfg, log, time.Now())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, sys.Close()) }()
+	s := &server{system: sys, fails: make(chan error, 8)}
+	s.metrics = newMetrics(sys)
+	if s.cert, err = newServerCert(ctx, sys.service, serverNames(cfg.TLS.Names, cfg.Listen.HTTPS), log); err != nil {
+		return fmt.Errorf("the server's own certificate: %w", err)
+	}
+
+	background, stop := context.WithCancel(ctx)
+	defer s.running.Wait()
+	defer stop()
+	s.background(background, s.cert.keepFresh, s.keepCheckpoints, s.keepPolicy)
+	defer s.shutDown()
+	if err := s.listen(); err != nil {
+		return err
+	}
+	ready(s)
+	select {
+	case <-ctx.Done():
+		log.Info("stopping")
+		return nil
+	case err := <-s.fails:
+		return err
+	}
+}
+
+func (s *server) background(ctx context.Context, tasks ...func(context.Context)) {
+	for _, task := range tasks {
+		s.running.Go(func() { task(ctx) })
+	}
+}
+
+// listen opens every listener: https for devices and remote administrators,
+// http for what is signed by itself, the socket for the host's administrator, and metrics.
+func (s *server) listen() error {
+	minVersion := uint16(tls.VersionTLS13)
+	if s.cfg.TLS.MinVersion == "1.2" {
+		minVersion = tls.VersionTLS12
+	}
+	// Client certificates are asked for and verified per request by the core,
+	// not by the handshake: so a resumed session cannot outlive a revocation, and
+	// a refusal is an answer that says why.
+	secure := &tls.Config{MinVersion: minVersion, ClientAuth: tls.RequestClientCert, GetCertificate: s.cert.get, NextProtos: []string{"h2", "http/1.1"}}
+	if err := s.listenHTTP("https", s.cfg.Listen.HTTPS, s.secureRoutes(), secure); err != nil {
+		return err
+	}
+	if err := s.listenHTTP("http", s.cfg.Listen.HTTP, s.publicRoutes(), nil); err != nil {
+		return err
+	}
+	if err := s.listenHTTP("metrics", s.cfg.Listen.Metrics, s.metrics.handler(), nil); err != nil {
+		return err
+	}
+	socket, err := admin.Listen(s.home.socket())
+	if err != nil {
+		return err
+	}
+	s.start("admin", socket, s.api.Socket(), nil)
+	return nil
+}
+
+// secureRoutes is what the https listener serves.
+func (s *server) secureRoutes() http.Handler {
+	mux := chi.NewRouter()
+	s.public(mux)
+	mux.Handle(admin.Prefix+"/*", s.api.TLS())
+	mux.Handle(est.Prefix+"*", est.New(est.Options{
+		Authority: s.service, BodyTimeout: time.Duration(s.cfg.Limits.ReadTimeout), Observe: s.metrics.observe("est"), Logger: s.log,
+	}))
+	return mux
+}
+
+// publicRoutes is what the http listener serves: nothing secret, nothing that
+// needs to know who asks.
+func (s *server) publicRoutes() http.Handler {
+	mux := chi.NewRouter()
+	s.public(mux)
+	return mux
+}
+
+func (s *server) listenHTTP(name, addr string, handler http.Handler, secure *tls.Config) error {
+	if addr == "" || addr == "off" {
+		return nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return hinted(fmt.Errorf("%s: %w", name, err), "choose another address with --%s or listen.%s in %s", name, name, s.home.config())
+	}
+	l = netutil.LimitListener(l, s.cfg.Limits.Connections)
+	s.start(name, l, handler, secure)
+	return nil
+}
+
+func (s *server) start(name string, l net.Listener, handler http.Handler, secure *tls.Config) {
+	limits := s.cfg.Limits
+	srv := &http.Server{
+		Handler:           handler,
+		TLSConfig:         secure,
+		ReadHeaderTimeout: time.Duration(limits.HeaderTimeout),
+		WriteTimeout:      time.Duration(limits.WriteTimeout),
+		IdleTimeout:       time.Duration(limits.IdleTimeout),
+		MaxHeaderBytes:    limits.HeaderBytes,
+		ErrorLog:          slog.NewLogLogger(s.log.With("listener", name).Handler(), slog.LevelDebug), // handshakes that fail are the peers' affair
+	}
+	if name == "admin" {
+		srv.WriteTimeout = 0 // imports and backups take as long as they take; the peer is the owner
+	}
+	s.stops = append(s.stops, srv.Shutdown)
+	s.log.Info("listening", "listener", name, "address", l.Addr().String())
+	s.running.Go(func() {
+		run := srv.Serve
+		if secure != nil {
+			run = func(l net.Listener) error { return srv.ServeTLS(l, "", "") } // the certificate is in TLSConfig
+		}
+		if err := run(l); !errors.Is(err, http.ErrServerClosed) {
+			s.fails <- fmt.Errorf("%s: %w", name, err)
+		}
+	})
+}
+
+func (s *server) shutDown() {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, stop := range s.stops {
+		all.Go(func() {
+			if err := stop(ctx); err != nil {
+				s.log.Warn("requests were cut off", "err", err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// keepCheckpoints signs the head of the audit log whenever it has moved since
+// the last time, and once more at the end.
+func (s *server) keepCheckpoints(ctx context.Context) {
+	tick := time.NewTicker(time.Duration(s.cfg.Audit.CheckpointEvery))
+	defer tick.Stop()
+	var signed uint64
+	for ended := false; !ended; {
+		select {
+		case <-ctx.Done():
+			ended = true
+		case <-tick.C:
+		}
+		// Not ctx: the last checkpoint is signed while stopping.
+		done, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+		sequence, err := s.checkpoint(done, signed)
+		cancel()
+		if err != nil {
+			s.log.Error("the audit log's head could not be signed", "err", err)
+			continue
+		}
+		signed = sequence
+	}
+}
+
+func (s *server) checkpoint(ctx context.Context, signed uint64) (uint64, error) {
+	head, err := s.store.Head(ctx)
+	if errors.Is(err, ca.ErrNoRecord) || err == nil && head.Sequence == signed {
+		return signed, nil
+	}
+	if err != nil {
+		return signed, err
+	}
+	c, err := audit.Sign(s.audit, s.audit.Label(), head, time.Now())
+	if err != nil {
+		return signed, err
+	}
+	return head.Sequence, s.store.AddCheckpoint(ctx, c)
+}
+
+// keepPolicy applies policy.yaml anew at each SIGHUP; a faulty one changes nothing.
+func (s *server) keepPolicy(ctx context.Context) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+		}
+		rules, err := readPolicy(s.cfg.Policy)
+		if err == nil {
+			err = s.service.Apply(ctx, rules, "system:SIGHUP")
+		}
+		if err != nil {
+			s.log.Error("the policy was not reloaded; the one before stays in force", "err", err)
+		}
+	}
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/deviceca/deviceca/ca"
+)
+
+// serverCertLife is short: the certificate renews itself, and its key is never
+// written anywhere.
+const serverCertLife = 7 * 24 * time.Hour
+
+// serverCert is the certificate of our own https listener: issued by this CA to
+// a key in memory, and renewed at half of its life.
+type serverCert struct {
+	service *ca.Service
+	names   []ca.SAN
+	log     *slog.Logger
+	current atomic.Pointer[tls.Certificate]
+}
+
+func newServerCert(ctx context.Context, service *ca.Service, names []ca.SAN, log *slog.Logger) (*serverCert, error) {
+	c := &serverCert{service: service, names: names, log: log}
+	return c, c.renew(ctx)
+}
+
+func (c *serverCert) renew(ctx context.Context) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	issued, err := c.service.IssueBuiltin(ctx, ca.BuiltinServer, "issuing", key.Public(), c.names, serverCertLife)
+	if err != nil {
+		return err
+	}
+	chain := append([][]byte{issued.Certificate.DER}, issued.Chain...)
+	cert := &tls.Certificate{Certificate: chain, PrivateKey: key}
+	if cert.Leaf, err = parseCert(issued.Certificate.DER); err != nil {
+		return err
+	}
+	c.current.Store(cert)
+	c.log.Info("server certificate issued", "serial", issued.Certificate.Serial, "not_after", issued.Certificate.NotAfter)
+	return nil
+}
+
+// keepFresh renews until ctx ends. A token that is away is tried again every
+// minute, for which half of the certificate's life is left.
+func (c *serverCert) keepFresh(ctx context.Context) {
+	for {
+		leaf := c.current.Load().Leaf
+		wait := time.Until(leaf.NotAfter.Add(-serverCertLife / 2))
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(max(wait, time.Minute)):
+		}
+		if err := c.renew(ctx); err != nil && ctx.Err() == nil {
+			c.log.Error("the server certificate could not be renewed; trying again in a minute", "not_after", leaf.NotAfter, "err", err)
+		}
+	}
+}
+
+func (c *serverCert) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return c.current.Load(), nil
+}
+
+// serverNames are the names that clients may reach the https listener by: the
+// configured ones first, then what this host is called.
+func serverNames(configured []string, listen string) []ca.SAN {
+	var names []ca.SAN
+	add := func(name string) {
+		san := ca.SAN{Form: "dns", Value: name}
+		if addr, err := netip.ParseAddr(name); err == nil {
+			if addr.IsUnspecified() {
+				return
+			}
+			san = ca.SAN{Form: "ip", Value: addr.String()}
+		}
+		if name != "" && !slices.Contains(names, san) {
+			names = append(names, san)
+		}
+	}
+	for _, name := range configured {
+		add(name)
+	}
+	if host, _, err := net.SplitHostPort(listen); err == nil {
+		add(host)
+	}
+	add("localhost")
+	if host, err := os.Hostname(); err == nil && validHost(host) {
+		add(host)
+	}
+	add("127.0.0.1")
+	add("::1")
+	return names
+}

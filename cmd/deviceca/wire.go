@@ -1,0 +1,218 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/internal/admin"
+	"github.com/deviceca/deviceca/internal/keys"
+	"github.com/deviceca/deviceca/internal/store"
+	"github.com/deviceca/deviceca/policy"
+)
+
+// system is the CA put together: what `serve` listens for, and what the other
+// commands use directly when no server runs.
+type system struct {
+	home    Home
+	cfg     Config
+	log     *slog.Logger
+	keys    keys.Provider // the issuing token; the root's is never opened here
+	audit   keys.Key      // signs the audit log's checkpoints
+	store   *store.Store
+	service *ca.Service
+	api     *admin.API
+	close   []func() error
+}
+
+// open puts the system together, in the order in which its parts need each
+// other: configuration, token, data key, ledger, policy, core, API.
+func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started time.Time) (_ *system, err error) {
+	s := &system{home: home, cfg: cfg, log: log}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if err := home.mustExist(); err != nil {
+		return nil, err
+	}
+	unlock, err := home.lock()
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(func() error { unlock(); return nil })
+
+	if s.keys, err = openKeys(ctx, home, cfg, "issuing", log); err != nil {
+		return nil, fmt.Errorf("the issuing keys: %w", err)
+	}
+	s.onClose(s.keys.Close)
+	if s.audit, err = s.keys.Key(ctx, "audit"); err != nil {
+		return nil, fmt.Errorf("the audit key: %w", err)
+	}
+	sealer, err := openSealer(ctx, home, s.keys)
+	if err != nil {
+		return nil, err
+	}
+
+	if s.store, err = store.Open(ctx, cfg.DB, store.Options{Logger: log}); err != nil {
+		return nil, fmt.Errorf("the ledger: %w", err)
+	}
+	s.onClose(s.store.Close)
+	signers, err := issuerKeys(ctx, s.store, s.keys)
+	if err != nil {
+		return nil, err
+	}
+
+	rules, err := readPolicy(cfg.Policy)
+	if err != nil {
+		return nil, err
+	}
+	s.service, err = ca.NewService(ctx, ca.Options{
+		Ledger: s.store, Sealer: sealer, Policy: rules, Signers: signers, URL: cfg.PublicURL(),
+		LintShare: cfg.LintShare, WrongPerReference: cfg.Limits.WrongSecretsPerCredential, WrongPerAddress: cfg.Limits.WrongSecretsPerAddress,
+		Logger: log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("the policy does not fit this CA: %w", err)
+	}
+
+	s.api = admin.New(admin.Options{
+		Core: s.service, Reader: s.store, Audit: auditLog{s.store, s.audit.Public()}, Counts: s.counts,
+		Backup: s.backup, SavePolicy: s.savePolicy, Health: s.health,
+		Version: programVersion(), Started: started, Logger: log,
+	})
+	return s, nil
+}
+
+func (s *system) onClose(f func() error) { s.close = append(s.close, f) }
+
+// Close lets go of everything, last opened first.
+func (s *system) Close() error {
+	var errs []error
+	for len(s.close) > 0 {
+		last := len(s.close) - 1
+		errs = append(errs, s.close[last]())
+		s.close = s.close[:last]
+	}
+	return errors.Join(errs...)
+}
+
+// openLocal is how commands reach the API when no server runs.
+func openLocal(ctx context.Context, dir string) (http.Handler, func() error, error) {
+	home := Home(dir)
+	cfg, err := loadHome(home, os.Getenv)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := open(ctx, home, cfg, quietLogger(), time.Time{})
+	if err != nil {
+		return nil, nil, err
+	}
+	return s.api.Socket(), s.Close, nil
+}
+
+// loadHome reads a home's configuration, its paths made absolute.
+func loadHome(home Home, getenv func(string) string) (Config, error) {
+	cfg, err := LoadConfig(string(home), getenv)
+	if err != nil {
+		return cfg, err
+	}
+	return cfg.Resolve(string(home))
+}
+
+// openKeys opens the provider that holds the keys of "root" or "issuing".
+func openKeys(ctx context.Context, home Home, cfg Config, which string, log *slog.Logger) (keys.Provider, error) {
+	uri, pin := cfg.Keys.Issuing, cfg.Keys.PINIssuing
+	if which == "root" {
+		uri, pin = cfg.Keys.Root, cfg.Keys.PINRoot
+	}
+	switch cfg.Keys.Provider {
+	case "softhsm":
+		if err := home.useSoftHSM(); err != nil {
+			return nil, err
+		}
+		module, err := keys.FindModule()
+		if err != nil {
+			return nil, err
+		}
+		uri = cmp.Or(uri, "pkcs11:token=deviceca-"+which+"?module-path="+module)
+	case "file":
+		uri = cmp.Or(uri, "file:"+home.path("keys", which))
+	}
+	if uri == "" {
+		return nil, hinted(fmt.Errorf("nothing says where the %s keys are", which), "set keys.%s in %s", which, home.config())
+	}
+	options := keys.Options{Sessions: cfg.Keys.Sessions, AllowFile: cfg.Keys.AllowFile, Logger: log}
+	if pin != "" {
+		var err error
+		if options.PIN, err = keys.ParsePINSource(pin); err != nil {
+			return nil, err
+		}
+	}
+	return keys.Open(ctx, uri, options)
+}
+
+// dataKeyContext binds the sealed data key to its use.
+var dataKeyContext = []byte("deviceca data key")
+
+func openSealer(ctx context.Context, home Home, provider keys.Provider) (*device.Sealer, error) {
+	sealed, err := os.ReadFile(home.dataKey())
+	if err != nil {
+		return nil, fmt.Errorf("the data key: %w", err)
+	}
+	dataKey, err := provider.Unseal(ctx, sealed, dataKeyContext)
+	if err != nil {
+		return nil, fmt.Errorf("the data key %s: %w", home.dataKey(), err)
+	}
+	return device.NewSealer(dataKey)
+}
+
+// issuerKeys finds the key of every CA but the root.
+func issuerKeys(ctx context.Context, ledger ca.Ledger, provider keys.Provider) (map[string]crypto.Signer, error) {
+	records, err := ledger.Issuers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(records) == 0 {
+		return nil, hinted(errors.New("this CA has no certificates yet: its root is external"),
+			"have the root sign issuing.csr and quarantine.csr, then: deviceca ca import --root root.crt --issuing issuing.crt --quarantine quarantine.crt")
+	}
+	signers := map[string]crypto.Signer{}
+	for _, r := range records {
+		if r.Role == "root" {
+			continue
+		}
+		key, err := provider.Key(ctx, r.Key)
+		if err != nil {
+			return nil, fmt.Errorf("the key of CA %s: %w", r.Name, err)
+		}
+		signers[r.Key] = key
+	}
+	return signers, nil
+}
+
+func readPolicy(file string) (*policy.Policy, error) {
+	source, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return policy.Parse(file, source)
+}
+
+func (s *system) savePolicy(source []byte) error {
+	return writeFile(s.cfg.Policy, source, 0o644)
+}
+
+// health asks the two parts that a CA cannot do without.
+func (s *system) health(ctx context.Context) map[string]error {
+	return map[string]error{"token": s.keys.Ping(ctx), "database": s.store.Ping(ctx)}
+}

@@ -1,0 +1,51 @@
+package est
+
+import (
+	"net/http"
+	"net/netip"
+
+	"github.com/deviceca/deviceca/ca"
+)
+
+// authenticate finds out who asks, by the TLS client certificate or by HTTP
+// Basic (RFC 7030 §3.3.2, §3.2.3).
+//
+// Where both are offered the certificate decides, and the secret is not looked
+// at: it spends no use and no attempt. A certificate that does not stand (lapsed,
+// revoked, of another CA) leaves it to the secret, which is the fallback that
+// §3.2.3 describes. A fault of ours is not a reason to fall back.
+func (s *server) authenticate(r *http.Request) (ca.Requester, error) {
+	if chain := r.TLS.PeerCertificates; len(chain) > 0 {
+		requester, err := s.Authority.AuthenticateCertificate(r.Context(), chain)
+		if err == nil || !offersSecret(r) || ca.KindOf(err) != ca.Unauthenticated {
+			return requester, err
+		}
+	}
+	return s.bySecret(r)
+}
+
+// bySecret authenticates by HTTP Basic.
+func (s *server) bySecret(r *http.Request) (ca.Requester, error) {
+	reference, secret, ok := r.BasicAuth()
+	if !ok {
+		return ca.Requester{}, ca.Errorf(ca.Unauthenticated,
+			"show the device's certificate as TLS client certificate, or an enrolment credential by HTTP Basic (reference and secret)")
+	}
+	return s.Authority.AuthenticateSecret(r.Context(), reference, secret, remoteAddr(r))
+}
+
+func offersSecret(r *http.Request) bool {
+	_, _, ok := r.BasicAuth()
+	return ok
+}
+
+// anonymous reports whether the request offers nothing to authenticate it by.
+func anonymous(r *http.Request) bool {
+	return len(r.TLS.PeerCertificates) == 0 && r.Header.Get("Authorization") == ""
+}
+
+// remoteAddr is the peer's address; the zero Addr if there is none.
+func remoteAddr(r *http.Request) netip.Addr {
+	peer, _ := netip.ParseAddrPort(r.RemoteAddr)
+	return peer.Addr().Unmap()
+}

@@ -1,0 +1,217 @@
+// Package est serves Enrollment over Secure Transport (RFC 7030 as updated by
+// RFC 8951) in front of the certificate authority:
+//
+//	GET  /.well-known/est/[LABEL/]cacerts         §4.1
+//	POST /.well-known/est/[LABEL/]simpleenroll    §4.2.1
+//	POST /.well-known/est/[LABEL/]simplereenroll  §4.2.2
+//	GET  /.well-known/est/[LABEL/]csrattrs        §4.5
+//
+// A label is the name of a certificate profile. serverkeygen and fullcmc answer 501.
+//
+// One request goes a straight line, which is [server.enroll]: the body is read
+// within bounds, the requester authenticated, the PKCS#10 request decoded and its
+// proof of possession checked, the core asked, and the whole reply made before
+// its first octet is sent. What a client is told is decided in errors.go alone.
+package est
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/policy"
+)
+
+// Prefix is where every EST path begins (RFC 7030 §3.2.2).
+const Prefix = "/.well-known/est/"
+
+// Authority is what EST needs of the core. Errors that are no *ca.Error count
+// as internal faults. All methods are safe for concurrent use.
+type Authority interface {
+	// AuthenticateSecret finds the requester behind HTTP Basic. It compares in
+	// constant time, limits wrong attempts by address and reference, and answers
+	// the same Unauthenticated for an unknown reference and a wrong secret.
+	AuthenticateSecret(ctx context.Context, reference, secret string, from netip.Addr) (ca.Requester, error)
+	// AuthenticateCertificate finds the requester behind a TLS client
+	// certificate, leaf first as the peer sent it. TLS proved the key and nothing
+	// else: path, validity, revocation and the device are checked here, for each request.
+	AuthenticateCertificate(ctx context.Context, chain []*x509.Certificate) (ca.Requester, error)
+	// Enroll decides and issues. The record is durable when it returns.
+	Enroll(ctx context.Context, r ca.Request) (*ca.Issued, error)
+	// Anchors are the certificates of cacerts, DER.
+	Anchors() [][]byte
+	// HasProfile reports whether the policy in force has a certificate profile
+	// of that name, which makes it a label.
+	HasProfile(name string) bool
+	// ProfileFor is the profile the requester would get when asking for a
+	// label, "" for none. Nobody in particular (the zero Requester) is told what
+	// the label says, or what the policy names first.
+	ProfileFor(r ca.Requester, asked string) (policy.Profile, error)
+}
+
+var _ Authority = (*ca.Service)(nil)
+
+// Options are what the server is made of.
+type Options struct {
+	Authority Authority
+	Logger    *slog.Logger // default slog.Default()
+	// BodyTimeout is how long a client may take to send the body of one request;
+	// default 10 s, negative for no limit. Middleware in front must implement
+	// Unwrap (see http.ResponseController), or there is no limit.
+	BodyTimeout time.Duration
+	// Observe, if set, is told of each request when its reply is ready: op is the
+	// EST operation or "other", outcome a policy outcome, "ok", an error kind of
+	// package ca, or the name of an HTTP-level refusal (see errors.go).
+	Observe func(op, outcome string, took time.Duration)
+}
+
+const defaultBodyTimeout = 10 * time.Second
+
+type server struct {
+	Options
+}
+
+// operation is one EST operation. Its serve returns a whole reply or an error that refuse translates.
+type operation struct {
+	name   string
+	method string
+	serve  func(s *server, w http.ResponseWriter, r *http.Request, label string) (*reply, error)
+}
+
+var operations = []operation{
+	{"cacerts", http.MethodGet, (*server).cacerts},
+	{"csrattrs", http.MethodGet, (*server).csrattrs},
+	{"simpleenroll", http.MethodPost, (*server).simpleenroll},
+	{"simplereenroll", http.MethodPost, (*server).simplereenroll},
+	{"serverkeygen", http.MethodPost, (*server).notImplemented},
+	{"fullcmc", http.MethodPost, (*server).notImplemented},
+}
+
+// New makes the handler of everything under [Prefix]. Put it at that prefix of a
+// router that hands paths on as they came (chi's Mount and Handle do;
+// http.ServeMux redirects odd ones), on a TLS listener that requests client
+// certificates and does not verify them (tls.RequestClientCert). HTTP/1.1 and
+// HTTP/2 both do.
+func New(opts Options) http.Handler {
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	if opts.BodyTimeout == 0 {
+		opts.BodyTimeout = defaultBodyTimeout
+	}
+	s := &server{opts}
+	mux := chi.NewRouter()
+	mux.Use(s.limitTime)
+	for _, op := range operations {
+		for pattern, labelled := range map[string]bool{Prefix + op.name: false, Prefix + "{label}/" + op.name: true} {
+			handler := func(w http.ResponseWriter, r *http.Request) { s.run(op, labelled, w, r) }
+			mux.MethodFunc(op.method, pattern, handler)
+			if op.method == http.MethodGet {
+				mux.MethodFunc(http.MethodHead, pattern, handler)
+			}
+		}
+	}
+	mux.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		s.finish("other", time.Now(), w, r, nil, errNoOperation)
+	})
+	mux.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		s.finish("other", time.Now(), w, r, nil, wrongMethod(allowed(r.URL.Path)))
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// A chi router in front leaves its own routing state, which Mount points
+		// past the prefix. Paths are matched whole here, wherever we stand.
+		mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), chi.RouteCtxKey, (*chi.Context)(nil))))
+	})
+}
+
+// allowed lists the methods of the operation that the path ends in, for Allow.
+func allowed(urlPath string) string {
+	for _, op := range operations {
+		if op.name == path.Base(urlPath) && op.method == http.MethodPost {
+			return "POST"
+		}
+	}
+	return "GET, HEAD"
+}
+
+// run serves one request of one operation.
+func (s *server) run(op operation, labelled bool, w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	label := chi.URLParam(r, "label")
+	var answer *reply
+	err := s.precheck(r, label, labelled)
+	if err == nil {
+		answer, err = op.serve(s, w, r, label)
+	}
+	s.finish(op.name, start, w, r, answer, err)
+}
+
+// precheck refuses what no operation wants to see.
+func (s *server) precheck(r *http.Request, label string, labelled bool) error {
+	switch {
+	case r.TLS == nil:
+		return errNoTLS
+	case labelled && label == "": // "//" in the path
+		return errNoOperation
+	case labelled && !s.Authority.HasProfile(label):
+		return ca.Errorf(ca.NotFound, "there is no certificate profile %q: leave the label out for the default", label)
+	}
+	return nil
+}
+
+// reply is a whole answer, made before its first octet is sent.
+type reply struct {
+	status      int
+	contentType string
+	header      http.Header
+	body        []byte
+	outcome     string // for Observe
+}
+
+// finish logs, counts and sends.
+func (s *server) finish(op string, start time.Time, w http.ResponseWriter, r *http.Request, answer *reply, err error) {
+	if err != nil {
+		answer = refuse(err)
+		if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
+			answer = refuse(errGone)
+		}
+		if !drain(r) {
+			answer.header.Set("Connection", "close")
+		}
+		s.logRefusal(op, r, answer, err)
+	}
+	if s.Observe != nil {
+		s.Observe(op, answer.outcome, time.Since(start))
+	}
+	answer.send(w)
+}
+
+func (s *server) logRefusal(op string, r *http.Request, answer *reply, err error) {
+	level := slog.LevelInfo
+	if answer.status == http.StatusInternalServerError {
+		level = slog.LevelError
+	}
+	s.Logger.LogAttrs(r.Context(), level, "refused", slog.String("protocol", "est"), slog.String("operation", op),
+		slog.String("outcome", answer.outcome), slog.Int("status", answer.status),
+		slog.String("address", r.RemoteAddr), slog.String("error", printable(err.Error(), maxLogged)))
+}
+
+// visible keeps to ASCII 0x20 to 0x7e, as header fields want it, and to n octets.
+func visible(s string, n int) string {
+	s = strings.Map(func(r rune) rune {
+		if r < 0x20 || r > 0x7e {
+			return '?'
+		}
+		return r
+	}, s)
+	return strings.TrimSpace(s[:min(len(s), n)])
+}

@@ -1,0 +1,195 @@
+//go:build cgo
+
+package keys
+
+import (
+	"context"
+	"crypto/elliptic"
+	"errors"
+	"fmt"
+
+	"github.com/miekg/pkcs11"
+)
+
+// Names of PKCS#11 3.0 that are missing from miekg/pkcs11.
+const (
+	ckkECEdwards           = 0x40
+	ckmECEdwardsKeyPairGen = 0x1055
+	ckmEdDSA               = 0x1057
+)
+
+// recipe is what the token is asked for to make one kind of key.
+type recipe struct {
+	generate, sign uint
+	names          [2]string // of these mechanisms
+	public         [][]*pkcs11.Attribute
+}
+
+// recipeFor lists, in public, the ways in which modules write the same wish;
+// the first that the token takes is used.
+func recipeFor(spec Spec) recipe {
+	params := func(der ...byte) []*pkcs11.Attribute {
+		return []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, der)}
+	}
+	switch spec {
+	case RSA3072, RSA4096:
+		return recipe{pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, pkcs11.CKM_RSA_PKCS, [2]string{"CKM_RSA_PKCS_KEY_PAIR_GEN", "CKM_RSA_PKCS"},
+			[][]*pkcs11.Attribute{{
+				pkcs11.NewAttribute(pkcs11.CKA_MODULUS_BITS, rsaBits(spec)),
+				pkcs11.NewAttribute(pkcs11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}),
+			}}}
+	case Ed25519:
+		return recipe{ckmECEdwardsKeyPairGen, ckmEdDSA, [2]string{"CKM_EC_EDWARDS_KEY_PAIR_GEN", "CKM_EDDSA"},
+			[][]*pkcs11.Attribute{
+				params(oidEd25519...),
+				params(append([]byte{0x13, byte(len(nameEd25519))}, nameEd25519...)...), // PrintableString, PKCS#11 3.0 §2.3.10
+			}}
+	}
+	return recipe{pkcs11.CKM_EC_KEY_PAIR_GEN, pkcs11.CKM_ECDSA, [2]string{"CKM_EC_KEY_PAIR_GEN", "CKM_ECDSA"},
+		[][]*pkcs11.Attribute{params(curveOIDs[curveOf(spec)]...)}}
+}
+
+var (
+	curveOIDs = map[elliptic.Curve][]byte{
+		elliptic.P256(): {0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07},
+		elliptic.P384(): {0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22},
+	}
+	oidEd25519  = []byte{0x06, 0x03, 0x2b, 0x65, 0x70} // RFC 8410 §3
+	nameEd25519 = "edwards25519"
+)
+
+// Generate makes the pair on the token under a random CKA_ID.
+func (t *token) Generate(ctx context.Context, label string, spec Spec) (Key, error) {
+	if err := checkLabel(label); err != nil {
+		return nil, err
+	}
+	spec, err := spec.normal()
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case t.making <- struct{}{}:
+		defer func() { <-t.making }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-t.stop:
+		return nil, errClosed
+	}
+	var k *tokenKey
+	err = t.do(ctx, harmless, func(c *conn, s pkcs11.SessionHandle) error {
+		var err error
+		k, err = t.generate(c, s, label, recipeFor(spec))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	t.known.Store(k)
+	return k, nil
+}
+
+func (t *token) generate(c *conn, s pkcs11.SessionHandle, label string, r recipe) (*tokenKey, error) {
+	taken, err := c.find(s,
+		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY),
+		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
+		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label))
+	if err != nil {
+		return nil, err
+	}
+	if len(taken) > 0 {
+		return nil, fmt.Errorf("%w: %q", ErrExists, label)
+	}
+	for i, mechanism := range []uint{r.generate, r.sign} {
+		if err := c.offers(mechanism, r.names[i]); err != nil {
+			return nil, err
+		}
+	}
+	id := random(16)
+	var public, private pkcs11.ObjectHandle
+	for _, extra := range r.public {
+		publicTemplate := append([]*pkcs11.Attribute{
+			pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
+			pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, false),
+			pkcs11.NewAttribute(pkcs11.CKA_VERIFY, true),
+			pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
+			pkcs11.NewAttribute(pkcs11.CKA_ID, id),
+		}, extra...)
+		privateTemplate := []*pkcs11.Attribute{
+			pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
+			pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
+			pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
+			pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false),
+			pkcs11.NewAttribute(pkcs11.CKA_SIGN, true),
+			pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, false),
+			pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, false),
+			pkcs11.NewAttribute(pkcs11.CKA_DERIVE, false),
+			pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
+			pkcs11.NewAttribute(pkcs11.CKA_ID, id),
+		}
+		err = insist(func() (err error) {
+			public, private, err = c.m.ctx.GenerateKeyPair(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(r.generate, nil)},
+				publicTemplate, privateTemplate)
+			return err
+		})
+		if err == nil || lost(err) && !errors.Is(err, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, ckError("C_GenerateKeyPair", err)
+	}
+	if err := c.checkSafe(s, private); err != nil {
+		// Not a key to keep, and its label is free again.
+		return nil, errors.Join(err, c.m.ctx.DestroyObject(s, private), c.m.ctx.DestroyObject(s, public))
+	}
+	return t.key(c, s, label)
+}
+
+// insist makes an object, and tries again a few times if the token calls the
+// template inconsistent: SoftHSM 2.6 says so now and then of a good one, when
+// another session reads the token at that moment. It keeps nothing of a failed try.
+func insist(create func() error) error {
+	for range 3 {
+		if err := create(); !errors.Is(err, pkcs11.Error(pkcs11.CKR_TEMPLATE_INCONSISTENT)) {
+			return err
+		}
+	}
+	return create()
+}
+
+// offers refuses early, and by name, what the token cannot do.
+func (c *conn) offers(mechanism uint, name string) error {
+	_, err := c.m.ctx.GetMechanismInfo(c.slot, []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)})
+	if errors.Is(err, pkcs11.Error(pkcs11.CKR_MECHANISM_INVALID)) {
+		return fmt.Errorf("keys: the token does not offer %s: choose another kind of key or another module", name)
+	}
+	if err != nil {
+		return ckError("C_GetMechanismInfo", err)
+	}
+	return nil
+}
+
+// checkSafe reads back what the token made of the template: a token may ignore
+// parts of it.
+func (c *conn) checkSafe(s pkcs11.SessionHandle, key pkcs11.ObjectHandle) error {
+	for _, a := range []struct {
+		attribute uint
+		name      string
+		want      bool
+	}{
+		{pkcs11.CKA_SENSITIVE, "CKA_SENSITIVE", true},
+		{pkcs11.CKA_EXTRACTABLE, "CKA_EXTRACTABLE", false},
+		{pkcs11.CKA_ALWAYS_SENSITIVE, "CKA_ALWAYS_SENSITIVE", true},
+		{pkcs11.CKA_NEVER_EXTRACTABLE, "CKA_NEVER_EXTRACTABLE", true},
+		{pkcs11.CKA_LOCAL, "CKA_LOCAL", true},
+	} {
+		have, err := c.isTrue(s, key, a.attribute)
+		if err != nil {
+			return err
+		}
+		if have != a.want {
+			return fmt.Errorf("keys: the token made a key with %s=%v: it is not kept", a.name, have)
+		}
+	}
+	return nil
+}

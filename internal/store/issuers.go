@@ -1,0 +1,132 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/deviceca/deviceca/ca"
+)
+
+// ReserveIndexes sets indexes aside; see ca.Ledger. The first index of an
+// issuer is 0. The issuer need not have been added, so that the order of
+// setting a CA up does not matter.
+func (s *Store) ReserveIndexes(ctx context.Context, issuer string, n int) (first uint64, err error) {
+	if n < 1 {
+		return 0, fmt.Errorf("%d indexes cannot be reserved", n)
+	}
+	err = s.write(ctx, func(t *tx) error {
+		var next int64
+		if err := t.returning("INSERT INTO issuance_index (issuer, next) VALUES (?, ?) "+
+			"ON CONFLICT (issuer) DO UPDATE SET next = issuance_index.next + excluded.next RETURNING next", issuer, n).Scan(&next); err != nil {
+			return err
+		}
+		if next > ca.MaxIndex+1 {
+			return fmt.Errorf("issuer %s has no indexes left: make its next generation", issuer)
+		}
+		first = uint64(next) - uint64(n)
+		return nil
+	})
+	return first, err
+}
+
+// AdvanceIndexes is for after a restore: indexes may have been used that this
+// copy knows nothing of. Of each issuer the next index becomes the highest that
+// any certificate, revocation or reservation shows, plus margin. It returns the
+// next index of each, and records e once per issuer with that in its reason.
+func (s *Store) AdvanceIndexes(ctx context.Context, margin uint64, e ca.Event) (map[string]uint64, error) {
+	var next map[string]uint64
+	err := s.write(ctx, func(t *tx) error {
+		var err error
+		if next, err = usedIndexes(t); err != nil {
+			return err
+		}
+		for _, issuer := range slices.Sorted(maps.Keys(next)) {
+			if margin > ca.MaxIndex || next[issuer]+margin > ca.MaxIndex {
+				return ca.Errorf(ca.Conflict, "issuer %s cannot advance %d indexes beyond %d", issuer, margin, next[issuer])
+			}
+			next[issuer] += margin
+			if _, err := t.exec("INSERT INTO issuance_index (issuer, next) VALUES (?, ?) ON CONFLICT (issuer) DO UPDATE SET next = excluded.next",
+				issuer, int64(next[issuer])); err != nil {
+				return err
+			}
+			own := e
+			own.Issuer = issuer
+			own.Reason = fmt.Sprintf("next index %d", next[issuer])
+			if e.Reason != "" {
+				own.Reason = e.Reason + ": " + own.Reason
+			}
+			ev, err := encode(own)
+			if err != nil {
+				return err
+			}
+			t.record(ev)
+		}
+		return nil
+	})
+	return next, err
+}
+
+// usedIndexes is the first index of each issuer that nothing in the ledger shows.
+func usedIndexes(t *tx) (map[string]uint64, error) {
+	next := map[string]uint64{}
+	rows, err := t.query("SELECT name, 0 FROM issuer UNION ALL SELECT issuer, next FROM issuance_index")
+	if err != nil {
+		return nil, err
+	}
+	type reserved struct {
+		issuer string
+		next   int64
+	}
+	counters, err := collect(rows, func(row scanner) (r reserved, err error) { return r, row.Scan(&r.issuer, &r.next) })
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range counters {
+		next[r.issuer] = max(next[r.issuer], uint64(r.next))
+	}
+	type highest struct {
+		issuer string
+		serial []byte
+	}
+	rows, err = t.query("SELECT issuer, max(serial) FROM certificate GROUP BY issuer UNION ALL SELECT issuer, max(serial) FROM revocation GROUP BY issuer")
+	if err != nil {
+		return nil, err
+	}
+	shown, err := collect(rows, func(row scanner) (h highest, err error) { return h, row.Scan(&h.issuer, &h.serial) })
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range shown {
+		var serial ca.Serial
+		copy(serial[:], h.serial)
+		next[h.issuer] = max(next[h.issuer], serial.Index()+1)
+	}
+	return next, nil
+}
+
+// Issuers lists the CA certificate generations by role and generation.
+func (s *Store) Issuers(ctx context.Context) ([]ca.IssuerRecord, error) {
+	return list(ctx, s, "SELECT name, role, generation, key, cert, created FROM issuer ORDER BY role, generation, name", nil,
+		func(row scanner) (i ca.IssuerRecord, err error) {
+			var created int64
+			err = row.Scan(&i.Name, &i.Role, &i.Generation, &i.Key, &i.Cert, &created)
+			i.Created = fromMicros(created)
+			return i, err
+		})
+}
+
+// AddIssuer enters a CA certificate generation; ca.ErrRecorded if its name is there.
+func (s *Store) AddIssuer(ctx context.Context, i ca.IssuerRecord, e ca.Event) error {
+	ev, err := encode(e)
+	if err != nil {
+		return err
+	}
+	return s.write(ctx, func(t *tx) error {
+		_, err := t.exec("INSERT INTO issuer (name, role, generation, key, cert, created) VALUES (?, ?, ?, ?, ?, ?)",
+			i.Name, i.Role, i.Generation, i.Key, i.Cert, micros(i.Created))
+		t.record(ev)
+		return recorded(err, "issuer "+i.Name)
+	})
+}

@@ -1,0 +1,156 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+
+	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/device"
+)
+
+// nobody is the row id of no device.
+const nobody = -1
+
+// recheck reads all that Record depends on in one statement: the device, who
+// holds the key, the issuer's next index, and whether the certificate replaced is revoked.
+const recheck = `
+SELECT d.id, d.state, d.credential,
+	(SELECT coalesce(device, 0) FROM certificate WHERE key_id = ? LIMIT 1),
+	(SELECT next FROM issuance_index WHERE issuer = ?),
+	EXISTS (SELECT 1 FROM certificate c JOIN revocation r ON r.certificate = c.id WHERE c.serial = ?)
+FROM (SELECT 1 AS one) AS one LEFT JOIN device d ON d.folded = ?`
+
+const insertCertificate = `
+INSERT INTO certificate (serial, issuer, device, key_id, profile, level, protocol, requester, actor, replaces,
+	issued, not_before, not_after, request, decision, input, der)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+
+// Record makes an issuance durable; see ca.Ledger. On success it sets the
+// certificate's ID.
+//
+// A certificate without a device is the CA's own (its TLS listener's): it has
+// no inventory line, and its key is nobody else's either. A certificate whose
+// index was not reserved for its issuer is refused as an internal error.
+func (s *Store) Record(ctx context.Context, i *ca.Issuance) error {
+	r, err := newRecording(i)
+	if err != nil {
+		return err
+	}
+	if err := s.write(ctx, r.run); err != nil {
+		return err
+	}
+	i.Certificate.ID = r.id
+	return nil
+}
+
+// recording is an issuance with everything encoded that can be before the
+// writer comes to it.
+type recording struct {
+	*ca.Issuance
+	folded   string
+	decision []byte
+	event    event
+	id       int64
+}
+
+func newRecording(i *ca.Issuance) (r *recording, err error) {
+	r = &recording{Issuance: i, folded: device.Fold(i.Certificate.Device)}
+	if r.event, err = encode(i.Event); err != nil {
+		return nil, err
+	}
+	if r.decision, err = json.Marshal(i.Certificate.Decision); err != nil {
+		return nil, fmt.Errorf("decision on %s: %w", i.Certificate.Serial, err)
+	}
+	if i.NewDevice != nil && !device.SameID(i.NewDevice.ID, i.Certificate.Device) {
+		return nil, fmt.Errorf("the certificate is for device %q, the new device is %q", i.Certificate.Device, i.NewDevice.ID)
+	}
+	return r, nil
+}
+
+// run checks first and writes then, so that a refusal costs the batch nothing.
+func (r *recording) run(t *tx) error {
+	c := r.Certificate
+	var (
+		row, owner, next  sql.NullInt64
+		state, credential sql.NullString
+		replacedRevoked   bool
+	)
+	if err := t.row(recheck, c.KeyID[:], c.Issuer, serialOrNull(c.Replaces), r.folded).
+		Scan(&row, &state, &credential, &owner, &next, &replacedRevoked); err != nil {
+		return err
+	}
+	holder := row.Int64 // without a device, 0: the CA itself
+	if !row.Valid && r.folded != "" {
+		holder = nobody
+	}
+	switch {
+	case !next.Valid || c.Serial.Index() >= uint64(next.Int64):
+		return fmt.Errorf("serial %s: its index %d was not reserved for %s", c.Serial, c.Serial.Index(), c.Issuer)
+	case row.Valid && !device.State(state.String).MayEnrol():
+		return ca.ErrDeviceGone
+	case row.Valid && r.NewDevice != nil && credential.String != r.Credential:
+		return ca.ErrDeviceGone // another credential was quicker: the device is not ours to enrol
+	case !row.Valid && r.folded != "" && (r.NewDevice == nil || !r.NewDevice.State.MayEnrol()):
+		return ca.ErrDeviceGone
+	case owner.Valid && owner.Int64 != holder:
+		return ca.ErrKeyTaken
+	case replacedRevoked:
+		return ca.ErrReplaced
+	}
+	if r.Credential != "" {
+		n, err := t.exec("UPDATE credential SET used = used + 1 WHERE reference = ? AND used < uses AND revoked IS NULL", r.Credential)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return ca.ErrSpent
+		}
+	}
+	if err := r.activate(t, &row, device.State(state.String)); err != nil {
+		return err
+	}
+	var err error
+	r.id, err = t.insert(insertCertificate, c.Serial[:], c.Issuer, row, c.KeyID[:], c.Profile, c.Level, c.Protocol, c.Requester, c.Actor,
+		serialOrNull(c.Replaces), micros(c.IssuedAt), micros(c.NotBefore), micros(c.NotAfter), c.Request[:], r.decision, c.Input, c.DER)
+	if err != nil {
+		return fmt.Errorf("serial %s: %w", c.Serial, err)
+	}
+	t.record(r.event)
+	return nil
+}
+
+// activate enters the device, if it is new, and makes a claimed one active.
+func (r *recording) activate(t *tx, row *sql.NullInt64, state device.State) (err error) {
+	switch {
+	case r.folded == "":
+	case !row.Valid:
+		d := *r.NewDevice
+		d.State = device.Active
+		row.Valid = true
+		row.Int64, err = t.insert(insertDevice, deviceArgs(d)...)
+	case state == device.Claimed:
+		_, err = t.exec("UPDATE device SET state = ?, updated = ? WHERE id = ?", string(device.Active), micros(r.Certificate.IssuedAt), row.Int64)
+	}
+	return err
+}
+
+// RecordEvent makes an event alone durable.
+func (s *Store) RecordEvent(ctx context.Context, e ca.Event) error {
+	ev, err := encode(e)
+	if err != nil {
+		return err
+	}
+	return s.write(ctx, func(t *tx) error {
+		t.record(ev)
+		return nil
+	})
+}
+
+func serialOrNull(s ca.Serial) any {
+	if s.IsZero() {
+		return nil
+	}
+	return s[:]
+}

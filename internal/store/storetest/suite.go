@@ -1,0 +1,128 @@
+// Package storetest is what every engine of the ledger must pass.
+package storetest
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/internal/audit"
+	"github.com/deviceca/deviceca/internal/store"
+)
+
+// Engine is all that an engine does.
+type Engine interface {
+	ca.Ledger
+	audit.Source
+
+	Devices(ctx context.Context, f device.Filter, after string, limit int) ([]device.Device, error)
+	Credentials(ctx context.Context, f ca.CredentialFilter, after string, limit int) ([]device.Credential, error)
+	Certificates(ctx context.Context, f ca.CertificateFilter, after int64, limit int) ([]ca.Certificate, error)
+	Revocations(ctx context.Context, issuer string, after int64, limit int) ([]store.Revoked, error)
+	CountDevices(ctx context.Context) ([]store.DeviceCount, error)
+	Counts(ctx context.Context) (store.Counts, error)
+
+	Admins(ctx context.Context) ([]ca.Admin, error)
+	AdminByKey(ctx context.Context, keyID [32]byte) (*ca.Admin, error)
+	AddAdmin(ctx context.Context, a ca.Admin, e ca.Event) error
+	RemoveAdmin(ctx context.Context, name string, e ca.Event) error
+	Setting(ctx context.Context, name string) ([]byte, error)
+	PutSetting(ctx context.Context, name string, value []byte, events ...ca.Event) error
+	AdvanceIndexes(ctx context.Context, margin uint64, e ca.Event) (map[string]uint64, error)
+
+	Head(ctx context.Context) (audit.Entry, error)
+	EventLog(ctx context.Context, f store.EventFilter, after int64, limit int) ([]store.LoggedEvent, error)
+	AddCheckpoint(ctx context.Context, c audit.Checkpoint) error
+	PruneEvents(ctx context.Context, before time.Time, actor string) (int64, error)
+
+	Ping(ctx context.Context) error
+	Stats() store.Stats
+	Close() error
+}
+
+// Run runs the suite. open gives an engine over a new and empty database, and
+// sees to it that it is closed.
+func Run(t *testing.T, open func(t *testing.T) Engine) {
+	for _, test := range []struct {
+		name string
+		run  func(t *testing.T, e Engine)
+	}{
+		{"record and read back", testRecord},
+		{"record refuses", testRecordRefuses},
+		{"a refused record leaves nothing", testRefusedLeavesNothing},
+		{"the CA's own certificate", testOwnCertificate},
+		{"renewal", testRenewal},
+		{"standing", testStanding},
+		{"devices", testDevices},
+		{"device states", testMoveDevice},
+		{"retire", testRetire},
+		{"credentials", testCredentials},
+		{"revoke", testRevoke},
+		{"issuers and indexes", testIssuers},
+		{"advance indexes", testAdvanceIndexes},
+		{"admins and settings", testAdmins},
+		{"listing certificates", testListCertificates},
+		{"paging beside inserts", testPaging},
+		{"counts", testCounts},
+		{"audit", testAudit},
+		{"audit finds changes", testAuditEvents},
+		{"prune", testPrune},
+		{"64 at once", testConcurrent},
+		{"retire races record", testRetireRace},
+		{"one key, two devices", testKeyRace},
+		{"one use, 32 records", testUseRace},
+		{"indexes are reserved once", testReserveRace},
+		{"cancelled", testCancelled},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			e := open(t)
+			test.run(t, e)
+			Verify(t, e)
+		})
+	}
+}
+
+var key, _ = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+
+// Verify fails the test unless the audit chain is whole.
+func Verify(t testing.TB, e audit.Source) audit.Report {
+	t.Helper()
+	report, err := audit.Verify(context.WithoutCancel(t.Context()), e, audit.OneKey(key.Public()), nil)
+	if err != nil {
+		t.Error(err)
+	}
+	return report
+}
+
+// must fails the test on an error.
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// value fails the test on an error.
+func value[T any](t testing.TB) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// wantErr fails the test unless err is want.
+func wantErr(t testing.TB, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("got error %v, want %v", err, want)
+	}
+}

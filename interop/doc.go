@@ -1,0 +1,4 @@
+// Package interop drives real third-party clients against the built program:
+// nothing in it is ours but the server. Its tests carry the build tag interop
+// and are run by `make test`; a client that is missing is a failure.
+package interop
