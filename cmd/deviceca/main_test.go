@@ -1,10 +1,13 @@
 package main
 
 import (
+	"encoding/json"
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -33,7 +36,9 @@ func runScripts(t *testing.T, dir string) {
 			env.Setenv("TMPDIR", os.TempDir())
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": status},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"status": status, "waitfor": waitFor, "grant": grant, "serial": serial,
+		},
 	})
 }
 
@@ -53,4 +58,35 @@ func status(ts *testscript.TestScript, neg bool, args []string) {
 	if got != args[0] {
 		ts.Fatalf("%v: exit status %s, want %s", args[1:], got, args[0])
 	}
+}
+
+// waitFor waits until a file is there: waitfor FILE
+func waitFor(ts *testscript.TestScript, neg bool, args []string) {
+	path := ts.MkAbs(args[0])
+	for until := time.Now().Add(30 * time.Second); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
+		if _, err := os.Stat(path); err == nil {
+			return
+		}
+	}
+	ts.Fatalf("%s does not appear", args[0])
+}
+
+// grant puts the reference and the secret of a grant's JSON into the environment.
+func grant(ts *testscript.TestScript, neg bool, args []string) {
+	var g struct{ Reference, Secret string }
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &g))
+	ts.Setenv("REFERENCE", g.Reference)
+	ts.Setenv("DEVICECA_SECRET", g.Secret)
+}
+
+// serial puts the serial of enroll's JSON into the environment, as other
+// programs write it: upper case, with colons.
+func serial(ts *testscript.TestScript, neg bool, args []string) {
+	var r struct{ Serial string }
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &r))
+	var pairs []string
+	for s := strings.ToUpper(r.Serial); s != ""; s = s[2:] {
+		pairs = append(pairs, s[:2])
+	}
+	ts.Setenv("SERIAL", strings.Join(pairs, ":"))
 }
