@@ -40,7 +40,7 @@ func (c *serverCert) renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	issued, err := c.service.IssueServer(ctx, key.Public(), c.names, serverCertLife)
+	issued, err := c.service.IssueBuiltin(ctx, ca.BuiltinServer, "issuing", key.Public(), c.names, serverCertLife)
 	if err != nil {
 		return err
 	}
