@@ -105,7 +105,7 @@ func (s *Service) AuthenticateCertificate(ctx context.Context, chain []*x509.Cer
 	if err != nil {
 		return Requester{}, err
 	}
-	if !bytes.Equal(c.DER, leaf.Raw) || c.Profile == serverProfile.Name {
+	if !bytes.Equal(c.DER, leaf.Raw) || isBuiltin(c.Profile) {
 		return Requester{}, foreign
 	}
 	if c.Revocation != nil {

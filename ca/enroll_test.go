@@ -201,7 +201,7 @@ func TestCertificatesThatDoNotAuthenticate(t *testing.T) {
 	if _, err := a.Revoke(t.Context(), revoked.Certificate.Serial, ca.ReasonKeyCompromise, nil, "admin:test"); err != nil {
 		t.Fatal(err)
 	}
-	server, err := a.IssueServer(t.Context(), newKey(t).Public(), []ca.SAN{{Form: "dns", Value: "localhost"}}, time.Hour)
+	server, err := a.IssueBuiltin(t.Context(), ca.BuiltinServer, "issuing", newKey(t).Public(), []ca.SAN{{Form: "dns", Value: "localhost"}}, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -97,6 +97,14 @@ func newProfile(p policy.Profile, issuer *Issuer, base string) (*Profile, error)
 	return c, err
 }
 
+// append adds one more extension that never varies.
+func (p *Profile) append(oid asn1.ObjectIdentifier, value []byte) {
+	var b cryptobyte.Builder
+	b.AddBytes(p.fixed)
+	addExtension(&b, oid, false, value)
+	p.fixed = b.BytesOrPanic()
+}
+
 // Partition is the CRL partition of an issuance index, fixed at issuance and
 // named in the certificate. Consecutive ranges of 65,536 age out together; with
 // 1 % revoked, a partition's CRL is about 25 kB.

@@ -131,7 +131,7 @@ func (s *Service) compile(p *policy.Policy, issuers []*Issuer) (*state, error) {
 		}
 	}
 	var faults []error
-	for _, spec := range append(profilesOf(p), serverProfile) {
+	for _, spec := range profilesOf(p) {
 		issuer := st.issuers[spec.Issuer]
 		if issuer == nil || issuer.signer == nil {
 			faults = append(faults, fmt.Errorf("profile %s: there is no CA %q with a key here", spec.Name, spec.Issuer))
@@ -144,7 +144,7 @@ func (s *Service) compile(p *policy.Policy, issuers []*Issuer) (*state, error) {
 		}
 		st.profiles[spec.Name] = compiled
 	}
-	return st, errors.Join(append(faults, s.lintAll(st))...)
+	return st, errors.Join(append(faults, s.lintAll(st), s.lintBuiltins(st))...)
 }
 
 func profilesOf(p *policy.Policy) (all []policy.Profile) {
@@ -157,7 +157,7 @@ func profilesOf(p *policy.Policy) (all []policy.Profile) {
 
 // lintAll lints each profile with each life that the policy can give it.
 func (s *Service) lintAll(st *state) error {
-	lives := map[string][]time.Duration{serverProfile.Name: {serverLife}}
+	lives := map[string][]time.Duration{}
 	for g := range st.policy.Grants() {
 		if !slices.Contains(lives[g.Profile], g.Validity) {
 			lives[g.Profile] = append(lives[g.Profile], g.Validity)
