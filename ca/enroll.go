@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	crand "crypto/rand"
@@ -271,7 +272,11 @@ func denied(d policy.Decision) *Error {
 			reason += "; " + more
 		}
 	}
-	return &Error{Kind: Denied, Reason: reason, Rule: d.Rule}
+	kind := Denied
+	if strings.HasPrefix(d.Rule, "profiles.") && strings.HasSuffix(d.Rule, ".keys") {
+		kind = BadKey // another key would do, and that is what the client needs to be told
+	}
+	return &Error{Kind: kind, Reason: reason, Rule: d.Rule}
 }
 
 // template decides the last of what varies: serial, dates, names.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -103,13 +104,24 @@ func (s *server) listen() error {
 
 // secureRoutes is what the https listener serves.
 func (s *server) secureRoutes() http.Handler {
-	mux := chi.NewRouter()
-	s.public(mux)
-	mux.Handle(admin.Prefix+"/*", s.api.TLS())
-	mux.Handle(est.Prefix+"*", est.New(est.Options{
+	public := chi.NewRouter()
+	s.public(public)
+	administrators := s.api.TLS()
+	devices := est.New(est.Options{
 		Authority: s.service, BodyTimeout: time.Duration(s.cfg.Limits.ReadTimeout), Observe: s.metrics.observe("est"), Logger: s.log,
-	}))
-	return mux
+	})
+	// By hand, not by a router in front: that would answer methods it does not
+	// know by itself, in nobody's terms.
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch path := r.URL.Path; {
+		case strings.HasPrefix(path, est.Prefix):
+			devices.ServeHTTP(w, r)
+		case strings.HasPrefix(path, admin.Prefix+"/"):
+			administrators.ServeHTTP(w, r)
+		default:
+			public.ServeHTTP(w, r)
+		}
+	})
 }
 
 // publicRoutes is what the http listener serves: nothing secret, nothing that
