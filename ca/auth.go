@@ -98,7 +98,7 @@ func (s *Service) AuthenticateCertificate(ctx context.Context, chain []*x509.Cer
 	if !ours {
 		return Requester{}, foreign
 	}
-	c, err := s.ledger.CertificateBySerial(ctx, serial)
+	c, err := s.ledger.Presented(ctx, serial)
 	if errors.Is(err, ErrNoRecord) {
 		return Requester{}, foreign
 	}

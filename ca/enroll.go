@@ -68,7 +68,11 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 
 	// 3. Was this very request answered already, and the reply perhaps lost?
 	digest := r.digest()
-	if again := standing.again(r, digest, now); again != nil {
+	again, err := s.again(ctx, r, standing, digest, now)
+	if err != nil {
+		return nil, err
+	}
+	if again != nil {
 		return s.handOut(st, again, true), nil
 	}
 
@@ -195,13 +199,16 @@ func (r *Request) digest() [32]byte {
 }
 
 // again is the certificate that this credential's same request got within repeatWindow.
-func (st Standing) again(r Request, digest [32]byte, now time.Time) *Certificate {
-	c := st.Latest
-	if c == nil || r.Requester.Credential == nil || c.Actor != r.Requester.Actor() || c.Request != digest ||
-		c.Revocation != nil || now.Sub(c.IssuedAt) >= repeatWindow || !now.Before(c.NotAfter) {
-		return nil
+func (s *Service) again(ctx context.Context, r Request, standing Standing, digest [32]byte, now time.Time) (*Certificate, error) {
+	if r.Requester.Credential == nil || standing.Newest.IsZero() {
+		return nil, nil
 	}
-	return c
+	c, err := s.ledger.CertificateBySerial(ctx, standing.Newest)
+	if err != nil || c.Actor != r.Requester.Actor() || c.Request != digest ||
+		c.Revocation != nil || now.Sub(c.IssuedAt) >= repeatWindow || !now.Before(c.NotAfter) {
+		return nil, err
+	}
+	return c, nil
 }
 
 // mayAsk checks what authentication left open because only the request decides it.

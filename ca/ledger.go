@@ -72,7 +72,7 @@ var (
 type Standing struct {
 	Device   *device.Device // nil: not in the inventory
 	KeyOwner string         // device that holds a certificate for this key; "": none
-	Latest   *Certificate   // the newest certificate for this key, if any
+	Newest   Serial         // of the certificates for this key; zero: none
 }
 
 // IssuerRecord is one CA certificate generation.
@@ -107,6 +107,9 @@ type Ledger interface {
 	RecordEvent(ctx context.Context, e Event) error
 
 	CertificateBySerial(ctx context.Context, serial Serial) (*Certificate, error)
+	// Presented reads of a certificate what says whether it is ours and good,
+	// and nothing of how it came to be: Serial, Issuer, Device, KeyID, Profile, Level, validity, DER, Revocation.
+	Presented(ctx context.Context, serial Serial) (*Certificate, error)
 	// Certificates lists in order of recording, from the one after the ID given.
 	Certificates(ctx context.Context, f CertificateFilter, after int64, limit int) ([]Certificate, error)
 	// Revoke revokes the certificates named and returns those that were not

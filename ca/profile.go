@@ -112,18 +112,18 @@ func Partition(index uint64) int { return int(index >> 16) }
 
 // extensions encodes what varies with the certificate, after what does not.
 func (p *Profile) extensions(serial Serial, spki []byte, names Names) ([]byte, error) {
-	var b cryptobyte.Builder
+	b := cryptobyte.NewBuilder(make([]byte, 0, len(p.fixed)+512))
 	b.AddBytes(p.fixed)
-	addExtension(&b, oidSubjectKeyID, false, octetString(subjectKeyID(spki)))
+	addExtension(b, oidSubjectKeyID, false, octetString(subjectKeyID(spki)))
 	if len(names.SANs) > 0 {
 		san, err := marshalSANs(names.SANs)
 		if err != nil {
 			return nil, err
 		}
-		addExtension(&b, oidSubjectAltName, len(names.Subject) == 0, san) // RFC 5280 §4.2.1.6
+		addExtension(b, oidSubjectAltName, len(names.Subject) == 0, san) // RFC 5280 §4.2.1.6
 	}
 	if p.Status.CRL == "partition" {
-		p.addCRLPointers(&b, "/"+strconv.Itoa(Partition(serial.Index())))
+		p.addCRLPointers(b, "/"+strconv.Itoa(Partition(serial.Index())))
 	}
 	return b.Bytes()
 }
@@ -272,7 +272,7 @@ func (p *Profile) tbs(t template) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var b cryptobyte.Builder
+	b := cryptobyte.NewBuilder(make([]byte, 0, len(subject)+len(extensions)+len(t.spki)+512))
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1(cbasn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) { b.AddASN1Int64(2) }) // v3
 		b.AddASN1(cbasn1.INTEGER, func(b *cryptobyte.Builder) { b.AddBytes(t.serial[:]) })                          // positive, as it begins with 0x01
@@ -302,7 +302,7 @@ func addTime(b *cryptobyte.Builder, t time.Time) {
 
 // seal puts the signature behind the TBSCertificate.
 func (i *Issuer) seal(tbs, signature []byte) []byte {
-	var b cryptobyte.Builder
+	b := cryptobyte.NewBuilder(make([]byte, 0, len(tbs)+len(signature)+64))
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddBytes(tbs)
 		b.AddBytes(i.alg.der)

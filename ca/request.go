@@ -32,8 +32,8 @@ type Requester struct {
 	Kind       policy.RequesterKind
 	Device     string             // the one device it may act for; "" where Credential or the RA's bounds decide
 	Credential *device.Credential // with ByCredential
-	// Certificate is the ledger's record of the certificate shown, with
-	// ByCertificate and ByQuarantine. Lapsed is how long ago it expired.
+	// Certificate is the ledger's record of the certificate shown (as
+	// Ledger.Presented reads it), with ByCertificate and ByQuarantine. Lapsed is how long ago it expired.
 	Certificate *Certificate
 	Lapsed      time.Duration
 }

@@ -17,23 +17,34 @@ const certificateColumns = `c.id, c.serial, c.issuer, d.name, c.key_id, c.profil
 
 const fromCertificate = ` FROM certificate c LEFT JOIN device d ON d.id = c.device LEFT JOIN revocation r ON r.certificate = c.id `
 
-const (
-	selectBySerial = "SELECT " + certificateColumns + fromCertificate + "WHERE c.serial = ?"
-	selectByID     = "SELECT " + certificateColumns + fromCertificate + "WHERE c.id = ?"
-)
+const selectBySerial = "SELECT " + certificateColumns + fromCertificate + "WHERE c.serial = ?"
+
+// nullRevocation is a revocation that may not be there, as joined.
+type nullRevocation struct{ sequence, revoked, reason, invalid sql.NullInt64 }
+
+func (n *nullRevocation) columns() []any {
+	return []any{&n.sequence, &n.revoked, &n.reason, &n.invalid}
+}
+
+func (n *nullRevocation) value() *ca.Revocation {
+	if !n.sequence.Valid {
+		return nil
+	}
+	return &ca.Revocation{Sequence: n.sequence.Int64, Time: fromMicros(n.revoked.Int64), Reason: int(n.reason.Int64), Invalid: fromNull(n.invalid)}
+}
 
 // scanCertificate borrows bytes from the row: it works on *sql.Rows alone.
 func scanCertificate(row scanner) (*ca.Certificate, error) {
 	var (
-		c                               ca.Certificate
-		serial, key, replaces, request  sql.RawBytes
-		decision                        sql.RawBytes
-		name                            sql.NullString
-		issued, notBefore, notAfter     int64
-		sequence, revoked, why, invalid sql.NullInt64
+		c                              ca.Certificate
+		serial, key, replaces, request sql.RawBytes
+		decision                       sql.RawBytes
+		name                           sql.NullString
+		issued, notBefore, notAfter    int64
+		revocation                     nullRevocation
 	)
-	if err := row.Scan(&c.ID, &serial, &c.Issuer, &name, &key, &c.Profile, &c.Level, &c.Protocol, &c.Requester, &c.Actor, &replaces,
-		&issued, &notBefore, &notAfter, &request, &decision, &c.Input, &c.DER, &sequence, &revoked, &why, &invalid); err != nil {
+	if err := row.Scan(append([]any{&c.ID, &serial, &c.Issuer, &name, &key, &c.Profile, &c.Level, &c.Protocol, &c.Requester, &c.Actor, &replaces,
+		&issued, &notBefore, &notAfter, &request, &decision, &c.Input, &c.DER}, revocation.columns()...)...); err != nil {
 		return nil, err
 	}
 	copy(c.Serial[:], serial)
@@ -45,9 +56,7 @@ func scanCertificate(row scanner) (*ca.Certificate, error) {
 	if err := json.Unmarshal(decision, &c.Decision); err != nil {
 		return nil, fmt.Errorf("decision on %s: %w", c.Serial, err)
 	}
-	if sequence.Valid {
-		c.Revocation = &ca.Revocation{Sequence: sequence.Int64, Time: fromMicros(revoked.Int64), Reason: int(why.Int64), Invalid: fromNull(invalid)}
-	}
+	c.Revocation = revocation.value()
 	return &c, nil
 }
 

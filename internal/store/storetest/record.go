@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"bytes"
 	"reflect"
 	"strings"
 	"testing"
@@ -163,11 +164,11 @@ func testRenewal(t *testing.T, e Engine) {
 	renewal.Certificate.KeyID, renewal.Certificate.Replaces = first.KeyID, first.Serial
 	second := Record(t, e, renewal)
 	s := value[ca.Standing](t)(e.Standing(t.Context(), "lamp-1", first.KeyID))
-	if s.Latest == nil || s.Latest.Serial != second.Serial || s.Latest.Replaces != first.Serial {
-		t.Errorf("the newest certificate is %+v", s.Latest)
+	if s.Newest != second.Serial || s.KeyOwner != "Lamp-1" {
+		t.Errorf("the key's newest certificate is %s, of %q", s.Newest, s.KeyOwner)
 	}
-	if s.Latest.Device != "Lamp-1" {
-		t.Errorf("its device is written %q", s.Latest.Device)
+	if c := value[*ca.Certificate](t)(e.CertificateBySerial(t.Context(), s.Newest)); c.Replaces != first.Serial || c.Device != "Lamp-1" {
+		t.Errorf("it replaces %s of %q", c.Replaces, c.Device)
 	}
 }
 
@@ -191,15 +192,19 @@ func testStanding(t *testing.T, e Engine) {
 			if s.Device != nil {
 				id = s.Device.ID
 			}
-			if id != q.wantDevice || s.KeyOwner != q.wantOwner || (s.Latest != nil) != (q.wantOwner != "") {
-				t.Errorf("device %q, owner %q, latest %v", id, s.KeyOwner, s.Latest)
+			if id != q.wantDevice || s.KeyOwner != q.wantOwner || s.Newest.IsZero() != (q.wantOwner == "") {
+				t.Errorf("device %q, owner %q, latest %v", id, s.KeyOwner, s.Newest)
 			}
 		})
 	}
 	value[[]ca.Certificate](t)(e.Revoke(t.Context(), []ca.Serial{c.Serial}, ca.Revocation{Time: Start, Reason: 1}, Event(ca.EventRevoked, "")))
-	if s := value[ca.Standing](t)(e.Standing(t.Context(), "lamp-1", c.KeyID)); s.Latest.Revocation == nil || s.Latest.Revocation.Reason != 1 {
-		t.Errorf("revocation %+v", s.Latest.Revocation)
+	p := value[*ca.Certificate](t)(e.Presented(t.Context(), c.Serial))
+	if p.Revocation == nil || p.Revocation.Reason != 1 || p.Device != "Lamp-1" || p.KeyID != c.KeyID || !bytes.Equal(p.DER, c.DER) ||
+		p.Serial != c.Serial || p.Profile != c.Profile || p.Level != c.Level || p.Issuer != c.Issuer || !p.NotAfter.Equal(c.NotAfter) || !p.NotBefore.Equal(c.NotBefore) {
+		t.Errorf("presented: %+v", p)
 	}
+	_, err := e.Presented(t.Context(), ca.NewSerial(77, [12]byte{}))
+	wantErr(t, err, ca.ErrNoRecord)
 }
 
 func testRevoke(t *testing.T, e Engine) {
