@@ -192,11 +192,11 @@ func readCSV(in io.Reader, skipped int, bad func(admin.ImportFailure), yield fun
 		}
 		if e, ok := errors.AsType[*csv.ParseError](err); ok {
 			if e.Err == csv.ErrFieldCount {
-				bad(admin.ImportFailure{Line: e.Line + skipped, Error: fmt.Sprintf("%d fields, and the header has %d", len(record), len(columns))})
+				bad(admin.ImportFailure{Line: e.StartLine + skipped, Error: fmt.Sprintf("%d fields, and the header has %d", len(record), len(columns))})
 				continue
 			}
 			// A stray quote swallows lines: what follows cannot be trusted.
-			yield(admin.ImportLine{}, fmt.Errorf("line %d: %w", e.Line+skipped, e.Err))
+			yield(admin.ImportLine{}, fmt.Errorf("line %d: %w", e.StartLine+skipped, e.Err))
 			return
 		}
 		if err != nil {

@@ -30,6 +30,7 @@ func runScripts(t *testing.T, dir string) {
 		Files:               scripts,
 		UpdateScripts:       *update,
 		RequireExplicitExec: true,
+		ContinueOnError:     true,
 		Setup: func(env *testscript.Env) error {
 			// DEVICECA_* of whoever runs the tests must not get in.
 			env.Setenv("HOME", env.WorkDir)

@@ -148,11 +148,11 @@ func relative(d time.Duration) string {
 func span(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch {
-	case d >= 2*day:
+	case d.Round(time.Hour) >= 2*day:
 		return fmt.Sprintf("%dd", d.Round(day)/day)
-	case d >= 2*time.Hour:
+	case d.Round(time.Minute) >= 2*time.Hour:
 		return fmt.Sprintf("%dh", d.Round(time.Hour)/time.Hour)
-	case d >= 2*time.Minute:
+	case d.Round(time.Second) >= 2*time.Minute:
 		return fmt.Sprintf("%dm", d.Round(time.Minute)/time.Minute)
 	}
 	return fmt.Sprintf("%ds", d.Round(time.Second)/time.Second)
