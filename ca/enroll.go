@@ -125,7 +125,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 		issuance.NewDevice = dev
 	}
 	if c := r.Requester.Credential; c != nil {
-		issuance.Credential = c.Reference
+		issuance.Credential, issuance.Newest = c.Reference, standing.Newest
 	}
 	if c := r.Requester.Certificate; c != nil {
 		cert.Replaces = c.Serial

@@ -50,8 +50,11 @@ type Issuance struct {
 	// NewDevice enters the inventory with this certificate, if it is not there
 	// yet (group credentials, manufacturers).
 	NewDevice *device.Device
-	// Credential, if set, loses one use.
+	// Credential, if set, loses one use. Newest is Standing.Newest as it was when
+	// this was decided: a certificate that answers the same request of the same
+	// actor and is newer is ErrRecorded, so that a repetition on another connection spends no second use.
 	Credential string
+	Newest     Serial
 	Event      Event
 }
 

@@ -34,21 +34,20 @@ func ReasonName(reason int) string {
 	return reasonNames[reason]
 }
 
-// ParseReason reads a CRLReason that an administrator may give: by name
-// without case, or by number. removeFromCRL is not a reason to revoke, and the
-// reasons of CAs and attribute authorities are not for devices.
+// Reasons are the names of the CRLReasons that an administrator may give:
+// removeFromCRL is not a reason to revoke.
+func Reasons() []string {
+	return slices.DeleteFunc(slices.Clone(reasonNames), func(r string) bool { return r == "" || r == "removeFromCRL" })
+}
+
+// ParseReason reads a reason of Reasons, by name without case or by number.
 func ParseReason(text string) (int, error) {
-	var known []string
-	for code, name := range reasonNames {
-		if slices.Contains([]string{"", "removeFromCRL", "cACompromise", "aACompromise"}, name) {
-			continue
-		}
-		if strings.EqualFold(text, name) || text == fmt.Sprint(code) {
+	for _, name := range Reasons() {
+		if code := slices.Index(reasonNames, name); strings.EqualFold(text, name) || text == fmt.Sprint(code) {
 			return code, nil
 		}
-		known = append(known, name)
 	}
-	return 0, fmt.Errorf("%q is not a revocation reason: use one of %s", text, strings.Join(known, ", "))
+	return 0, fmt.Errorf("%q is not a revocation reason; use one of %s", text, strings.Join(Reasons(), ", "))
 }
 
 // Limits of what an administrator may ask for.
@@ -94,7 +93,7 @@ func (s *Service) AddDevice(ctx context.Context, d device.Device, uses int, ttl 
 	}
 	results, err := s.ImportDevices(ctx, []device.Device{d}, actor)
 	if err = errors.Join(err, errors.Join(results...)); errors.Is(err, ErrRecorded) {
-		return nil, Errorf(Conflict, "device %s is registered already; give it another credential with `credential add --id %s`", d.ID, d.ID)
+		return nil, Errorf(Conflict, "device %s is registered already; give it another credential with `credential add --device %s`", d.ID, d.ID)
 	} else if err != nil {
 		return nil, err
 	}

@@ -120,7 +120,7 @@ func (o output) certificateFacts(c *ca.Certificate, fact func(name, value string
 	fact("state", o.state(c))
 	if r := c.Revocation; r != nil {
 		fact("revoked", o.when(r.Time))
-		fact("reason", admin.ReasonName(r.Reason))
+		fact("reason", ca.ReasonName(r.Reason))
 		if r.Invalid != nil {
 			fact("invalid since", o.when(*r.Invalid))
 		}
@@ -153,7 +153,7 @@ func parseSerial(text string) (ca.Serial, error) {
 }
 
 func checkReason(name string) error {
-	if _, err := admin.ParseReason(name); err != nil {
+	if _, err := ca.ParseReason(name); err != nil {
 		return usagef("--reason: %w", err)
 	}
 	return nil
@@ -195,7 +195,7 @@ invalidity date says since when the key may have been in other hands (§5.3.2).`
 					fact("device", cert.Device)
 					if r := cert.Revocation; r != nil {
 						fact("revoked", instant(r.Time))
-						fact("reason", admin.ReasonName(r.Reason))
+						fact("reason", ca.ReasonName(r.Reason))
 					}
 				})
 			})

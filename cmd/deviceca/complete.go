@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/device"
 	"github.com/deviceca/deviceca/internal/admin"
 	"github.com/spf13/cobra"
@@ -89,5 +90,5 @@ func (a *app) completeProfiles(cmd *cobra.Command, _ []string, _ string) ([]stri
 }
 
 func completeReasons(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	return admin.Reasons(), cobra.ShellCompDirectiveNoFileComp
+	return ca.Reasons(), cobra.ShellCompDirectiveNoFileComp
 }

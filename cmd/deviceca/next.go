@@ -33,8 +33,9 @@ The secret is not shown again. The device enrols with it by one of:
   base64 %[5]s.csr | curl --cacert %[2]s -u %[3]s:%[4]s -H 'Content-Type: application/pkcs10' \
     --data-binary @- %[1]s/.well-known/est/simpleenroll | base64 -d | openssl pkcs7 -inform DER -print_certs
 
-  pki --est --url %[1]s --in %[5]s.csr --cacert %[2]s --userpass %[3]s:%[4]s`,
-		server, roots, g.Reference, g.Secret, id)
+  echo 'libtls { version_max = 1.3 }' > strongswan.conf
+  STRONGSWAN_CONF=strongswan.conf pki --est --url %[1]s --in %[5]s.csr --cacert %[2]s --cacert %[6]s --userpass %[3]s:%[4]s --outform pem`,
+		server, roots, g.Reference, g.Secret, id, filepath.Join(filepath.Dir(roots), "issuing.crt"))
 }
 
 // homeURL is where the server of a home listens, as its configuration says.

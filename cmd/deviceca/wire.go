@@ -52,7 +52,8 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 	s.onClose(func() error { unlock(); return nil })
 
 	if s.keys, err = openKeys(ctx, home, cfg, "issuing", log); err != nil {
-		return nil, fmt.Errorf("the issuing keys: %w", err)
+		return nil, hinted(fmt.Errorf("the issuing keys: %w", err), "see that the token is there (%s), and its PIN at %s",
+			cmp.Or(cfg.Keys.Issuing, "deviceca-issuing below "+home.tokens()), cfg.Keys.PINIssuing)
 	}
 	s.onClose(s.keys.Close)
 	if s.audit, err = s.keys.Key(ctx, "audit"); err != nil {

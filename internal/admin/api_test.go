@@ -237,7 +237,7 @@ func TestBadRequests(t *testing.T) {
 		{"bad bool", "GET", "/certificates?revoked=perhaps", "", "", 400, "true or false"},
 		{"bad serial", "GET", "/certificates/ff", "", "", 400, "serial"},
 		{"unknown serial", "GET", "/certificates/" + serialOf(99).String(), "", "", 404, "serial"},
-		{"hold", "POST", "/certificates/" + serial + "/revoke", "application/json", `{"reason":"certificateHold"}`, 400, "suspend"},
+		{"reason", "POST", "/certificates/" + serial + "/revoke", "application/json", `{"reason":"removeFromCRL"}`, 400, "use one of"},
 		{"unknown reason", "POST", "/certificates/" + serial + "/revoke", "application/json", `{"reason":"boredom"}`, 400, "boredom"},
 		{"invalid in the future", "POST", "/certificates/" + serial + "/revoke", "application/json", `{"reason":"keyCompromise","invalidity_date":"2031-01-01T00:00:00Z"}`, 400, "future"},
 		{"revoked already", "POST", "/certificates/" + serialOf(3).String() + "/revoke", "application/json", `{}`, 409, "already"},
@@ -474,9 +474,9 @@ func TestServerURL(t *testing.T) {
 
 func TestReasons(t *testing.T) {
 	for code := range 11 {
-		name := ReasonName(code)
-		got, err := ParseReason(strings.ToUpper(name))
-		if wantErr := code == 6 || code == 7 || code == 8; wantErr != (err != nil) || err == nil && got != code {
+		name := ca.ReasonName(code)
+		got, err := ca.ParseReason(strings.ToUpper(name))
+		if wantErr := code == 7 || code == 8; wantErr != (err != nil) || err == nil && got != code {
 			t.Errorf("%d is %q, which reads as %d, %v", code, name, got, err)
 		}
 	}

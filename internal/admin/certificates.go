@@ -75,7 +75,7 @@ func (c *call) revokeCertificate() (any, error) {
 	if in.Reason == "" {
 		in.Reason = "unspecified"
 	}
-	reason, err := ParseReason(in.Reason)
+	reason, err := ca.ParseReason(in.Reason)
 	if err != nil {
 		return nil, ca.Errorf(ca.Malformed, "%s", err)
 	}

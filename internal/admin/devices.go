@@ -148,7 +148,7 @@ func (c *call) move(to device.State) (any, error) {
 		if in.Invalid != nil {
 			return nil, ca.Errorf(ca.Malformed, "retiring takes no invalidity date; revoke the certificates first, one by one")
 		}
-		if reason, err = ParseReason(in.Reason); err != nil {
+		if reason, err = ca.ParseReason(in.Reason); err != nil {
 			return nil, ca.Errorf(ca.Malformed, "%s", err)
 		}
 	} else if err := c.decode(&struct{}{}); err != nil {

@@ -37,6 +37,7 @@ func (c *call) importDevices() (any, error) {
 	c.streaming = true
 	c.w.Header().Set("Content-Type", "application/x-ndjson")
 	c.w.Header().Set("Cache-Control", "no-store")
+	c.w.Header().Set("Connection", "close") // an import that ends early leaves unread lines on it
 	c.w.WriteHeader(http.StatusOK)
 	if err := ctl.Flush(); err != nil {
 		return nil, err

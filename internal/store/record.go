@@ -19,7 +19,9 @@ const recheck = `
 SELECT d.id, d.state, d.credential,
 	(SELECT coalesce(device, 0) FROM certificate WHERE key_id = ? LIMIT 1),
 	(SELECT next FROM issuance_index WHERE issuer = ?),
-	EXISTS (SELECT 1 FROM certificate c JOIN revocation r ON r.certificate = c.id WHERE c.serial = ?)
+	EXISTS (SELECT 1 FROM certificate c JOIN revocation r ON r.certificate = c.id WHERE c.serial = ?),
+	EXISTS (SELECT 1 FROM certificate WHERE key_id = ? AND actor = ? AND request = ?
+		AND id > coalesce((SELECT id FROM certificate WHERE serial = ?), 0))
 FROM (SELECT 1 AS one) AS one LEFT JOIN device d ON d.folded = ?`
 
 const insertCertificate = `
@@ -76,9 +78,10 @@ func (r *recording) run(t *tx) error {
 		row, owner, next  sql.NullInt64
 		state, credential sql.NullString
 		replacedRevoked   bool
+		answered          bool // the same request, on another connection
 	)
-	if err := t.row(recheck, c.KeyID[:], c.Issuer, serialOrNull(c.Replaces), r.folded).
-		Scan(&row, &state, &credential, &owner, &next, &replacedRevoked); err != nil {
+	if err := t.row(recheck, c.KeyID[:], c.Issuer, serialOrNull(c.Replaces), c.KeyID[:], c.Actor, c.Request[:], serialOrNull(r.Newest), r.folded).
+		Scan(&row, &state, &credential, &owner, &next, &replacedRevoked, &answered); err != nil {
 		return err
 	}
 	holder := row.Int64 // without a device, 0: the CA itself
@@ -86,6 +89,8 @@ func (r *recording) run(t *tx) error {
 		holder = nobody
 	}
 	switch {
+	case answered && r.Credential != "":
+		return ca.ErrRecorded
 	case !next.Valid || c.Serial.Index() >= uint64(next.Int64):
 		return fmt.Errorf("serial %s: its index %d was not reserved for %s", c.Serial, c.Serial.Index(), c.Issuer)
 	case row.Valid && !device.State(state.String).MayEnrol():
