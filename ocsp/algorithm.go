@@ -58,10 +58,13 @@ func algorithmFor(pub crypto.PublicKey) (*algorithm, error) {
 	return nil, fmt.Errorf("a %T cannot sign OCSP responses here: use an ECDSA, RSA or Ed25519 key", pub)
 }
 
-// algorithmOf finds the algorithm by its AlgorithmIdentifier.
+// algorithmOf finds the algorithm by its AlgorithmIdentifier. Of RSA's the NULL
+// may be missing (RFC 4055 §5).
 func algorithmOf(id []byte) x509.SignatureAlgorithm {
 	for i := range algorithms {
-		if bytes.Equal(algorithms[i].id, id) {
+		full := algorithms[i].id
+		bare, hasNULL := bytes.CutSuffix(full[2:], []byte{5, 0})
+		if bytes.Equal(full, id) || hasNULL && len(id) == 2+len(bare) && bytes.Equal(bare, id[2:]) {
 			return algorithms[i].x509
 		}
 	}

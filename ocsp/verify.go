@@ -23,8 +23,8 @@ var oidNoCheck = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}
 // Verify checks a response as RFC 6960 §3.2 and draft-ietf-lamps-rfc5019bis §4
 // ask of a relying party: signed by the issuer itself, or by a delegate whose
 // certificate the issuer signed, that is valid at now, is marked for OCSP
-// signing, and need not be checked itself (id-pkix-ocsp-nocheck, else its own
-// status would be an open question); each answer about the issuer's
+// signing, and need not be checked itself (§4.2.2.2.1: id-pkix-ocsp-nocheck, or no pointer to
+// where it could be checked); each answer about the issuer's
 // certificates and current at now, with a nextUpdate. What it says of one certificate
 // is for [Response.Find]; the nonce is for the caller to compare, if it sent one.
 // Errors wrap ErrNotTrusted.
@@ -96,13 +96,15 @@ func (r *Response) signer(issuer *x509.Certificate, now time.Time, sha1 bool) (*
 			return nil, errors.New("the responder's certificate has an unknown critical extension")
 		case now.Before(cert.NotBefore) || now.After(cert.NotAfter):
 			return nil, errors.New("the responder's certificate has expired or is not valid yet")
-		case !slices.ContainsFunc(cert.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidNoCheck) }):
-			return nil, errors.New("the responder's certificate lacks ocsp-nocheck, so its own status is open")
+		case len(cert.OCSPServer)+len(cert.CRLDistributionPoints) > 0 && !slices.ContainsFunc(cert.Extensions, isNoCheck):
+			return nil, errors.New("the responder's certificate may be revoked itself: it lacks ocsp-nocheck")
 		}
 		return cert, nil
 	}
 	return nil, errors.New("the responder is neither the issuer nor in the certificates sent along")
 }
+
+func isNoCheck(e pkix.Extension) bool { return e.Id.Equal(oidNoCheck) }
 
 func (r *Response) isSigner(cert *x509.Certificate) bool {
 	if r.ByKey != nil {
