@@ -260,7 +260,7 @@ func (l *List) extension(id int, critical bool, value cryptobyte.String) error {
 				return err
 			}
 			if !point.Empty() {
-				l.fault("freshestCRL with reasons or cRLIssuer (§5.2.6)")
+				l.fault("freshestCRL says more than a distribution point's name (§5.2.6)")
 			}
 			l.Freshest = append(l.Freshest, urls...)
 		}
