@@ -221,7 +221,7 @@ func TestBuildInFile(t *testing.T) {
 	}
 	issuer := newCA(t, "issuing-1", key)
 	path := filepath.Join(t.TempDir(), "x.crl")
-	for _, n := range []int{0, 1, 2, 3, 5, 6, 1400, 1500, 300_000, 361_000, 365_000, 380_000, 500_000} {
+	for _, n := range []int{0, 1, 2, 3, 5, 6, 1400, 1500, 345_900, 345_950, 400_000} {
 		built := buildFile(t, path, template(issuer), key, n)
 		raw, err := os.ReadFile(path)
 		if err != nil {
@@ -234,7 +234,7 @@ func TestBuildInFile(t *testing.T) {
 		if built.Entries != n || built.Size != int64(len(raw)) || !bytes.Equal(raw, want) {
 			t.Fatalf("%d entries: %+v, %d octets in the file, %d in memory", n, built, len(raw), len(want))
 		}
-		if n < 2000 || n == 500_000 {
+		if n < 2000 || n == 400_000 {
 			check(t, raw, issuer)
 		}
 	}

@@ -88,7 +88,7 @@ func (c *Credential) sign(producedAt time.Time, singles []SingleResponse, nonce 
 			return nil, fmt.Errorf("the responder's key made a wrong signature: %w", err)
 		}
 	}
-	return wrap(tbs, c.alg.id, signature, c.certs)
+	return wrap(tbs, c.alg.id, signature, c.certs), nil
 }
 
 // Direct signs with one credential for ever: the issuer's own key, or a delegate that others renew.

@@ -249,3 +249,18 @@ func FuzzRequest(f *testing.F) {
 		}
 	})
 }
+
+// Lengths are right wherever DER's own length grows by an octet.
+func TestWrap(t *testing.T) {
+	for _, n := range []int{0, 40, 60, 80, 100, 115, 125, 126, 127, 128, 200, 230, 240, 255, 256, 65400, 65440, 65480, 65500, 65535, 65536, 100_000} {
+		tbs, certs := octets(n), octets(3)
+		raw := wrap(tbs, algorithms[0].id, make([]byte, 70), certs)
+		var body, basic cryptobyte.String
+		s := cryptobyte.String(raw)
+		if !s.ReadASN1(&body, asn1.SEQUENCE) || !s.Empty() || !body.SkipASN1(asn1.ENUM) || !body.ReadASN1(&body, explicit(0)) ||
+			!body.ReadASN1(&body, asn1.SEQUENCE) || !body.SkipASN1(asn1.OBJECT_IDENTIFIER) || !body.ReadASN1(&basic, asn1.OCTET_STRING) || !body.Empty() ||
+			!basic.ReadASN1(&basic, asn1.SEQUENCE) || !bytes.HasPrefix(basic, tbs) || !bytes.HasSuffix(basic, certs) || cap(raw) != len(raw) {
+			t.Errorf("%d octets", n)
+		}
+	}
+}

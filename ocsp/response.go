@@ -135,24 +135,48 @@ func responseData(keyHash []byte, producedAt time.Time, singles []SingleResponse
 }
 
 // wrap encodes a successful OCSPResponse around what was signed; certs is the
-// encoded certs field, or nothing. The result ends with certs.
-func wrap(tbs, algorithmID, signature, certs []byte) ([]byte, error) {
-	b := cryptobyte.NewBuilder(make([]byte, 0, len(tbs)+len(signature)+len(certs)+96))
-	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1Enum(int64(Successful))
-		b.AddASN1(explicit(0), func(b *cryptobyte.Builder) {
-			b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-				b.AddASN1(asn1.OBJECT_IDENTIFIER, func(b *cryptobyte.Builder) { b.AddBytes([]byte(oidBasic)) })
-				b.AddASN1(asn1.OCTET_STRING, func(b *cryptobyte.Builder) {
-					b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-						b.AddBytes(tbs)
-						b.AddBytes(algorithmID)
-						b.AddASN1BitString(signature)
-						b.AddBytes(certs)
-					})
-				})
-			})
-		})
-	})
-	return b.Bytes()
+// encoded certs field, or nothing. The result ends with certs. It runs for every
+// live answer, so lengths are added up by hand, from the inside out.
+func wrap(tbs, algorithmID, signature, certs []byte) []byte {
+	bits := 1 + len(signature)
+	basic := len(tbs) + len(algorithmID) + element(bits) + len(certs)
+	octets := element(basic)
+	bytes := 2 + len(oidBasic) + element(octets)
+	content := 3 + element(element(bytes))
+	dst := make([]byte, 0, element(content))
+	dst = append(appendHeader(dst, 0x30, content), 0x0a, 1, byte(Successful))
+	dst = appendHeader(dst, 0xa0, element(bytes))
+	dst = appendHeader(dst, 0x30, bytes)
+	dst = append(append(dst, 0x06, byte(len(oidBasic))), oidBasic...)
+	dst = appendHeader(dst, 0x04, octets)
+	dst = appendHeader(dst, 0x30, basic)
+	dst = append(append(dst, tbs...), algorithmID...)
+	dst = append(append(appendHeader(dst, 0x03, bits), 0), signature...)
+	return append(dst, certs...)
+}
+
+// element is the length of an element with n octets of content, header included.
+func element(n int) int {
+	switch {
+	case n < 0x80:
+		return 2 + n
+	case n < 1<<8:
+		return 3 + n
+	case n < 1<<16:
+		return 4 + n
+	}
+	return 5 + n
+}
+
+// appendHeader appends tag and length in DER, for lengths below 16 MiB.
+func appendHeader(dst []byte, tag byte, n int) []byte {
+	switch {
+	case n < 0x80:
+		return append(dst, tag, byte(n))
+	case n < 1<<8:
+		return append(dst, tag, 0x81, byte(n))
+	case n < 1<<16:
+		return append(dst, tag, 0x82, byte(n>>8), byte(n))
+	}
+	return append(dst, tag, 0x83, byte(n>>16), byte(n>>8), byte(n))
 }
