@@ -14,6 +14,7 @@ func BenchmarkMillion(b *testing.B) {
 	issuer := newCA(b, "issuing-1", key)
 	path := filepath.Join(b.TempDir(), "x.crl")
 	b.ReportAllocs()
+	cpu(b)
 	for b.Loop() {
 		b.SetBytes(buildFile(b, path, template(issuer), key, 1_000_000).Size)
 	}
@@ -52,6 +53,7 @@ func BenchmarkDelta(b *testing.B) {
 			}
 			hundredth := j.issue(time.Hour)
 			reason := 0
+			cpu(b)
 			for b.Loop() {
 				reason = reason%5 + 1
 				j.revoke(hundredth, reason)
@@ -76,6 +78,7 @@ func BenchmarkParse(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
+	cpu(b)
 	for b.Loop() {
 		if _, err := Parse(raw); err != nil {
 			b.Fatal(err)

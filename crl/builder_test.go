@@ -221,7 +221,7 @@ func TestBuildInFile(t *testing.T) {
 	}
 	issuer := newCA(t, "issuing-1", key)
 	path := filepath.Join(t.TempDir(), "x.crl")
-	for _, n := range []int{0, 1, 2, 3, 5, 6, 1400, 1500, 345_900, 345_950, 400_000} {
+	for _, n := range []int{0, 1, 2, 3, 5, 6, 1400, 1500, 346_000, 400_000} {
 		built := buildFile(t, path, template(issuer), key, n)
 		raw, err := os.ReadFile(path)
 		if err != nil {

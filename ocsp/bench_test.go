@@ -1,12 +1,16 @@
 package ocsp
 
 import (
+	"bufio"
 	"context"
 	"encoding/base64"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -27,6 +31,7 @@ func BenchmarkPresigned(b *testing.B) {
 	}
 	b.ReportAllocs()
 	b.ResetTimer()
+	cpu(b)
 	b.RunParallel(func(p *testing.PB) {
 		w := nullWriter{http.Header{}}
 		for i := 0; p.Next(); i++ {
@@ -39,6 +44,57 @@ func BenchmarkPresigned(b *testing.B) {
 	}
 }
 
+// BenchmarkHTTP is the same over a kept-alive connection, next to a handler
+// that writes the same octets and looks nothing up: the floor of net/http.
+func BenchmarkHTTP(b *testing.B) {
+	c := newCA(b, "issuing-1", time.Now)
+	r := newResponder(b, c, nil)
+	in := request(b, c, SHA1, nil, c.issue(1).Big())
+	answer := r.Answer(b.Context(), in)
+	static := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header()["Content-Type"] = typeResponse
+		w.Write(answer)
+	})
+	get := "GET /ocsp/" + url.PathEscape(base64.StdEncoding.EncodeToString(in)) + " HTTP/1.1\r\nHost: ca.example\r\n\r\n"
+	post := "POST /ocsp HTTP/1.1\r\nHost: ca.example\r\nContent-Type: application/ocsp-request\r\nContent-Length: " + strconv.Itoa(len(in)) + "\r\n\r\n" + string(in)
+	for _, bb := range []struct {
+		name    string
+		handler http.Handler
+		request string
+	}{{"floor", static, get}, {"GET", r, get}, {"POST", r, post}} {
+		b.Run(bb.name, func(b *testing.B) {
+			srv := httptest.NewServer(bb.handler)
+			defer srv.Close()
+			conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer conn.Close()
+			in := bufio.NewReader(conn)
+			b.ReportAllocs()
+			cpu(b)
+			for b.Loop() {
+				if _, err := io.WriteString(conn, bb.request); err != nil {
+					b.Fatal(err)
+				}
+				// The headers end with an empty line, then comes the answer.
+				for {
+					line, err := in.ReadSlice('\n')
+					if err != nil {
+						b.Fatal(err)
+					}
+					if len(line) == 2 {
+						break
+					}
+				}
+				if _, err := in.Discard(len(answer)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkNonce signs each answer; BenchmarkSign is what the key does alone.
 func BenchmarkNonce(b *testing.B) {
 	c := newCA(b, "issuing-1", time.Now)
@@ -46,6 +102,7 @@ func BenchmarkNonce(b *testing.B) {
 	in := request(b, c, SHA1, make([]byte, 32), c.issue(1).Big())
 	r.Answer(b.Context(), in)
 	b.ReportAllocs()
+	cpu(b)
 	for b.Loop() {
 		r.Answer(context.Background(), in)
 	}
@@ -58,6 +115,7 @@ func BenchmarkSign(b *testing.B) {
 		b.Fatal(err)
 	}
 	message := make([]byte, 200)
+	cpu(b)
 	for b.Loop() {
 		if _, err := alg.sign(key, message); err != nil {
 			b.Fatal(err)

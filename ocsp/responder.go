@@ -224,7 +224,8 @@ func (r *Responder) named(name string) (*issuer, error) {
 }
 
 // Presign signs the answers for a certificate that was just issued, so that
-// nobody waits for them. Call it once the record is durable; it reads the Source.
+// nobody waits for them. Call it once the record is durable; it reads the
+// Source. Its failure is no reason to withhold the certificate: what is missing is made on first ask.
 func (r *Responder) Presign(ctx context.Context, issuer string, serial ca.Serial) error {
 	is, err := r.named(issuer)
 	if err != nil {
