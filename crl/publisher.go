@@ -33,7 +33,7 @@ type Options struct {
 	DeltaInterval time.Duration
 	DeltaOverlap  time.Duration
 	// Poll is how often the journal's head is looked at: a revocation is in the
-	// delta after at most Poll and the time to sign two lists; those that come meanwhile share one. Default 500 ms.
+	// delta after at most Poll and the time to sign two lists; those that come meanwhile share one. Default 300 ms.
 	Poll time.Duration
 	// MaxDelta is from how many changes on a new complete list is made before its time. Default 100,000.
 	MaxDelta int
@@ -82,7 +82,7 @@ func NewPublisher(opts Options, issuers ...Issuer) (*Publisher, error) {
 	opts.Overlap = cmp.Or(opts.Overlap, 24*time.Hour)
 	opts.DeltaInterval = cmp.Or(opts.DeltaInterval, time.Hour)
 	opts.DeltaOverlap = cmp.Or(opts.DeltaOverlap, 12*time.Hour)
-	opts.Poll = cmp.Or(opts.Poll, 500*time.Millisecond)
+	opts.Poll = cmp.Or(opts.Poll, 300*time.Millisecond)
 	opts.MaxDelta = cmp.Or(opts.MaxDelta, 100_000)
 	opts.Partition = cmp.Or(opts.Partition, DefaultPartition)
 	if opts.Now == nil {
@@ -166,7 +166,10 @@ func (p *Publisher) Publish(ctx context.Context, name string) error {
 //  3. Take a number, durably.
 //  4. Complete lists, which become bases.
 //  5. The state file, also if not all of them could be made.
-//  6. Deltas.
+//  6. Deltas that have something new to say, then those that are due by time.
+//
+// A round takes no more than Poll for what is due by time, and leaves the rest to
+// the next: so that with thousands of partitions revocations need not wait.
 func (p *Publisher) round(ctx context.Context, is *publication, forced bool) error {
 	is.mu.Lock()
 	defer is.mu.Unlock()
@@ -187,8 +190,8 @@ func (p *Publisher) round(ctx context.Context, is *publication, forced bool) err
 		}
 		is.checked = now
 	}
-	full, delta := p.due(is, head, now, forced)
-	if len(full)+len(delta) == 0 {
+	full, changed, idle := p.due(is, head, now, forced)
+	if len(full)+len(changed)+len(idle) == 0 {
 		return nil
 	}
 	number, err := p.opts.Source.NextNumber(ctx, is.Name)
@@ -199,7 +202,13 @@ func (p *Publisher) round(ctx context.Context, is *publication, forced bool) err
 		return fmt.Errorf("CRL number %d of %s is not above %d, published before: the counter went back; restore it", number, is.Name, is.state.Number)
 	}
 	r := &roundOf{Publisher: p, is: is, number: number, head: head, now: now}
+	begun := p.opts.Now()
+	late := func() bool { return !forced && p.opts.Now().Sub(begun) > p.opts.Poll }
 	for i, id := range full {
+		if late() {
+			full = full[:i]
+			break
+		}
 		if err = r.complete(ctx, id); err != nil {
 			full = full[:i]
 			break
@@ -209,16 +218,16 @@ func (p *Publisher) round(ctx context.Context, is *publication, forced bool) err
 		is.state.Number = number
 		err = errors.Join(err, p.save(is))
 	}
-	if err != nil {
-		return err
-	}
-	for _, id := range delta {
-		if err := r.delta(id); err != nil {
-			return err
+	for i, id := range slices.Concat(changed, idle) {
+		if len(is.state.Scopes[id].Bases) == 0 || i >= len(changed) && late() {
+			continue
+		}
+		if e := r.delta(id); e != nil {
+			return errors.Join(err, e)
 		}
 	}
-	p.opts.Log.Debug("CRLs published", "issuer", is.Name, "number", number, "complete", len(full), "deltas", len(delta), "sequence", head)
-	return nil
+	p.opts.Log.Debug("CRLs published", "issuer", is.Name, "number", number, "complete", len(full), "sequence", head)
+	return err
 }
 
 // addScopes opens partitions that are new, up to the one after that in use,
@@ -253,24 +262,29 @@ func (p *Publisher) addScopes(ctx context.Context, is *publication, now time.Tim
 	return nil
 }
 
-// due lists the scopes that need a complete list, and those that need a delta.
-func (p *Publisher) due(is *publication, head int64, now time.Time, forced bool) (full, delta []int) {
+// due lists the scopes that need a complete list, those whose delta has
+// something new to say, and those whose delta is due by time.
+func (p *Publisher) due(is *publication, head int64, now time.Time, forced bool) (full, changed, idle []int) {
 	for id, s := range is.state.Scopes {
 		retired := !s.Retired.IsZero()
-		if len(s.Bases) == 0 || !retired && (forced || s.scheduled(now, p.opts.Interval) || len(is.changes) > p.opts.MaxDelta && p.crowded(is.within(p, id), s.current())) {
+		again := !retired && (forced || len(s.Bases) > 0 && len(is.changes) > p.opts.MaxDelta && p.crowded(is.within(p, id), s.current()))
+		if len(s.Bases) == 0 || again || !retired && s.scheduled(now, p.opts.Interval) {
 			full = append(full, id)
-			delta = append(delta, id)
-			continue
+			s.deltaDue = time.Time{}
 		}
-		if slices.ContainsFunc(is.within(p, id), func(c Change) bool { return c.Sequence > s.sequence }) || !retired && !now.Before(s.deltaDue) {
-			delta = append(delta, id)
-		} else {
+		switch {
+		case slices.ContainsFunc(is.within(p, id), func(c Change) bool { return c.Sequence > s.sequence }):
+			changed = append(changed, id)
+		case (!retired || s.deltaDue.IsZero()) && !now.Before(s.deltaDue): // the last lists have a last delta
+			idle = append(idle, id)
+		default:
 			s.sequence = head
 		}
 	}
 	slices.Sort(full)
-	slices.Sort(delta)
-	return full, delta
+	slices.Sort(changed)
+	slices.Sort(idle)
+	return full, changed, idle
 }
 
 // crowded reports whether there are so many changes since a complete list that it is time for another.

@@ -400,3 +400,44 @@ func TestDeltaCost(t *testing.T) {
 		}
 	}
 }
+
+// However many lists are due by time, a revocation is published in between.
+func TestManyPartitions(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, dir, nil)
+		for range 600 {
+			h.j.issue(1000 * time.Hour)
+		}
+		h.p.issuers[0].Key = slowToken{h.key} // 124 lists take 12 seconds
+		defer h.run()()
+		time.Sleep(20 * time.Second)
+		s := serial(7)
+		for range 24 * 4 {
+			time.Sleep(15*time.Minute - time.Second) // now and then into the schedule
+			before := h.key.signs.Load()
+			h.j.revoke(s, 1)
+			time.Sleep(1200 * time.Millisecond)
+			if h.status(Whole, s) != 1 || h.status(0, s) != 1 {
+				t.Fatalf("not published, after %d signatures", h.key.signs.Load()-before)
+			}
+			h.j.release(s)
+			time.Sleep(1200 * time.Millisecond)
+			if h.status(Whole, s) != -1 {
+				t.Fatal("not released")
+			}
+		}
+		for id := range 61 {
+			h.list(id, false)
+			h.list(id, true)
+		}
+	})
+}
+
+// slowToken takes a tenth of a second for each signature.
+type slowToken struct{ *token }
+
+func (k slowToken) Sign(r io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	time.Sleep(100 * time.Millisecond)
+	return k.token.Sign(r, digest, opts)
+}
