@@ -413,8 +413,8 @@ func TestManyPartitions(t *testing.T) {
 		defer h.run()()
 		time.Sleep(20 * time.Second)
 		s := serial(7)
-		for range 24 * 4 {
-			time.Sleep(15*time.Minute - time.Second) // now and then into the schedule
+		for hour := range 4 {
+			time.Sleep(time.Until(synctestStart.Add(time.Duration(hour+1)*time.Hour + 3*time.Second))) // amid the deltas that are due
 			before := h.key.signs.Load()
 			h.j.revoke(s, 1)
 			time.Sleep(1200 * time.Millisecond)
