@@ -1,0 +1,152 @@
+package crl
+
+import (
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/deviceca/deviceca/internal/der"
+)
+
+// HandlerOptions configures a Handler. Dir is needed.
+type HandlerOptions struct {
+	Dir    string // of the Publisher
+	Prefix string // of the URL path, "/crl"
+	// Resolve turns an alias into the name of a generation ("issuing" into
+	// "issuing-1"); names pass through. nil: there are no aliases.
+	Resolve func(name string) string
+	// MaxAge and DeltaMaxAge bound how long HTTP caches keep a list without
+	// asking again. Default 1 h and 1 min: by the latter a cached delta may hide a revocation.
+	MaxAge      time.Duration
+	DeltaMaxAge time.Duration
+	Now         func() time.Time // default time.Now
+}
+
+// Handler serves the lists in a directory: NAME.crl, NAME-delta.crl, NAME/K.crl
+// and NAME/K-delta.crl, with ETag, Last-Modified, Expires, Cache-Control, conditional and
+// range requests (RFC 9110 §13, §14). It keeps nothing in memory and needs no
+// Publisher: what lies there is served, also when it has expired, for an
+// expired list tells a client more than none.
+func Handler(opts HandlerOptions) http.Handler {
+	if opts.MaxAge == 0 {
+		opts.MaxAge = time.Hour
+	}
+	if opts.DeltaMaxAge == 0 {
+		opts.DeltaMaxAge = time.Minute
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Resolve == nil {
+		opts.Resolve = func(name string) string { return name }
+	}
+	return handler{opts}
+}
+
+type handler struct{ opts HandlerOptions }
+
+var (
+	listPath  = regexp.MustCompile(`^([a-z0-9-]{1,64}?)(/[0-9]{1,10})?(-delta)?\.crl$`)
+	issuerRef = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+)
+
+// validName reports whether an issuer's name can be told from "-delta" in a path.
+func validName(name string) bool {
+	return issuerRef.MatchString(name) && !strings.HasSuffix(name, "-delta")
+}
+
+func (h handler) ServeHTTP(w http.ResponseWriter, q *http.Request) {
+	if q.Method != http.MethodGet && q.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "CRLs are read with GET", http.StatusMethodNotAllowed)
+		return
+	}
+	m := listPath.FindStringSubmatch(strings.TrimPrefix(strings.TrimPrefix(q.URL.Path, h.opts.Prefix), "/"))
+	if m == nil {
+		http.NotFound(w, q)
+		return
+	}
+	name := h.opts.Resolve(m[1])
+	if !validName(name) {
+		http.NotFound(w, q)
+		return
+	}
+	f, err := os.Open(filepath.Join(h.opts.Dir, filepath.FromSlash(name+m[2]+m[3]+".crl")))
+	if errors.Is(err, fs.ErrNotExist) {
+		http.NotFound(w, q)
+		return
+	}
+	if err == nil {
+		defer f.Close()
+		err = h.serve(w, q, f, m[3] != "")
+	}
+	if err != nil {
+		http.Error(w, "the CRL cannot be read at the moment; try again", http.StatusInternalServerError)
+	}
+}
+
+// serve writes an open list; it fails before anything is written.
+func (h handler) serve(w http.ResponseWriter, q *http.Request, f *os.File, delta bool) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	// A list ends with its signature, which is as good a validator as a digest of it all.
+	var end [24]byte
+	if _, err := f.ReadAt(end[:], max(info.Size()-int64(len(end)), 0)); err != nil {
+		return err
+	}
+	var front [4096]byte
+	n, _ := f.ReadAt(front[:], 0)
+	thisUpdate, nextUpdate, err := readTimes(front[:n])
+	if err != nil {
+		return err
+	}
+	age := h.opts.MaxAge
+	if delta {
+		age = h.opts.DeltaMaxAge
+	}
+	age = max(min(age, nextUpdate.Sub(h.opts.Now())), 0)
+	header := w.Header()
+	header.Set("Content-Type", "application/pkix-crl") // RFC 5280 §4.2.1.13, RFC 2585
+	header.Set("ETag", `"`+hex.EncodeToString(end[:])+`"`)
+	header.Set("Expires", nextUpdate.Format(http.TimeFormat))
+	header.Set("Cache-Control", "max-age="+strconv.Itoa(int(age/time.Second))+", public, no-transform, must-revalidate")
+	http.ServeContent(w, q, "", thisUpdate, f)
+	return nil
+}
+
+// readTimes reads thisUpdate and nextUpdate from the beginning of a list.
+func readTimes(front []byte) (this, next time.Time, err error) {
+	s := cryptobyte.String(front)
+	// The two outer headers: the elements themselves end beyond what was read.
+	for range 2 {
+		if len(s) < 2 || s[0] != 0x30 {
+			return this, next, malformed("no CertificateList")
+		}
+		size := 2
+		if s[1]&0x80 != 0 {
+			size += int(s[1] & 0x7f)
+		}
+		if !s.Skip(size) {
+			return this, next, malformed("no CertificateList")
+		}
+	}
+	if !s.SkipASN1(asn1.INTEGER) || !s.SkipASN1(asn1.SEQUENCE) || !s.SkipASN1(asn1.SEQUENCE) {
+		return this, next, malformed("no TBSCertList of version 2")
+	}
+	if this, err = der.Time(&s); err == nil {
+		next, err = der.Time(&s)
+	}
+	return this, next, err
+}

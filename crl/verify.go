@@ -1,0 +1,117 @@
+package crl
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/big"
+	"time"
+)
+
+// ErrNotTrusted is wrapped by the errors of Verify and Lookup.
+var ErrNotTrusted = errors.New("the CRL is not to be used")
+
+func distrust(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrNotTrusted}, args...)...)
+}
+
+// Verify checks that issuer signed the list, that it is current at now, and that
+// nothing critical in it is unknown here (RFC 5280 §6.3.3). Faults do not make it fail.
+func (l *List) Verify(issuer *x509.Certificate, now time.Time) error {
+	switch {
+	case !bytes.Equal(l.Issuer, issuer.RawSubject):
+		return distrust("another CA issued it than %s", issuer.Subject)
+	case l.KeyID != nil && len(issuer.SubjectKeyId) > 0 && !bytes.Equal(l.KeyID, issuer.SubjectKeyId):
+		return distrust("another key of %s signed it; find that generation's certificate", issuer.Subject)
+	case issuer.KeyUsage != 0 && issuer.KeyUsage&x509.KeyUsageCRLSign == 0:
+		return distrust("%s may not sign CRLs", issuer.Subject)
+	case len(l.critical) > 0:
+		return distrust("it has an unknown critical extension, %s", l.critical[0])
+	case l.Scope.Indirect || l.Scope.Partial:
+		return distrust("it is indirect or for some reasons only")
+	case l.ThisUpdate.After(now):
+		return distrust("it begins in the future, at %s; check the clock", l.ThisUpdate.Format(time.RFC3339))
+	case l.NextUpdate.IsZero():
+		return distrust("it has no nextUpdate, so it could be of any age")
+	case l.NextUpdate.Before(now):
+		return distrust("it ended at %s; fetch a new one", l.NextUpdate.Format(time.RFC3339))
+	}
+	alg := algorithmOf(l.Algorithm)
+	if alg == x509.UnknownSignatureAlgorithm {
+		return distrust("its signature algorithm is not accepted")
+	}
+	if err := issuer.CheckSignature(alg, l.TBS, l.Signature); err != nil {
+		return distrust("its signature is wrong: %v", err)
+	}
+	return nil
+}
+
+// CheckDelta reports whether delta may be combined with l (RFC 5280 §5.2.4): one
+// issuer and key, one scope, a base no newer than l, and a delta newer than l.
+func (l *List) CheckDelta(delta *List) error {
+	switch {
+	case l.Base != nil || delta.Base == nil:
+		return distrust("a delta completes a complete CRL, in this order")
+	case !bytes.Equal(l.Issuer, delta.Issuer) || !bytes.Equal(l.KeyID, delta.KeyID):
+		return distrust("the delta is of another issuer or key")
+	case !bytes.Equal(l.idp, delta.idp):
+		return distrust("the delta is of another scope")
+	case l.Number == nil || delta.Number == nil:
+		return distrust("a CRL without a number")
+	case l.Number.Cmp(delta.Base) < 0:
+		return distrust("the delta needs the complete CRL number %s or later, this is %s; fetch it", delta.Base, l.Number)
+	case l.Number.Cmp(delta.Number) > 0:
+		return distrust("the delta, number %s, is older than the complete CRL, %s", delta.Number, l.Number)
+	}
+	return nil
+}
+
+// Lookup says whether a serial is revoked: nil if it is not. delta may be nil. It
+// goes through the entries one by one. Verify both lists first, and see that
+// the scope holds the certificate ([List.Covers]).
+func Lookup(complete, delta *List, serial *big.Int) (*Line, error) {
+	if complete.Base != nil {
+		return nil, distrust("a delta alone says nothing of the rest")
+	}
+	if delta != nil {
+		if err := complete.CheckDelta(delta); err != nil {
+			return nil, err
+		}
+		if line := delta.find(serial); line != nil {
+			if line.Reason == RemoveFromCRL {
+				return nil, nil
+			}
+			return line, nil
+		}
+	}
+	return complete.find(serial), nil
+}
+
+func (l *List) find(serial *big.Int) *Line {
+	for line := range l.Lines() {
+		if line.Serial.Cmp(serial) == 0 {
+			return &line
+		}
+	}
+	return nil
+}
+
+// Covers reports whether cert is within the list's scope: a list with a
+// distribution point covers the certificates that name one of its URLs (§6.3.3 b 2).
+func (l *List) Covers(cert *x509.Certificate) bool {
+	if !bytes.Equal(l.Issuer, cert.RawIssuer) || l.Scope.OnlyUsers && cert.IsCA || l.Scope.OnlyCAs && !cert.IsCA {
+		return false
+	}
+	if len(l.Scope.URLs) == 0 {
+		return true
+	}
+	for _, url := range l.Scope.URLs {
+		for _, named := range cert.CRLDistributionPoints {
+			if url == named {
+				return true
+			}
+		}
+	}
+	return false
+}
