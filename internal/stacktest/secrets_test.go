@@ -152,15 +152,18 @@ func TestKeysInTokens(t *testing.T) {
 func TestKeysInFiles(t *testing.T) {
 	t.Parallel()
 	h := initHome(t, shortDir(t), "--keys", "file")
-	for range 2 {
-		h.log = &lockedBuffer{}
-		h.start()
+	warned := func() {
+		t.Helper()
 		if log := h.log.String(); !strings.Contains(log, "level=WARN") || !strings.Contains(log, "development") {
 			t.Error("no warning about keys in files")
 		}
-		h.stop()
 	}
 	h.start()
+	warned()
+	h.stop()
+	h.log = &lockedBuffer{}
+	h.start()
+	warned()
 	cert, key := h.device(h.addDevice("lamp-1")).mustEnroll(t, "lamp-1")
 	if a, err := h.owner(cert, key).reenroll(newCSR(t, key, "lamp-1")); err != nil || a.status != 200 {
 		t.Errorf("re-enrolment: %d %q %v", a.status, a.body, err)
