@@ -143,6 +143,7 @@ func (c *ceremony) prepareKeys() error {
 		if c.RootKeys == "" && c.Root != "external" {
 			return usagef("--keys with a URI needs --root-keys with the URI of another token for the root, or --root external")
 		}
+		c.cfg.Keys.Provider = "pkcs11"
 		c.cfg.Keys.Issuing, c.cfg.Keys.PINIssuing = c.Keys, c.PIN
 		c.cfg.Keys.Root, c.cfg.Keys.PINRoot = c.RootKeys, c.RootPIN
 	}
@@ -316,15 +317,6 @@ func signRootCRL(ctx context.Context, home Home, cfg Config, log *slog.Logger) (
 	if err := home.mustExist(); err != nil {
 		return nil, err
 	}
-	provider, err := openKeys(ctx, home, cfg, "root", log)
-	if err != nil {
-		return nil, hinted(fmt.Errorf("the root's token: %w", err), "put the root's token back in place for this command")
-	}
-	defer provider.Close()
-	key, err := provider.Key(ctx, "root")
-	if err != nil {
-		return nil, err
-	}
 	// The ledger, not the lock: the root's CRL may be renewed while a server runs.
 	ledger, err := store.Open(ctx, cfg.DB, store.Options{Logger: log})
 	if err != nil {
@@ -336,6 +328,18 @@ func signRootCRL(ctx context.Context, home Home, cfg Config, log *slog.Logger) (
 		return nil, err
 	}
 	old, err := ledger.Setting(ctx, "root.crl")
+	if errors.Is(err, ca.ErrNoRecord) {
+		return nil, errors.New("the root of this CA is external: renew its CRL where its key is")
+	}
+	if err != nil {
+		return nil, err
+	}
+	provider, err := openKeys(ctx, home, cfg, "root", log)
+	if err != nil {
+		return nil, hinted(fmt.Errorf("the root's token: %w", err), "put the root's token back in place for this command")
+	}
+	defer provider.Close()
+	key, err := provider.Key(ctx, "root")
 	if err != nil {
 		return nil, err
 	}
