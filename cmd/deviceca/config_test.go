@@ -197,3 +197,18 @@ func FuzzConfig(f *testing.F) {
 		}
 	})
 }
+
+// The table of every key in docs/operations.md is the one that the program prints.
+func TestOperationsDocs(t *testing.T) {
+	docs, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden, err := os.ReadFile("testdata/config.golden.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(string(docs), string(golden)) {
+		t.Error("docs/operations.md does not end with the output of `deviceca config keys`")
+	}
+}

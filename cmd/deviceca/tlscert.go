@@ -94,11 +94,11 @@ func serverNames(configured []string, listen string) []ca.SAN {
 	for _, name := range configured {
 		add(name)
 	}
-	if host, _, err := net.SplitHostPort(listen); err == nil {
-		add(host)
-	}
 	add("localhost")
 	if host, err := os.Hostname(); err == nil && validHost(host) {
+		add(host)
+	}
+	if host, _, err := net.SplitHostPort(listen); err == nil {
 		add(host)
 	}
 	add("127.0.0.1")
