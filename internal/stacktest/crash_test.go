@@ -92,7 +92,7 @@ func TestImportKilled(t *testing.T) {
 	want := map[string]int{}
 	csv := bytes.NewBufferString("id,level\n")
 	for i := range count {
-		id := fmt.Sprintf("meter-%05d", i)
+		id := fmt.Sprintf("meter-of-a-long-name-%05d", i)
 		want[id] = 1
 		fmt.Fprintf(csv, "%s,software\n", id)
 	}
@@ -110,7 +110,8 @@ func TestImportKilled(t *testing.T) {
 			}
 			there := 0
 			for round := range 3 {
-				// A pipe that is never closed holds the import in its middle.
+				// A pipe that stays open holds the import in its middle. It takes more
+				// than it can hold, so that the command is at work once all is written.
 				cmd := exec.Command(program, "device", "import", "-", "--home", h.dir)
 				var errs bytes.Buffer
 				cmd.Stderr = &errs
@@ -125,7 +126,7 @@ func TestImportKilled(t *testing.T) {
 				wrote := make(chan struct{})
 				go func() { io.Copy(in, bytes.NewReader(part)); close(wrote) }()
 				<-wrote
-				time.Sleep(time.Duration(rand.IntN(200)) * time.Millisecond)
+				time.Sleep(time.Duration(round*300+rand.IntN(200)) * time.Millisecond)
 				if c.serving {
 					h.kill()
 					in.Close()
@@ -151,6 +152,9 @@ func TestImportKilled(t *testing.T) {
 				}
 				there = len(have)
 				t.Logf("killed in the middle: %d devices of the %d sent", there, bytes.Count(part, []byte("\n"))-1)
+			}
+			if there == 0 {
+				t.Error("nothing was entered before the kills, so this test shows nothing")
 			}
 			counts := read[importCounts](h, "device", "import", file)
 			if counts != (importCounts{Read: count, Added: count - there, There: there}) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -52,6 +53,9 @@ func atHome(t *testing.T, dir string) *home {
 	h := &home{t: t, dir: dir, https: freeAddr(t), http: freeAddr(t), log: &lockedBuffer{}}
 	t.Cleanup(func() {
 		h.stop()
+		if log := h.log.String(); strings.Contains(log, "panic") || strings.Contains(log, "DATA RACE") {
+			t.Errorf("the server on %s panicked:\n%s", dir, log)
+		}
 		if t.Failed() {
 			t.Logf("log of the server on %s:\n%s", dir, h.log.tail(8000))
 		}
@@ -74,7 +78,7 @@ func shortDir(t *testing.T) string {
 func (h *home) start(env ...string) time.Duration {
 	h.t.Helper()
 	cmd := exec.Command(program, "serve", "--home", h.dir, "--https", h.https, "--http", h.http, "--metrics", "off")
-	cmd.Env = append(append(os.Environ(), h.env...), env...)
+	cmd.Env = slices.Concat(os.Environ(), []string{"DEVICECA_LOG_LEVEL=debug"}, h.env, env) // net/http's panics come as debug
 	cmd.Stderr = h.log
 	began := time.Now()
 	if err := cmd.Start(); err != nil {
@@ -166,7 +170,7 @@ func (h *home) try(stdin []byte, args ...string) (stdout, stderr string, err err
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = append(os.Environ(), h.env...)
+	cmd.Env = slices.Concat(os.Environ(), h.env)
 	cmd.Stdin = bytes.NewReader(stdin)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
