@@ -115,8 +115,12 @@ func (s *Service) AuthenticateCertificate(ctx context.Context, chain []*x509.Cer
 	if now.Before(c.NotBefore) {
 		return Requester{}, Errorf(Unauthenticated, "the client certificate is not valid before %s", c.NotBefore.UTC().Format(time.RFC3339))
 	}
+	issuer := s.current.Load().issuers[c.Issuer]
+	if issuer == nil || issuer.Record.Revoked != nil {
+		return Requester{}, Errorf(Unauthenticated, "the CA that issued the client certificate was revoked: enrol with a credential")
+	}
 	r := Requester{Kind: policy.ByCertificate, Device: c.Device, Certificate: c, Lapsed: max(0, now.Sub(c.NotAfter))}
-	if i := s.current.Load().issuers[c.Issuer]; i != nil && i.Record.Role == "quarantine" {
+	if issuer.Record.Role == "quarantine" {
 		r.Kind = policy.ByQuarantine
 	}
 	return r, nil

@@ -34,6 +34,7 @@ const (
 	EventPolicyApplied     EventKind = "policy.applied"
 	EventIssuerAdded       EventKind = "ca.added"
 	EventIndexMoved        EventKind = "ca.index-moved"
+	EventIssuerRevoked     EventKind = "ca.revoked"
 	EventRootCRL           EventKind = "ca.crl-signed"
 	EventAdminAdded        EventKind = "admin.added"
 	EventAdminRemoved      EventKind = "admin.removed"

@@ -1,6 +1,7 @@
 package ca_test
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -40,13 +41,14 @@ func (c *clock) Add(d time.Duration) {
 // authority is a Service over a real ledger, with software keys.
 type authority struct {
 	*ca.Service
-	t       testing.TB
-	store   *store.Store
-	clock   *clock
-	root    *x509.Certificate
-	rootKey crypto.Signer
-	signer  *moodySigner
-	opts    ca.Options
+	t              testing.TB
+	store          *store.Store
+	clock          *clock
+	root           *x509.Certificate
+	rootKey        crypto.Signer
+	rootKeys, keys map[string]crypto.Signer // by name
+	signer         *moodySigner
+	opts           ca.Options
 }
 
 // moodySigner is a CA key that can be made to fail.
@@ -95,7 +97,7 @@ func newAuthority(t testing.TB, edit func(source string) string) *authority {
 
 	h := ca.Hierarchy{Organization: "Test", URL: "http://ca.test:8080", Now: a.clock.Now()}
 	a.rootKey = ecKey(t, elliptic.P256())
-	root, err := ca.NewRoot(a.rootKey, h)
+	root, err := ca.NewRoot(a.rootKey, 1, h)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,12 +106,13 @@ func newAuthority(t testing.TB, edit func(source string) string) *authority {
 	}
 	a.signer = &moodySigner{Signer: ecKey(t, elliptic.P256())}
 	signers := map[string]crypto.Signer{"issuing-1": a.signer, "quarantine-1": ecKey(t, elliptic.P256())}
+	a.keys, a.rootKeys = signers, map[string]crypto.Signer{"root-1": a.rootKey}
 	add := func(role, name string, cert []byte) {
 		if err := a.store.AddIssuer(ctx, ca.IssuerRecord{Name: name, Role: role, Generation: 1, Key: name, Cert: cert, Created: a.clock.Now()}, ca.Event{Kind: ca.EventIssuerAdded, Time: a.clock.Now()}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	add("root", "root", root)
+	add("root", "root-1", root)
 	for _, role := range []string{"issuing", "quarantine"} {
 		cert, err := ca.NewSubordinate(root, a.rootKey, role, 1, signers[role+"-1"].Public(), h)
 		if err != nil {
@@ -121,7 +124,7 @@ func newAuthority(t testing.TB, edit func(source string) string) *authority {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.opts = ca.Options{Ledger: a.store, Sealer: sealer, Policy: parsePolicy(t, edit), Signers: signers, URL: h.URL, LintShare: 1, Now: a.clock.Now}
+	a.opts = ca.Options{Ledger: a.store, Sealer: sealer, Policy: parsePolicy(t, edit), Key: func(_ context.Context, label string) (crypto.Signer, error) { return signers[label], nil }, URL: h.URL, LintShare: 1, Now: a.clock.Now}
 	a.reopen()
 	return a
 }

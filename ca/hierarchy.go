@@ -19,6 +19,7 @@ import (
 type Hierarchy struct {
 	Organization string
 	URL          string        // public base for AIA and CRL pointers
+	Root         string        // name of the root that signs; default "root-1"
 	RootLife     time.Duration // default 20 years
 	IssuingLife  time.Duration // default 5 years, for issuing and quarantine
 	Now          time.Time
@@ -38,13 +39,13 @@ const backdateCA = time.Hour
 
 // NewRoot makes the self-signed root certificate (RFC 5280 §3.2): key usage
 // certificate and CRL signing, no path length, so that issuing CAs of issuing CAs stay possible.
-func NewRoot(key crypto.Signer, h Hierarchy) ([]byte, error) {
+func NewRoot(key crypto.Signer, generation int, h Hierarchy) ([]byte, error) {
 	spki, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
 		return nil, fmt.Errorf("root key: %w", err)
 	}
 	t := &x509.Certificate{
-		SerialNumber: caSerial(), Subject: h.subject("root", 1),
+		SerialNumber: caSerial(), Subject: h.subject("root", generation),
 		NotBefore: h.Now.Add(-backdateCA).Truncate(time.Second), NotAfter: h.Now.Add(cmp.Or(h.RootLife, 20*year)).Truncate(time.Second),
 		IsCA: true, BasicConstraintsValid: true,
 		KeyUsage:     x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
@@ -72,8 +73,8 @@ func NewSubordinate(root []byte, rootKey crypto.Signer, role string, generation 
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature, // the last for OCSP
 		SubjectKeyId:          subjectKeyID(spki),
-		IssuingCertificateURL: []string{base + "/ca/root.crt"},
-		CRLDistributionPoints: []string{base + "/crl/root.crl"},
+		IssuingCertificateURL: []string{base + "/ca/" + cmp.Or(h.Root, "root-1") + ".crt"},
+		CRLDistributionPoints: []string{base + "/crl/" + cmp.Or(h.Root, "root-1") + ".crl"},
 	}
 	if t.NotBefore.Before(parent.NotBefore) {
 		t.NotBefore = parent.NotBefore
@@ -85,6 +86,35 @@ func NewSubordinate(root []byte, rootKey crypto.Signer, role string, generation 
 		return nil, err
 	}
 	return lintedCA(x509.CreateCertificate(rand.Reader, t, parent, pub, rootKey))
+}
+
+// NewCross makes the certificate that leads from one root to another: the
+// subject and key of root, signed by another root's key. A relying party that
+// trusts only the other then accepts what stands below this one (OldWithNew
+// and NewWithOld of RFC 9810 §4.4).
+func NewCross(root, signer []byte, signerKey crypto.Signer, h Hierarchy) ([]byte, error) {
+	subject, err := x509.ParseCertificate(root)
+	if err != nil {
+		return nil, fmt.Errorf("root certificate: %w", err)
+	}
+	parent, err := x509.ParseCertificate(signer)
+	if err != nil {
+		return nil, fmt.Errorf("the other root's certificate: %w", err)
+	}
+	t := &x509.Certificate{
+		SerialNumber: caSerial(), RawSubject: subject.RawSubject,
+		NotBefore: h.Now.Add(-backdateCA).Truncate(time.Second), NotAfter: subject.NotAfter,
+		IsCA: true, BasicConstraintsValid: true,
+		KeyUsage:     x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		SubjectKeyId: subject.SubjectKeyId,
+		// Who trusts the signer asks the signer's list.
+		IssuingCertificateURL: []string{strings.TrimSuffix(h.URL, "/") + "/ca/" + h.Root + ".crt"},
+		CRLDistributionPoints: []string{strings.TrimSuffix(h.URL, "/") + "/crl/" + h.Root + ".crl"},
+	}
+	if t.NotAfter.After(parent.NotAfter) {
+		t.NotAfter = parent.NotAfter
+	}
+	return lintedCA(x509.CreateCertificate(rand.Reader, t, parent, subject.PublicKey, signerKey))
 }
 
 func addRoleEKU(t *x509.Certificate, role string) error {
@@ -205,7 +235,7 @@ func RootCRL(root []byte, key crypto.Signer, number int64, revoked []RevokedCA, 
 func (h Hierarchy) subject(role string, generation int) pkix.Name {
 	org := cmp.Or(h.Organization, "deviceca")
 	name := pkix.Name{Organization: []string{org}, CommonName: org + " " + strings.ToUpper(role[:1]) + role[1:] + " CA"}
-	if role != "root" {
+	if role != "root" || generation > 1 {
 		name.CommonName += fmt.Sprintf(" %d", generation)
 	}
 	return name

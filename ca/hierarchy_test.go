@@ -26,7 +26,7 @@ func TestHierarchy(t *testing.T) {
 	}
 	for name, key := range map[string]crypto.Signer{"P-256": ecKey(t, elliptic.P256()), "P-384": ecKey(t, elliptic.P384()), "RSA-3072": rsaKey, "Ed25519": edKey} {
 		t.Run(name, func(t *testing.T) {
-			rootDER, err := ca.NewRoot(key, h)
+			rootDER, err := ca.NewRoot(key, 1, h)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -40,7 +40,7 @@ func TestHierarchy(t *testing.T) {
 				if err := cert.CheckSignatureFrom(root); err != nil {
 					t.Error(err)
 				}
-				if !cert.IsCA || !cert.MaxPathLenZero || cert.IssuingCertificateURL[0] != "http://ca.test/ca/root.crt" || cert.CRLDistributionPoints[0] != "http://ca.test/crl/root.crl" {
+				if !cert.IsCA || !cert.MaxPathLenZero || cert.IssuingCertificateURL[0] != "http://ca.test/ca/root-1.crt" || cert.CRLDistributionPoints[0] != "http://ca.test/crl/root-1.crl" {
 					t.Errorf("%s: %+v", role, cert)
 				}
 				if err := ca.CheckSubordinate(der, rootDER, role, key.Public(), now); err != nil {

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // Issuer is one CA certificate generation with its key.
@@ -25,6 +26,8 @@ type Issuer struct {
 	signer crypto.Signer // nil: the key is elsewhere (the root's), so it cannot sign here
 	alg    signatureAlgorithm
 	index  indexes
+	// liveUntil is when the last of its certificates expires, as of the last reload.
+	liveUntil time.Time
 }
 
 // signatureAlgorithm is how one kind of CA key signs.

@@ -80,13 +80,18 @@ type Standing struct {
 
 // IssuerRecord is one CA certificate generation.
 type IssuerRecord struct {
-	Name       string    `json:"name"` // "root", "issuing-1", "quarantine-1"
-	Role       string    `json:"role"` // "root", "issuing", "quarantine"
+	Name       string    `json:"name"` // "root-1", "issuing-1", "quarantine-1"; "root-1-by-2" for a cross-certificate
+	Role       string    `json:"role"` // "root", "issuing", "quarantine", "cross"
 	Generation int       `json:"generation"`
 	Key        string    `json:"key"` // label of its key at the provider
 	Cert       []byte    `json:"-"`   // DER
 	Created    time.Time `json:"created"`
+	// Revoked is when and why the CA was revoked; such a one neither signs nor is handed out.
+	Revoked *Revocation `json:"revoked,omitempty"`
 }
+
+// subordinate reports whether the CA stands below a root, with its key in the issuing token.
+func (r IssuerRecord) subordinate() bool { return r.Role == "issuing" || r.Role == "quarantine" }
 
 // Ledger is the durable memory of the core. Whatever a method changes, and its
 // Event, is durable and on the audit chain when the method returns nil.
@@ -134,4 +139,8 @@ type Ledger interface {
 
 	Issuers(ctx context.Context) ([]IssuerRecord, error)
 	AddIssuer(ctx context.Context, i IssuerRecord, e Event) error
+	// RevokeIssuer marks a CA as revoked; ErrNoRecord, or ErrRecorded if it is already.
+	RevokeIssuer(ctx context.Context, name string, r Revocation, e Event) error
+	// LiveUntil is when the last certificate of an issuer expires; zero if it has issued none.
+	LiveUntil(ctx context.Context, issuer string) (time.Time, error)
 }

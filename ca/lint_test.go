@@ -20,7 +20,7 @@ func testIssuer(t *testing.T) *Issuer {
 		t.Fatal(err)
 	}
 	now := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
-	der, err := NewRoot(key, Hierarchy{Organization: "Test", Now: now})
+	der, err := NewRoot(key, 1, Hierarchy{Organization: "Test", Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}

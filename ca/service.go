@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto"
@@ -24,10 +25,10 @@ type Options struct {
 	Ledger Ledger
 	Sealer *device.Sealer
 	Policy *policy.Policy
-	// Signers holds the key of each issuer that may sign, by IssuerRecord.Key.
-	// The root's is never among them in a running server.
-	Signers map[string]crypto.Signer
-	URL     string // public base of AIA, OCSP and CRL pointers, "http://ca.example:8080"
+	// Key finds the key of a CA below the root by IssuerRecord.Key. The roots'
+	// keys are never asked for: they are not there in a running server.
+	Key func(ctx context.Context, label string) (crypto.Signer, error)
+	URL string // public base of AIA, OCSP and CRL pointers, "http://ca.example:8080"
 	// Verifiable lists the evidence kinds that the protocol servers can verify.
 	Verifiable []string
 	// LintShare is the share of certificates that are linted whole before they are signed, 0 to 1.
@@ -35,8 +36,10 @@ type Options struct {
 	// WrongPerReference and WrongPerAddress are how many wrong secrets a minute
 	// are answered as such; 10 and 60 if zero. A right secret always passes.
 	WrongPerReference, WrongPerAddress int
-	Now                                func() time.Time
-	Logger                             *slog.Logger
+	// Reloaded, if set, is told the CAs whenever they have changed.
+	Reloaded func([]IssuerRecord)
+	Now      func() time.Time
+	Logger   *slog.Logger
 }
 
 // Service is the certificate authority: every certificate is made here. Safe
@@ -69,7 +72,7 @@ func (s *Service) Stats() Stats {
 type state struct {
 	policy   *policy.Policy
 	issuers  map[string]*Issuer // by name, and by role for the newest generation
-	ordered  []*Issuer          // root first, then by role and generation
+	ordered  []*Issuer          // roots first, cross-certificates, then by role and generation
 	profiles map[string]*Profile
 }
 
@@ -102,13 +105,21 @@ func (s *Service) loadIssuers(ctx context.Context) ([]*Issuer, error) {
 	}
 	var issuers []*Issuer
 	for _, r := range records {
-		signer := s.opts.Signers[r.Key]
-		if r.Role == "root" {
-			signer = nil
+		var signer crypto.Signer
+		if r.subordinate() {
+			if signer, err = s.opts.Key(ctx, r.Key); err != nil {
+				return nil, fmt.Errorf("the key of CA %s: %w", r.Name, err)
+			}
 		}
 		i, err := newIssuer(r, signer)
 		if err != nil {
 			return nil, err
+		}
+		// Of the newest generation it does not matter, and would cost a search at each start.
+		if r.subordinate() && slices.ContainsFunc(records, func(o IssuerRecord) bool { return o.Role == r.Role && o.Generation > r.Generation }) {
+			if i.liveUntil, err = s.ledger.LiveUntil(ctx, r.Name); err != nil {
+				return nil, err
+			}
 		}
 		issuers = append(issuers, i)
 	}
@@ -118,14 +129,14 @@ func (s *Service) loadIssuers(ctx context.Context) ([]*Issuer, error) {
 // compile makes the state of a policy over issuers; its error lists every fault.
 func (s *Service) compile(p *policy.Policy, issuers []*Issuer) (*state, error) {
 	st := &state{policy: p, issuers: map[string]*Issuer{}, profiles: map[string]*Profile{}}
-	for _, role := range []string{"root", "issuing", "quarantine"} {
+	for _, role := range []string{"root", "cross", "issuing", "quarantine"} {
 		for _, i := range issuers {
 			if i.Record.Role != role {
 				continue
 			}
 			st.issuers[i.Record.Name] = i
 			st.ordered = append(st.ordered, i)
-			if newest := st.issuers[role]; newest == nil || newest.Record.Generation < i.Record.Generation {
+			if newest := st.issuers[role]; i.Record.Revoked == nil && (newest == nil || newest.Record.Generation < i.Record.Generation) {
 				st.issuers[role] = i
 			}
 		}
@@ -218,12 +229,16 @@ func (s *Service) Explain(in policy.Input) policy.Decision {
 	return s.Policy().Explain(in)
 }
 
-// Anchors are the certificates that devices trust and chain by: root, all
-// live issuing generations, quarantine; root first, DER.
+// Anchors are the certificates that devices trust and chain by: roots, what
+// leads from one root to another, and every generation of issuing and
+// quarantine CAs that has a certificate out that still lives; roots first, DER.
 func (s *Service) Anchors() [][]byte {
 	var anchors [][]byte
-	for _, i := range s.current.Load().ordered {
-		if s.now().Before(i.Cert.NotAfter) {
+	st, now := s.current.Load(), s.now()
+	for _, i := range st.ordered {
+		newest := st.issuers[i.Record.Role] == i
+		spent := i.Record.subordinate() && !newest && !now.Before(i.liveUntil)
+		if now.Before(i.Cert.NotAfter) && i.Record.Revoked == nil && !spent {
 			anchors = append(anchors, i.Cert.Raw)
 		}
 	}
@@ -249,12 +264,24 @@ func (s *Service) CACert(name string) ([]byte, bool) {
 	return i.Cert.Raw, true
 }
 
-// chain is the issuer's certificate and what stands above it, without the root.
-func (st *state) chain(i *Issuer) [][]byte {
-	if i.Record.Role == "root" {
-		return nil
+// Named is the full name of a CA by its name or role: "issuing" is "issuing-2"; "" if there is none.
+func (s *Service) Named(name string) string {
+	if i, ok := s.current.Load().issuers[name]; ok {
+		return i.Record.Name
 	}
-	return [][]byte{i.Cert.Raw}
+	return ""
+}
+
+// chain is the issuer's certificate and what stands above it, without the
+// root: after a root was rotated, also the certificate that leads from its root to the other.
+func (st *state) chain(i *Issuer) [][]byte {
+	chain := [][]byte{i.Cert.Raw}
+	for _, cross := range st.ordered {
+		if cross.Record.Role == "cross" && bytes.Equal(cross.Cert.SubjectKeyId, i.Cert.AuthorityKeyId) {
+			chain = append(chain, cross.Cert.Raw)
+		}
+	}
+	return chain
 }
 
 // ProfileFor is the profile a requester would get for the one asked for

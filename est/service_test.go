@@ -1,6 +1,7 @@
 package est_test
 
 import (
+	"context"
 	"crypto"
 	"crypto/x509"
 	"encoding/base64"
@@ -37,7 +38,7 @@ func newService(t *testing.T) *service {
 	t.Cleanup(func() { ledger.Close() })
 	h := ca.Hierarchy{Organization: "Test", URL: "http://ca.test:8080", Now: now()}
 	rootKey := newKey(t)
-	root, err := ca.NewRoot(rootKey, h)
+	root, err := ca.NewRoot(rootKey, 1, h)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +67,7 @@ func newService(t *testing.T) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.core, err = ca.NewService(t.Context(), ca.Options{Ledger: ledger, Sealer: sealer, Policy: rules, Signers: signers, URL: h.URL,
+	s.core, err = ca.NewService(t.Context(), ca.Options{Ledger: ledger, Sealer: sealer, Policy: rules, Key: func(_ context.Context, label string) (crypto.Signer, error) { return signers[label], nil }, URL: h.URL,
 		LintShare: 1, Now: now, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 )
 
 func (a *app) caCommand() *cobra.Command {
-	cmd := a.target(group("ca", "The CA certificates", a.caList(), a.caExport()))
+	cmd := a.target(group("ca", "The CA certificates", a.caList(), a.caExport(), a.caRotate(), a.caRevoke()))
 	if a.rootCRL != nil {
 		cmd.AddCommand(group("crl", "The root's revocation list", a.caCRLRoot()))
 	}
@@ -98,16 +98,13 @@ away again afterwards.`,
 			if err := a.onHost(cmd, "the root key is used on its own host alone"); err != nil {
 				return err
 			}
-			crl, err := a.rootCRL(cmd.Context(), a.home(cmd))
+			crls, err := a.rootCRL(cmd.Context(), a.home(cmd))
 			if err != nil {
 				return err
 			}
 			o := a.output(cmd)
-			return o.print(crl, func(fact func(name, value string)) {
-				fact("file", crl.File)
-				fact("number", fmt.Sprint(crl.Number))
-				fact("revoked", fmt.Sprint(crl.Revoked))
-				fact("next update", o.when(crl.Next))
+			return list(o, all(crls), []string{"ROOT", "FILE", "NUMBER", "REVOKED", "NEXT UPDATE"}, func(c RootCRL) []string {
+				return []string{c.Root, c.File, fmt.Sprint(c.Number), fmt.Sprint(c.Revoked), o.when(c.Next)}
 			})
 		},
 	})

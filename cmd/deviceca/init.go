@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -219,12 +218,12 @@ func (c *ceremony) signWithOwnRoot(ctx context.Context, subordinates map[string]
 		return err
 	}
 	defer provider.Close()
-	rootKey, err := provider.Generate(ctx, "root", c.Spec)
+	rootKey, err := provider.Generate(ctx, "root-1", c.Spec)
 	if err != nil {
 		return fmt.Errorf("the root key: %w", err)
 	}
 	h := c.hierarchy()
-	root, err := ca.NewRoot(rootKey, h)
+	root, err := ca.NewRoot(rootKey, 1, h)
 	if err != nil {
 		return err
 	}
@@ -242,14 +241,14 @@ func (c *ceremony) signWithOwnRoot(ctx context.Context, subordinates map[string]
 	if err != nil {
 		return err
 	}
-	c.report.CAs = []string{"root", "issuing-1", "quarantine-1"}
+	c.report.CAs = []string{"root-1", "issuing-1", "quarantine-1"}
 	c.report.Root, c.report.SHA256 = c.home.path("root.crt"), fingerprint(root)
 	return errors.Join(enterCAs(ctx, c.home, ledger, root, certs, crl, c.now), ledger.Close())
 }
 
 // enterCAs records the first generation and writes the files that others need.
 func enterCAs(ctx context.Context, home Home, ledger *store.Store, root []byte, certs map[string][]byte, rootCRL []byte, now time.Time) error {
-	records := []ca.IssuerRecord{{Name: "root", Role: "root", Generation: 1, Key: "root", Cert: root, Created: now}}
+	records := []ca.IssuerRecord{{Name: "root-1", Role: "root", Generation: 1, Key: "root-1", Cert: root, Created: now}}
 	for _, role := range []string{"issuing", "quarantine"} {
 		records = append(records, ca.IssuerRecord{Name: role + "-1", Role: role, Generation: 1, Key: role + "-1", Cert: certs[role], Created: now})
 	}
@@ -269,10 +268,10 @@ func enterCAs(ctx context.Context, home Home, ledger *store.Store, root []byte, 
 }
 
 func saveRootCRL(ctx context.Context, home Home, ledger *store.Store, crl []byte) error {
-	if err := ledger.PutSetting(ctx, "root.crl", crl); err != nil {
+	if err := ledger.PutSetting(ctx, crlSetting("root-1"), crl); err != nil {
 		return err
 	}
-	return writeFile(home.path("root.crl"), pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: crl}), 0o644)
+	return writeFile(home.path("root.crl"), pemCRL(crl), 0o644)
 }
 
 // importCAs completes an `init --root external` with what the root signed.
@@ -309,65 +308,4 @@ func importCAs(ctx context.Context, home Home, cfg Config, root []byte, certs ma
 		return errors.Join(err, errors.New("this CA has its certificates already"))
 	}
 	return enterCAs(ctx, home, ledger, root, certs, nil, now)
-}
-
-// signRootCRL renews the root's CRL. It is the one command that opens the
-// root's token.
-func signRootCRL(ctx context.Context, home Home, cfg Config, log *slog.Logger) (*x509.RevocationList, error) {
-	if err := home.mustExist(); err != nil {
-		return nil, err
-	}
-	// The ledger, not the lock: the root's CRL may be renewed while a server runs.
-	ledger, err := store.Open(ctx, cfg.DB, store.Options{Logger: log})
-	if err != nil {
-		return nil, err
-	}
-	defer ledger.Close()
-	records, err := ledger.Issuers(ctx)
-	if err != nil {
-		return nil, err
-	}
-	old, err := ledger.Setting(ctx, "root.crl")
-	if errors.Is(err, ca.ErrNoRecord) {
-		return nil, errors.New("the root of this CA is external: renew its CRL where its key is")
-	}
-	if err != nil {
-		return nil, err
-	}
-	provider, err := openKeys(ctx, home, cfg, "root", log)
-	if err != nil {
-		return nil, hinted(fmt.Errorf("the root's token: %w", err), "put the root's token back in place for this command")
-	}
-	defer provider.Close()
-	key, err := provider.Key(ctx, "root")
-	if err != nil {
-		return nil, err
-	}
-	before, err := x509.ParseRevocationList(old)
-	if err != nil {
-		return nil, fmt.Errorf("the root CRL before: %w", err)
-	}
-	var revoked []ca.RevokedCA
-	for _, e := range before.RevokedCertificateEntries {
-		revoked = append(revoked, ca.RevokedCA{Serial: e.SerialNumber, Time: e.RevocationTime, Reason: e.ReasonCode})
-	}
-	for _, r := range records {
-		if r.Role != "root" {
-			continue
-		}
-		now := time.Now()
-		number := before.Number.Int64() + 1
-		crl, err := ca.RootCRL(r.Cert, key, number, revoked, now, now.Add(rootCRLLife))
-		if err != nil {
-			return nil, err
-		}
-		if err := ledger.RecordEvent(ctx, ca.Event{Time: now, Kind: ca.EventRootCRL, Actor: "admin:local", Issuer: "root", Reason: fmt.Sprintf("number %d", number)}); err != nil {
-			return nil, err
-		}
-		if err := saveRootCRL(ctx, home, ledger, crl); err != nil {
-			return nil, err
-		}
-		return x509.ParseRevocationList(crl)
-	}
-	return nil, errors.New("the ledger knows no root")
 }

@@ -38,7 +38,7 @@ type house struct {
 	restore func(ctx context.Context, from, home string) error
 	// rootCRL signs a fresh CRL with the root key, which only this command
 	// opens, and puts it where the server publishes it.
-	rootCRL func(ctx context.Context, home string) (RootCRL, error)
+	rootCRL func(ctx context.Context, home string) ([]RootCRL, error)
 	// importCAs completes a home whose root lives elsewhere with the
 	// certificates that the root made (files, PEM or DER).
 	importCAs func(ctx context.Context, home, root, issuing, quarantine string) error
@@ -48,6 +48,7 @@ type house struct {
 
 // RootCRL describes a CRL that was signed.
 type RootCRL struct {
+	Root    string    `json:"root"`
 	File    string    `json:"file"`
 	Number  int64     `json:"number"`
 	Revoked int       `json:"revoked"` // entries

@@ -23,6 +23,7 @@ func (s *server) public(mux chi.Router) {
 	mux.Get("/readyz", s.readyz)
 	mux.Get("/ca/{file}", s.caCert)
 	mux.Get("/crl/root.crl", s.rootCRL)
+	mux.Get("/crl/root-{generation:[0-9]+}.crl", s.rootCRL)
 }
 
 // readyz answers 200 if enrolment can work now, and 503 with what is away.
@@ -62,12 +63,16 @@ func (s *server) caCert(w http.ResponseWriter, r *http.Request) {
 	w.Write(der)
 }
 
-// rootCRL serves the CRL that the root signed last (RFC 2585 §4.2).
+// rootCRL serves the CRL that a root signed last (RFC 2585 §4.2).
 func (s *server) rootCRL(w http.ResponseWriter, r *http.Request) {
-	crl, err := s.store.Setting(r.Context(), "root.crl")
+	name := "root-" + chi.URLParam(r, "generation")
+	if name == "root-" {
+		name = s.service.Named("root")
+	}
+	crl, err := s.store.Setting(r.Context(), crlSetting(name))
 	switch {
 	case errors.Is(err, ca.ErrNoRecord):
-		http.Error(w, "the root is external, and its CRL elsewhere", http.StatusNotFound)
+		http.Error(w, "there is no such root, or it is external and its CRL elsewhere", http.StatusNotFound)
 		return
 	case err != nil:
 		w.Header().Set("Retry-After", "5")

@@ -158,7 +158,7 @@ func (s *server) listenHTTP(name, addr string, handler http.Handler, secure *tls
 func (s *server) start(name string, l net.Listener, handler http.Handler, secure *tls.Config) {
 	limits := s.cfg.Limits
 	srv := &http.Server{
-		Handler:           handler,
+		Handler:           recovered(handler, s.log.With("listener", name)),
 		TLSConfig:         secure,
 		ReadHeaderTimeout: time.Duration(limits.HeaderTimeout),
 		WriteTimeout:      time.Duration(limits.WriteTimeout),
@@ -179,6 +179,22 @@ func (s *server) start(name string, l net.Listener, handler http.Handler, secure
 		if err := run(l); !errors.Is(err, http.ErrServerClosed) {
 			s.fails <- fmt.Errorf("%s: %w", name, err)
 		}
+	})
+}
+
+// recovered answers a request whose handler panicked with 500, and logs it as
+// the fault that it is: net/http would cut the connection, and its log is at debug.
+func recovered(next http.Handler, log *slog.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if fault := recover(); fault == http.ErrAbortHandler {
+				panic(fault)
+			} else if fault != nil {
+				log.Error("a handler panicked", "path", r.URL.Path, "fault", fault, "stack", string(debug.Stack()))
+				http.Error(w, "internal error", http.StatusInternalServerError)
+			}
+		}()
+		next.ServeHTTP(w, r)
 	})
 }
 

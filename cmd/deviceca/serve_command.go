@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -17,12 +18,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/deviceca/deviceca/internal/keys"
+	"github.com/deviceca/deviceca/policy"
 )
 
 // parts is what the commands are given: see house.
 func parts() house {
 	return house{
-		open: openLocal, restore: restoreHome, rootCRL: renewRootCRL, importCAs: importSigned,
+		open: openLocal, restore: restoreHome, rootCRL: renewRootCRLs, importCAs: importSigned,
 		commands: []func(*app) *cobra.Command{(*app).initCommand, (*app).serveCommand},
 	}
 }
@@ -131,19 +133,9 @@ deviceca serves %[1]s (EST). In another terminal, a first certificate:
 `, url, home)
 }
 
-// renewRootCRL is `ca crl root`.
-func renewRootCRL(ctx context.Context, dir string) (RootCRL, error) {
-	home := Home(dir)
-	cfg, err := loadHome(home, os.Getenv)
-	if err != nil {
-		return RootCRL{}, err
-	}
-	crl, err := signRootCRL(ctx, home, cfg, quietLogger())
-	if err != nil {
-		return RootCRL{}, err
-	}
-	return RootCRL{File: home.path("root.crl"), Number: crl.Number.Int64(), Revoked: len(crl.RevokedCertificateEntries),
-		This: crl.ThisUpdate, Next: crl.NextUpdate}, nil
+// renewRootCRLs is `ca crl root`.
+func renewRootCRLs(ctx context.Context, dir string) ([]RootCRL, error) {
+	return signRootCRLs(ctx, Home(dir))
 }
 
 // importSigned is `ca import`.
@@ -185,6 +177,16 @@ func parseCert(der []byte) (*x509.Certificate, error) { return x509.ParseCertifi
 
 func pemCert(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+func pemCRL(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
+}
+
+// specFor is the kind of a CA key.
+func specFor(pub crypto.PublicKey) (keys.Spec, error) {
+	name, err := policy.KeyAlgorithm(pub)
+	return keys.Spec(name), err
 }
 
 func fingerprint(der []byte) string {

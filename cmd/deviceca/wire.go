@@ -68,8 +68,7 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 		return nil, fmt.Errorf("the ledger: %w", err)
 	}
 	s.onClose(s.store.Close)
-	signers, err := issuerKeys(ctx, s.store, s.keys)
-	if err != nil {
+	if err := haveCAs(ctx, s.store); err != nil {
 		return nil, err
 	}
 
@@ -78,7 +77,7 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 		return nil, err
 	}
 	s.service, err = ca.NewService(ctx, ca.Options{
-		Ledger: s.store, Sealer: sealer, Policy: rules, Signers: signers, URL: cfg.PublicURL(),
+		Ledger: s.store, Sealer: sealer, Policy: rules, Key: s.caKey, URL: cfg.PublicURL(),
 		LintShare: cfg.LintShare, WrongPerReference: cfg.Limits.WrongSecretsPerCredential, WrongPerAddress: cfg.Limits.WrongSecretsPerAddress,
 		Logger: log,
 	})
@@ -88,7 +87,7 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 
 	s.api = admin.New(admin.Options{
 		Core: s.service, Reader: s.store, Audit: auditLog{s.store, s.audit.Public()}, Counts: s.counts,
-		Backup: s.backup, SavePolicy: s.savePolicy, Health: s.health,
+		Backup: s.backup, Rotation: rotation{s}, SavePolicy: s.savePolicy, Health: s.health,
 		Version: programVersion(), Started: started, Logger: log,
 	})
 	return s, nil
@@ -177,28 +176,19 @@ func openSealer(ctx context.Context, home Home, provider keys.Provider) (*device
 	return device.NewSealer(dataKey)
 }
 
-// issuerKeys finds the key of every CA but the root.
-func issuerKeys(ctx context.Context, ledger ca.Ledger, provider keys.Provider) (map[string]crypto.Signer, error) {
+// haveCAs says what is missing of a CA whose root is external.
+func haveCAs(ctx context.Context, ledger ca.Ledger) error {
 	records, err := ledger.Issuers(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if len(records) == 0 {
-		return nil, hinted(errors.New("this CA has no certificates yet: its root is external"),
+	if err == nil && len(records) == 0 {
+		return hinted(errors.New("this CA has no certificates yet: its root is external"),
 			"have the root sign issuing.csr and quarantine.csr, then: deviceca ca import --root root.crt --issuing issuing.crt --quarantine quarantine.crt")
 	}
-	signers := map[string]crypto.Signer{}
-	for _, r := range records {
-		if r.Role == "root" {
-			continue
-		}
-		key, err := provider.Key(ctx, r.Key)
-		if err != nil {
-			return nil, fmt.Errorf("the key of CA %s: %w", r.Name, err)
-		}
-		signers[r.Key] = key
-	}
-	return signers, nil
+	return err
+}
+
+// caKey is ca.Options.Key: the CAs' keys are in the issuing token, under their names.
+func (s *system) caKey(ctx context.Context, label string) (crypto.Signer, error) {
+	return s.keys.Key(ctx, label)
 }
 
 func readPolicy(file string) (*policy.Policy, error) {

@@ -28,6 +28,7 @@ type Core interface {
 	AddCredential(ctx context.Context, c device.Credential, ttl time.Duration, actor string) (*ca.Grant, error)
 	RevokeCredential(ctx context.Context, reference, actor string) error
 	MoveDevice(ctx context.Context, id string, to device.State, reason int, actor string) ([]ca.Certificate, error)
+	RevokeCA(ctx context.Context, name string, reason int, actor string) error
 }
 
 // Reader is what the API reads the ledger through, and keeps administrators in.
@@ -69,6 +70,8 @@ type Options struct {
 	// Backup writes a consistent copy of the home to the new directory dir,
 	// and records that actor did it. Nil: this server cannot.
 	Backup func(ctx context.Context, dir, actor string) (BackupReport, error)
+	// Rotation makes new CA generations. Nil: this server cannot.
+	Rotation Rotation
 	// SavePolicy replaces the policy file of the home, so that a policy that was
 	// applied is in force after a restart too.
 	SavePolicy func(source []byte) error

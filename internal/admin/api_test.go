@@ -39,6 +39,9 @@ var examples = map[string]struct{ path, body string }{
 	"POST /certificates/{serial}/revoke":   {"/certificates/" + serialOf(1).String() + "/revoke", `{"reason":"keyCompromise","invalidity_date":"2030-01-01T00:00:00Z"}`},
 	"GET /cas":                             {"/cas", ""},
 	"GET /cas/{name}":                      {"/cas/issuing", ""},
+	"POST /cas":                            {"/cas", ""}, // takes a certificate: made in the test
+	"POST /cas/{name}/request":             {"/cas/issuing/request", `{}`},
+	"POST /cas/{name}/revoke":              {"/cas/issuing-1/revoke", `{"reason":"keyCompromise"}`},
 	"GET /policy":                          {"/policy", ""},
 	"POST /policy":                         {"/policy", policyBody(string(policy.Default()))},
 	"POST /policy/check":                   {"/policy/check", policyBody(string(policy.Default()))},
@@ -74,6 +77,10 @@ func example(t *testing.T, c *Client, rt route) error {
 	switch {
 	case rt.path == "/admins" && rt.method == http.MethodPost:
 		body = adminBody(t, "newcomer")
+	case rt.path == "/cas" && rt.method == http.MethodPost:
+		cert, _ := signed(t, "issuing-2", nil, nil, now.Add(time.Hour))
+		raw, _ := json.Marshal(NewCA{Name: "issuing-2", Role: "issuing", Generation: 2, Cert: encodePEM(cert.Raw)})
+		body = string(raw)
 	case rt.path == "/devices/import":
 		media = "application/x-ndjson"
 	}

@@ -159,3 +159,18 @@ func (c *Client) AuditEvents(ctx context.Context, f EventFilter, after int64, li
 func (c *Client) VerifyAudit(ctx context.Context) (*AuditReport, error) {
 	return post[AuditReport](ctx, c, "/audit/verify", struct{}{})
 }
+
+// RequestCA makes the key of a role's next CA generation, and a request for its certificate.
+func (c *Client) RequestCA(ctx context.Context, role string) (*CARequest, error) {
+	return post[CARequest](ctx, c, "/cas/"+url.PathEscape(role)+"/request", struct{}{})
+}
+
+// TakeCA enters a CA certificate and puts it in force.
+func (c *Client) TakeCA(ctx context.Context, n NewCA) error {
+	return c.do(ctx, http.MethodPost, "/cas", nil, n, nil)
+}
+
+// RevokeCA takes a CA generation out of service.
+func (c *Client) RevokeCA(ctx context.Context, name, reason string) error {
+	return c.do(ctx, http.MethodPost, "/cas/"+url.PathEscape(name)+"/revoke", nil, RevokedCA{Reason: reason}, nil)
+}

@@ -359,6 +359,7 @@ func newWorld(t *testing.T) *world {
 		Backup: func(_ context.Context, dir, actor string) (BackupReport, error) {
 			return BackupReport{Dir: dir, Files: []string{"ledger.db"}, Bytes: 5}, f.changed(actor, ca.EventBackup, "")
 		},
+		Rotation:   f,
 		SavePolicy: func(source []byte) error { w.saved = source; return nil },
 		Version:    "v0.0.0-test", Started: now.Add(-time.Hour),
 		Now:    func() time.Time { return now },
@@ -410,3 +411,15 @@ func (w *world) overSocket(t *testing.T) *Client {
 }
 
 func (w *world) local() *Client { return NewLocalClient(w.api.Socket()) }
+
+func (f *fake) RevokeCA(_ context.Context, name string, reason int, actor string) error {
+	return f.changed(actor, ca.EventIssuerRevoked, "")
+}
+
+func (f *fake) Request(_ context.Context, role string) (CARequest, error) {
+	return CARequest{Name: role + "-2", Role: role, Generation: 2, CSR: "csr"}, f.fail
+}
+
+func (f *fake) Take(_ context.Context, r ca.IssuerRecord, actor string) error {
+	return f.changed(actor, ca.EventIssuerAdded, "")
+}

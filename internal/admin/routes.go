@@ -59,6 +59,9 @@ func routes() []route {
 
 		{method: get, path: "/cas", roles: everyone, run: (*call).listCAs},
 		{method: get, path: "/cas/{name}", roles: everyone, run: (*call).exportCA},
+		{method: post, path: "/cas", roles: admins, local: true, run: (*call).takeCA},
+		{method: post, path: "/cas/{name}/request", roles: admins, local: true, run: (*call).requestCA},
+		{method: post, path: "/cas/{name}/revoke", roles: admins, local: true, run: (*call).revokeCA},
 
 		{method: get, path: "/policy", roles: everyone, run: (*call).showPolicy},
 		{method: post, path: "/policy", roles: admins, run: (*call).applyPolicy},

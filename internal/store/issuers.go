@@ -2,9 +2,12 @@ package store
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/deviceca/deviceca/ca"
 )
@@ -108,11 +111,15 @@ func usedIndexes(t *tx) (map[string]uint64, error) {
 
 // Issuers lists the CA certificate generations by role and generation.
 func (s *Store) Issuers(ctx context.Context) ([]ca.IssuerRecord, error) {
-	return list(ctx, s, "SELECT name, role, generation, key, cert, created FROM issuer ORDER BY role, generation, name", nil,
+	return list(ctx, s, "SELECT name, role, generation, key, cert, created, revoked, reason FROM issuer ORDER BY role, generation, name", nil,
 		func(row scanner) (i ca.IssuerRecord, err error) {
 			var created int64
-			err = row.Scan(&i.Name, &i.Role, &i.Generation, &i.Key, &i.Cert, &created)
+			var revoked, reason sql.NullInt64
+			err = row.Scan(&i.Name, &i.Role, &i.Generation, &i.Key, &i.Cert, &created, &revoked, &reason)
 			i.Created = fromMicros(created)
+			if revoked.Valid {
+				i.Revoked = &ca.Revocation{Time: fromMicros(revoked.Int64), Reason: int(reason.Int64)}
+			}
 			return i, err
 		})
 }
@@ -129,4 +136,37 @@ func (s *Store) AddIssuer(ctx context.Context, i ca.IssuerRecord, e ca.Event) er
 		t.record(ev)
 		return recorded(err, "issuer "+i.Name)
 	})
+}
+
+// RevokeIssuer marks a CA as revoked; see ca.Ledger.
+func (s *Store) RevokeIssuer(ctx context.Context, name string, r ca.Revocation, e ca.Event) error {
+	ev, err := encode(e)
+	if err != nil {
+		return err
+	}
+	return s.write(ctx, func(t *tx) error {
+		var revoked sql.NullInt64
+		if err := t.row("SELECT revoked FROM issuer WHERE name = ?", name).Scan(&revoked); err != nil {
+			return err
+		}
+		if revoked.Valid {
+			return ca.ErrRecorded
+		}
+		_, err := t.exec("UPDATE issuer SET revoked = ?, reason = ? WHERE name = ?", micros(r.Time), r.Reason, name)
+		t.record(ev)
+		return err
+	})
+}
+
+// LiveUntil is when the last certificate of an issuer expires; see ca.Ledger.
+// It reads certificates from the end of the index of ends, where an issuer in
+// use is found at once; one whose certificates have all expired is found to have none that lives.
+func (s *Store) LiveUntil(ctx context.Context, issuer string) (time.Time, error) {
+	var end sql.NullInt64
+	err := s.reads.QueryRowContext(ctx, "SELECT not_after FROM certificate WHERE not_after > ? AND issuer = ? ORDER BY not_after DESC LIMIT 1",
+		micros(s.now()), issuer).Scan(&end)
+	if errors.Is(err, sql.ErrNoRows) {
+		return time.Time{}, nil
+	}
+	return fromMicros(end.Int64), s.fault(err)
 }

@@ -1,0 +1,409 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/internal/admin"
+	"github.com/deviceca/deviceca/internal/keys"
+	"github.com/deviceca/deviceca/internal/store"
+)
+
+// Rotation, the server's part: it never sees a root's key.
+
+type rotation struct{ *system }
+
+// Request is part of admin.Rotation. A key that an interrupted rotation left
+// behind is used, not made twice.
+func (r rotation) Request(ctx context.Context, role string) (admin.CARequest, error) {
+	name, generation := r.service.Next(role)
+	key, err := r.keys.Key(ctx, name)
+	if errors.Is(err, keys.ErrNotFound) {
+		spec, specErr := r.specOf(role)
+		if specErr != nil {
+			return admin.CARequest{}, specErr
+		}
+		key, err = r.keys.Generate(ctx, name, spec)
+	}
+	if errors.Is(err, keys.ErrUnavailable) {
+		return admin.CARequest{}, ca.Away("the token that holds the CA keys", err)
+	}
+	if err != nil {
+		return admin.CARequest{}, err
+	}
+	csr, err := ca.SubordinateCSR(key, role, generation, ca.Hierarchy{Organization: r.cfg.Name, URL: r.cfg.PublicURL(), Now: time.Now()})
+	if err != nil {
+		return admin.CARequest{}, err
+	}
+	return admin.CARequest{Name: name, Role: role, Generation: generation,
+		CSR: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr}))}, nil
+}
+
+// specOf is the kind of key that the role's newest generation has: the next one has the same.
+func (r rotation) specOf(role string) (keys.Spec, error) {
+	der, ok := r.service.CACert(role)
+	if !ok {
+		return "", ca.Errorf(ca.NotFound, "there is no %s CA to follow", role)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return "", err
+	}
+	return specFor(cert.PublicKey)
+}
+
+// Take is part of admin.Rotation.
+func (r rotation) Take(ctx context.Context, record ca.IssuerRecord, actor string) error {
+	if err := r.service.Take(ctx, record, actor); err != nil {
+		return err
+	}
+	if record.Role == "cross" {
+		return nil
+	}
+	return writeFile(r.home.path(record.Role+".crt"), pemCert(record.Cert), 0o644)
+}
+
+// Rotation, the root's part: commands that open the root's token.
+
+// signSubordinate signs the request for a new generation with the newest root.
+func signSubordinate(ctx context.Context, home Home, request admin.CARequest) (admin.NewCA, error) {
+	block, _ := pem.Decode([]byte(request.CSR))
+	if block == nil {
+		return admin.NewCA{}, errors.New("the request is not PEM")
+	}
+	csr, err := x509.ParseCertificateRequest(block.Bytes)
+	if err == nil {
+		err = csr.CheckSignature()
+	}
+	if err != nil {
+		return admin.NewCA{}, fmt.Errorf("the request of %s: %w", request.Name, err)
+	}
+	v, err := openVault(ctx, home)
+	if err != nil {
+		return admin.NewCA{}, err
+	}
+	defer v.Close()
+	root := v.newest()
+	key, err := v.keys.Key(ctx, root.Key)
+	if err != nil {
+		return admin.NewCA{}, err
+	}
+	cert, err := ca.NewSubordinate(root.Cert, key, request.Role, request.Generation, csr.PublicKey, v.hierarchy(root.Name))
+	if err != nil {
+		return admin.NewCA{}, err
+	}
+	return admin.NewCA{Name: request.Name, Role: request.Role, Generation: request.Generation, Cert: string(pemCert(cert))}, nil
+}
+
+// makeRoot makes the next root and the two certificates that lead between it
+// and the one before (RFC 9810 §4.4: OldWithNew, NewWithOld).
+func makeRoot(ctx context.Context, home Home) ([]admin.NewCA, error) {
+	v, err := openVault(ctx, home)
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	old := v.newest()
+	oldCert, err := x509.ParseCertificate(old.Cert)
+	if err != nil {
+		return nil, err
+	}
+	oldKey, err := v.keys.Key(ctx, old.Key)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := specFor(oldCert.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	generation := old.Generation + 1
+	name := fmt.Sprintf("root-%d", generation)
+	key, err := v.keys.Key(ctx, name) // left behind by a rotation that was interrupted
+	if errors.Is(err, keys.ErrNotFound) {
+		key, err = v.keys.Generate(ctx, name, spec)
+	}
+	if err != nil {
+		return nil, err
+	}
+	root, err := ca.NewRoot(key, generation, v.hierarchy(""))
+	if err != nil {
+		return nil, err
+	}
+	newWithOld, err := ca.NewCross(root, old.Cert, oldKey, v.hierarchy(old.Name))
+	if err != nil {
+		return nil, err
+	}
+	oldWithNew, err := ca.NewCross(old.Cert, root, key, v.hierarchy(name))
+	if err != nil {
+		return nil, err
+	}
+	// The root last: as soon as it is there, everything that leads to it is.
+	return []admin.NewCA{
+		{Name: fmt.Sprintf("%s-by-%d", name, old.Generation), Role: "cross", Generation: generation, Cert: string(pemCert(newWithOld))},
+		{Name: fmt.Sprintf("%s-by-%d", old.Name, generation), Role: "cross", Generation: generation, Cert: string(pemCert(oldWithNew))},
+		{Name: name, Role: "root", Generation: generation, Cert: string(pemCert(root))},
+	}, nil
+}
+
+// signRootCRLs renews the CRL of every root: over the CAs that the ledger says are revoked.
+func signRootCRLs(ctx context.Context, home Home) ([]RootCRL, error) {
+	v, err := openVault(ctx, home)
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	var signed []RootCRL
+	for _, root := range v.roots {
+		key, err := v.keys.Key(ctx, root.Key)
+		if err != nil {
+			return nil, err
+		}
+		crl, err := v.signCRL(ctx, root, key)
+		if err != nil {
+			return nil, err
+		}
+		signed = append(signed, crl)
+	}
+	return signed, nil
+}
+
+// vault is the root's token with the ledger beside it, for the few commands
+// that sign with a root. It does not take the home's lock: a server may run.
+type vault struct {
+	home   Home
+	cfg    Config
+	ledger *store.Store
+	keys   keys.Provider
+	roots  []ca.IssuerRecord
+	all    []ca.IssuerRecord
+}
+
+func openVault(ctx context.Context, home Home) (_ *vault, err error) {
+	v := &vault{home: home}
+	if err := home.mustExist(); err != nil {
+		return nil, err
+	}
+	if v.cfg, err = loadHome(home, os.Getenv); err != nil {
+		return nil, err
+	}
+	if v.ledger, err = store.Open(ctx, v.cfg.DB, store.Options{Logger: quietLogger()}); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			v.Close()
+		}
+	}()
+	if v.all, err = v.ledger.Issuers(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := v.ledger.Setting(ctx, crlSetting("root-1")); errors.Is(err, ca.ErrNoRecord) {
+		return nil, hinted(errors.New("the root of this CA is external: its key is not here"),
+			"`ca rotate issuing --csr FILE` makes a request for it to sign; its CRL is renewed where its key is")
+	} else if err != nil {
+		return nil, err
+	}
+	for _, r := range v.all {
+		if r.Role == "root" {
+			v.roots = append(v.roots, r)
+		}
+	}
+	if v.keys, err = openKeys(ctx, home, v.cfg, "root", quietLogger()); err != nil {
+		return nil, hinted(fmt.Errorf("the root's token: %w", err), "put the root's token back in place for this command")
+	}
+	return v, nil
+}
+
+func (v *vault) Close() error {
+	var errs []error
+	if v.keys != nil {
+		errs = append(errs, v.keys.Close())
+	}
+	return errors.Join(append(errs, v.ledger.Close())...)
+}
+
+// newest is the root that signs; openVault made sure that there is one.
+func (v *vault) newest() ca.IssuerRecord {
+	best := v.roots[0]
+	for _, r := range v.roots {
+		if r.Generation > best.Generation {
+			best = r
+		}
+	}
+	return best
+}
+
+func (v *vault) hierarchy(root string) ca.Hierarchy {
+	return ca.Hierarchy{Organization: v.cfg.Name, URL: v.cfg.PublicURL(), Root: root, Now: time.Now()}
+}
+
+func crlSetting(root string) string { return "crl/" + root }
+
+// signCRL makes a root's next CRL.
+func (v *vault) signCRL(ctx context.Context, root ca.IssuerRecord, key keys.Key) (RootCRL, error) {
+	now, number := time.Now(), int64(1)
+	switch before, err := v.ledger.Setting(ctx, crlSetting(root.Name)); {
+	case err == nil:
+		crl, err := x509.ParseRevocationList(before)
+		if err != nil {
+			return RootCRL{}, fmt.Errorf("the CRL of %s before: %w", root.Name, err)
+		}
+		number = crl.Number.Int64() + 1
+	case !errors.Is(err, ca.ErrNoRecord): // a new root has none yet
+		return RootCRL{}, err
+	}
+	issuer, err := x509.ParseCertificate(root.Cert)
+	if err != nil {
+		return RootCRL{}, err
+	}
+	var revoked []ca.RevokedCA
+	for _, r := range v.all {
+		cert, err := x509.ParseCertificate(r.Cert)
+		if err != nil {
+			return RootCRL{}, err
+		}
+		if r.Revoked != nil && cert.CheckSignatureFrom(issuer) == nil {
+			revoked = append(revoked, ca.RevokedCA{Serial: cert.SerialNumber, Time: r.Revoked.Time, Reason: r.Revoked.Reason})
+		}
+	}
+	next := now.Add(rootCRLLife)
+	crl, err := ca.RootCRL(root.Cert, key, number, revoked, now, next)
+	if err != nil {
+		return RootCRL{}, err
+	}
+	if err := v.ledger.PutSetting(ctx, crlSetting(root.Name), crl,
+		ca.Event{Time: now, Kind: ca.EventRootCRL, Actor: "admin:local", Issuer: root.Name, Reason: fmt.Sprintf("number %d, %d revoked", number, len(revoked))}); err != nil {
+		return RootCRL{}, err
+	}
+	file := v.home.path(root.Name + ".crl")
+	if root.Name == v.newest().Name {
+		file = v.home.path("root.crl")
+	}
+	return RootCRL{Root: root.Name, File: file, Number: number, Revoked: len(revoked), This: now.Truncate(time.Second), Next: next.Truncate(time.Second)},
+		writeFile(file, pemCRL(crl), 0o644)
+}
+
+// The commands.
+
+func (a *app) caRotate() *cobra.Command {
+	var csrFile, certFile string
+	cmd := withJSON(&cobra.Command{
+		Use:   "rotate issuing|quarantine|root",
+		Short: "Make the next generation of a CA; takes the root token",
+		Long: `Make the next generation of a CA: a new key, signed by the newest root, in force at once, with or without a
+server running. The generation before is served until the last of its certificates has expired, and devices
+go on renewing with certificates of either.
+
+Rotating root makes a new root and the two certificates that lead between it and the old one; devices that
+trust either go on working. Give them time to learn the new root from cacerts, then rotate issuing.
+
+With an external root, --csr writes the request for the new generation, and --cert takes what the root made of it.`,
+		Example: `  deviceca ca rotate issuing --home ./deviceca-data
+  deviceca ca rotate issuing --csr issuing-2.csr
+  deviceca ca rotate issuing --cert issuing-2.crt`,
+		Args:      takes("issuing, quarantine or root"),
+		ValidArgs: []string{"issuing", "quarantine", "root"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.onHost(cmd, "CAs are rotated on the CA's host"); err != nil {
+				return err
+			}
+			home, role := Home(a.home(cmd)), args[0]
+			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
+				made, err := newGeneration(ctx, c, home, role, csrFile, certFile)
+				if err != nil || csrFile != "" {
+					return err
+				}
+				for _, m := range made {
+					if err := c.TakeCA(ctx, m); err != nil {
+						return err
+					}
+				}
+				if role == "root" {
+					if _, err := signRootCRLs(ctx, home); err != nil {
+						return err
+					}
+				}
+				cas, err := c.CAs(ctx)
+				if err != nil {
+					return err
+				}
+				return a.output(cmd).cas(cas)
+			})
+		},
+	})
+	cmd.Flags().StringVar(&csrFile, "csr", "", "only write the request, for a root that lives elsewhere")
+	cmd.Flags().StringVar(&certFile, "cert", "", "take the certificate that a root elsewhere made of it")
+	cmd.MarkFlagsMutuallyExclusive("csr", "cert")
+	return cmd
+}
+
+// newGeneration makes the certificates of a role's next generation.
+func newGeneration(ctx context.Context, c *admin.Client, home Home, role, csrFile, certFile string) ([]admin.NewCA, error) {
+	if role == "root" {
+		if csrFile != "" || certFile != "" {
+			return nil, usagef("a root signs itself: --csr and --cert are for the CAs below it")
+		}
+		return makeRoot(ctx, home)
+	}
+	request, err := c.RequestCA(ctx, role)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case csrFile != "":
+		return nil, writeFile(csrFile, []byte(request.CSR), 0o644)
+	case certFile != "":
+		cert, err := readCert(certFile)
+		return []admin.NewCA{{Name: request.Name, Role: role, Generation: request.Generation, Cert: string(pemCert(cert))}}, err
+	}
+	made, err := signSubordinate(ctx, home, *request)
+	return []admin.NewCA{made}, err
+}
+
+func (a *app) caRevoke() *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use:   "revoke NAME --reason REASON",
+		Short: "Revoke an issuing or quarantine CA; takes the root token",
+		Long: `Revoke one generation of an issuing or quarantine CA: none of its certificates authenticates a device any more,
+cacerts leaves it out, and the root's CRL says so. Rotate first: the newest generation cannot be revoked.`,
+		Example: `  deviceca ca revoke issuing-1 --reason keyCompromise`,
+		Args:    takes("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.onHost(cmd, "CAs are revoked on the CA's host"); err != nil {
+				return err
+			}
+			if err := need(cmd, "reason"); err != nil {
+				return err
+			}
+			if _, err := ca.ParseReason(reason); err != nil {
+				return &usageError{err: err}
+			}
+			home := Home(a.home(cmd))
+			v, err := openVault(cmd.Context(), home) // the root's token must be there before anything is done
+			if err != nil {
+				return err
+			}
+			if err := v.Close(); err != nil {
+				return err
+			}
+			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
+				if err := c.RevokeCA(ctx, args[0], reason); err != nil {
+					return err
+				}
+				_, err := signRootCRLs(ctx, home)
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why: keyCompromise, superseded, cessationOfOperation, …")
+	return cmd
+}
