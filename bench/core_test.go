@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
@@ -22,7 +21,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -119,33 +117,26 @@ func request(b testing.TB, r ca.Requester, csr []byte) ca.Request {
 	return ca.Request{Protocol: "est", Requester: r, PublicKey: parsed.PublicKey, SPKI: parsed.SPKI, Names: parsed.Names}
 }
 
-// cpu is the processor time that this process has used, user and system.
-func cpu() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		panic(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// measure runs the loop of a benchmark on many goroutines and reports processor
+// measure runs the loop of a benchmark on some goroutines and reports processor
 // time, which other work on the machine disturbs less than the clock.
 func measure(b *testing.B, goroutines int, f func(n int) error) {
 	b.Helper()
 	b.ReportAllocs()
-	b.SetParallelism(goroutines)
 	var next atomic.Int64
 	b.ResetTimer()
-	before := cpu()
-	b.RunParallel(func(p *testing.PB) {
-		for p.Next() {
-			if err := f(int(next.Add(1) - 1)); err != nil {
-				b.Error(err)
-				return
+	before := processorTime()
+	err := each(make([]struct{}, goroutines), func(int, struct{}) error {
+		for n := next.Add(1) - 1; n < int64(b.N); n = next.Add(1) - 1 {
+			if err := f(int(n)); err != nil {
+				return err
 			}
 		}
+		return nil
 	})
-	used := cpu() - before
+	if err != nil {
+		b.Fatal(err)
+	}
+	used := processorTime() - before
 	b.ReportMetric(float64(used.Microseconds())/float64(b.N), "cpu-µs/op")
 	b.ReportMetric(float64(b.N)/used.Seconds(), "op/cpu-s")
 }
@@ -180,13 +171,13 @@ func BenchmarkStep(b *testing.B) {
 
 	b.Run("parse CSR", func(b *testing.B) {
 		all := csrs(b)
-		measure(b, 1, func(n int) error { _, err := ca.ParseCSR(all[n]); return err })
+		measure(b, 2, func(n int) error { _, err := ca.ParseCSR(all[n]); return err })
 	})
 	b.Run("verify P-256", func(b *testing.B) {
 		key := must(newKey())(b)
 		digest := sha256.Sum256([]byte("bench"))
 		sig := must(ecdsa.SignASN1(rand.Reader, key, digest[:]))(b)
-		measure(b, 1, func(int) error {
+		measure(b, 2, func(int) error {
 			if !ecdsa.VerifyASN1(&key.PublicKey, digest[:], sig) {
 				return fmt.Errorf("does not verify")
 			}
@@ -194,17 +185,17 @@ func BenchmarkStep(b *testing.B) {
 		})
 	})
 	b.Run("authenticate", func(b *testing.B) {
-		measure(b, 1, func(n int) error { _, err := authenticate(n); return err })
+		measure(b, 2, func(n int) error { _, err := authenticate(n); return err })
 	})
 	b.Run("standing", func(b *testing.B) {
-		measure(b, 1, func(n int) error {
+		measure(b, 2, func(n int) error {
 			_, err := c.store.Standing(b.Context(), pick(n).Subject.CommonName, sha256.Sum256([]byte(strconv.Itoa(n))))
 			return err
 		})
 	})
 	b.Run("decide", func(b *testing.B) {
 		p := c.Policy()
-		measure(b, 1, func(n int) error {
+		measure(b, 2, func(n int) error {
 			d := p.Decide(policy.Input{Now: time.Now(), Protocol: "est", Operation: "renew", Requester: policy.ByCertificate, Profile: "device",
 				Device: policy.Device{ID: "bench-1", Level: "software", Group: "bench", State: "active"}, Key: "ecdsa-p256",
 				Names: []policy.Name{{Form: "subject.cn", Value: "bench-1"}}})
@@ -214,10 +205,12 @@ func BenchmarkStep(b *testing.B) {
 			return nil
 		})
 	})
-	b.Run("token sign", func(b *testing.B) {
-		digest := sha256.Sum256([]byte("bench"))
-		measure(b, 4, func(int) error { _, err := c.signer.Sign(nil, digest[:], crypto.SHA256); return err })
-	})
+	digest := sha256.Sum256([]byte("bench"))
+	for _, goroutines := range []int{1, 2, 4, 8} {
+		b.Run(fmt.Sprintf("token sign/%d", goroutines), func(b *testing.B) {
+			measure(b, goroutines, func(int) error { _, err := c.signer.Sign(nil, digest[:], crypto.SHA256); return err })
+		})
+	}
 	b.Run("enroll", func(b *testing.B) {
 		all := csrs(b)
 		requests := make([]ca.Request, b.N)
@@ -229,7 +222,7 @@ func BenchmarkStep(b *testing.B) {
 			b.Fatal(err)
 		}
 		before := c.store.Stats()
-		measure(b, 16, func(n int) error { _, err := c.Enroll(b.Context(), requests[n]); return err })
+		measure(b, 32, func(n int) error { _, err := c.Enroll(b.Context(), requests[n]); return err })
 		after := c.store.Stats()
 		b.ReportMetric(float64(after.Changes-before.Changes)/float64(after.Commits-before.Commits), "changes/commit")
 	})
@@ -275,13 +268,13 @@ func BenchmarkServer(b *testing.B) {
 		}
 	}
 	await("ready")
-	before, stats := cpu(), c.store.Stats()
+	before, stats := processorTime(), c.store.Stats()
 	b.ReportAllocs()
 	b.ResetTimer()
 	fmt.Fprintln(stdin, "go")
 	await("done")
 	b.StopTimer()
-	used := cpu() - before
+	used := processorTime() - before
 	now := c.store.Stats()
 	n := float64(now.Changes - stats.Changes)
 	b.ReportMetric(float64(used.Microseconds())/n, "cpu-µs/op")
@@ -317,5 +310,3 @@ func loadProcess(text string) error {
 	}, func() error { fmt.Println("done"); return nil })
 	return err
 }
-
-var _ http.Handler = http.HandlerFunc(nil)

@@ -58,6 +58,7 @@ type outcome struct {
 	done      int
 	took      time.Duration
 	latencies []time.Duration // sorted
+	resumed   int             // connections that resumed a session
 	short     bool            // the prepared requests were used up before the time
 }
 
@@ -119,7 +120,11 @@ func (w *work) run(ctx context.Context, started, ended func() error) (outcome, e
 	}
 	all := slices.Concat(latencies...)
 	slices.Sort(all)
-	return outcome{done: len(all), took: took, latencies: all, short: short.Load()}, nil
+	o := outcome{done: len(all), took: took, latencies: all, short: short.Load()}
+	for _, c := range clients {
+		o.resumed += c.resumed
+	}
+	return o, nil
 }
 
 // each runs f for every element at once.
@@ -137,14 +142,17 @@ func each[T any](all []T, f func(int, T) error) error {
 // that were encoded before and so takes little of the processors that the server needs.
 type client struct {
 	target
-	config *tls.Config
-	conn   *tls.Conn
-	reader *bufio.Reader
+	config  *tls.Config
+	conn    *tls.Conn
+	reader  *bufio.Reader
+	resumed int
 }
 
 func newClient(t target, cert *tls.Certificate, resume bool) *client {
 	host, _, _ := net.SplitHostPort(t.addr)
-	c := &client{target: t, config: &tls.Config{RootCAs: t.roots, ServerName: host, NextProtos: []string{"http/1.1"}}}
+	c := &client{target: t, config: &tls.Config{RootCAs: t.roots, ServerName: host, NextProtos: []string{"http/1.1"},
+		// What devices have today. P-256 is for estserver, which has no X25519.
+		CurvePreferences: []tls.CurveID{tls.X25519, tls.CurveP256}}}
 	if cert != nil {
 		c.config.Certificates = []tls.Certificate{*cert}
 	}
@@ -165,6 +173,9 @@ func (c *client) connect(ctx context.Context) error {
 	}
 	c.conn = conn.(*tls.Conn)
 	c.reader = bufio.NewReader(conn)
+	if c.conn.ConnectionState().DidResume {
+		c.resumed++
+	}
 	return nil
 }
 
