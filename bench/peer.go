@@ -96,7 +96,7 @@ func startEstserver(ctx context.Context, program, dir string) (*estserver, error
 	if err := os.WriteFile(in("peer.json"), config, 0o600); err != nil {
 		return nil, err
 	}
-	if s.process, err = start(exec.CommandContext(ctx, program, "-config", in("peer.json"))); err != nil {
+	if s.process, err = start(exec.CommandContext(ctx, program, "-config", in("peer.json")), in("peer.err")); err != nil {
 		return nil, err
 	}
 	err = s.until(ctx, func() error {

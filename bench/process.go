@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -19,13 +18,19 @@ import (
 // process is a server that this program started, and ends.
 type process struct {
 	cmd  *exec.Cmd
-	log  tail
+	log  string // file that takes its standard error
 	wait func() error
 }
 
-func start(cmd *exec.Cmd) (*process, error) {
-	p := &process{cmd: cmd}
-	cmd.Stderr = &p.log
+// start logs to a file: a pipe would have this program run for each line of the server's.
+func start(cmd *exec.Cmd, log string) (*process, error) {
+	file, err := os.Create(log)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close() // the process has its own
+	p := &process{cmd: cmd, log: log}
+	cmd.Stderr = file
 	// The server must not outlive us, however we end.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -43,7 +48,7 @@ func (p *process) stop() error {
 	kill := time.AfterFunc(30*time.Second, func() { p.cmd.Process.Kill() })
 	defer kill.Stop()
 	if err := p.wait(); err != nil {
-		return fmt.Errorf("%s ended with %w\n%s", p.cmd.Path, err, p.log.String())
+		return fmt.Errorf("%s ended with %w\n%s", p.cmd.Path, err, p.logTail())
 	}
 	return nil
 }
@@ -56,7 +61,7 @@ func (p *process) until(ctx context.Context, ready func() error) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s does not get ready: %w\n%s", p.cmd.Path, err, p.log.String())
+			return fmt.Errorf("%s does not get ready: %w\n%s", p.cmd.Path, err, p.logTail())
 		}
 		select {
 		case <-ctx.Done():
@@ -86,31 +91,15 @@ func (p *process) cpu() (time.Duration, error) {
 	return time.Duration(user+system) * clockTick, errors.Join(err1, err2)
 }
 
-// tail keeps the end of what a process logs.
-type tail struct {
-	mu  sync.Mutex
-	end []byte
-}
-
-const tailSize = 4 << 10
-
-func (t *tail) Write(b []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.end = append(t.end, b...)
-	if len(t.end) > 4*tailSize {
-		t.end = append(t.end[:0], t.end[len(t.end)-tailSize:]...)
+// logTail is the end of what the process has logged.
+func (p *process) logTail() string {
+	const size = 4 << 10
+	log, err := os.ReadFile(p.log)
+	if err != nil {
+		return err.Error()
 	}
-	return len(b), nil
+	return string(log[max(0, len(log)-size):])
 }
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return string(t.end[max(0, len(t.end)-tailSize):])
-}
-
-var _ io.Writer = (*tail)(nil)
 
 // freeAddr is an address of this host that nobody listens on at the moment.
 func freeAddr() (string, error) {

@@ -43,7 +43,7 @@ func startDeviceca(ctx context.Context, program, dir string) (*deviceca, error) 
 	}
 	cmd := exec.CommandContext(ctx, program, "serve", "--home", s.home, "--https", s.addr, "--http", addrs[1], "--metrics", s.metrics)
 	var err error
-	if s.process, err = start(cmd); err != nil {
+	if s.process, err = start(cmd, filepath.Join(dir, "deviceca.log")); err != nil {
 		return nil, err
 	}
 	if err := s.setUp(ctx, addrs[1]); err != nil {
