@@ -71,7 +71,7 @@ func newCore(b *testing.B) *core {
 	signers := map[string]crypto.Signer{"issuing-1": c.signer, "quarantine-1": must(provider.Generate(ctx, "quarantine-1", keys.ECDSAP256))(b)}
 	rootKey := must(newKey())(b)
 	h := ca.Hierarchy{Organization: "Bench", URL: "http://127.0.0.1:8080", Now: time.Now()}
-	c.root = must(ca.NewRoot(rootKey, h))(b)
+	c.root = must(ca.NewRoot(rootKey, 1, h))(b)
 	add := func(role, name string, cert []byte) {
 		event := ca.Event{Kind: ca.EventIssuerAdded, Time: time.Now()}
 		if err := c.store.AddIssuer(ctx, ca.IssuerRecord{Name: name, Role: role, Generation: 1, Key: name, Cert: cert, Created: time.Now()}, event); err != nil {
@@ -87,7 +87,7 @@ func newCore(b *testing.B) *core {
 		}
 	}
 	c.Service = must(ca.NewService(ctx, ca.Options{Ledger: c.store, Sealer: must(device.NewSealer(make([]byte, 32)))(b),
-		Policy: must(policy.Parse("policy.yaml", policy.Default()))(b), Signers: signers, URL: h.URL, LintShare: 0.01}))(b)
+		Policy: must(policy.Parse("policy.yaml", policy.Default()))(b), Key: func(_ context.Context, label string) (crypto.Signer, error) { return signers[label], nil }, URL: h.URL, LintShare: 0.01}))(b)
 	c.grant = must(c.AddCredential(ctx, device.Credential{Group: "bench", Names: []string{"bench-*"}, Level: "software", Uses: 100_000_000}, time.Hour, "admin:bench"))(b)
 	return c
 }

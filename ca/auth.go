@@ -98,14 +98,14 @@ func (s *Service) AuthenticateCertificate(ctx context.Context, chain []*x509.Cer
 	if !ours {
 		return Requester{}, foreign
 	}
-	c, err := s.ledger.Presented(ctx, serial)
+	c, d, err := s.ledger.Presented(ctx, serial)
 	if errors.Is(err, ErrNoRecord) {
 		return Requester{}, foreign
 	}
 	if err != nil {
 		return Requester{}, err
 	}
-	if !bytes.Equal(c.DER, leaf.Raw) || isBuiltin(c.Profile) {
+	if !bytes.Equal(c.DER, leaf.Raw) || isBuiltin(c.Profile) || d == nil {
 		return Requester{}, foreign
 	}
 	if c.Revocation != nil {
@@ -119,7 +119,7 @@ func (s *Service) AuthenticateCertificate(ctx context.Context, chain []*x509.Cer
 	if issuer == nil || issuer.Record.Revoked != nil {
 		return Requester{}, Errorf(Unauthenticated, "the CA that issued the client certificate was revoked: enrol with a credential")
 	}
-	r := Requester{Kind: policy.ByCertificate, Device: c.Device, Certificate: c, Lapsed: max(0, now.Sub(c.NotAfter))}
+	r := Requester{Kind: policy.ByCertificate, Device: c.Device, Certificate: c, Lapsed: max(0, now.Sub(c.NotAfter)), standing: d, leaf: leaf}
 	if issuer.Record.Role == "quarantine" {
 		r.Kind = policy.ByQuarantine
 	}
@@ -127,11 +127,7 @@ func (s *Service) AuthenticateCertificate(ctx context.Context, chain []*x509.Cer
 }
 
 // certificateNames reads the names of one of our own certificates.
-func certificateNames(der []byte) (Names, error) {
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return Names{}, err
-	}
+func certificateNames(cert *x509.Certificate) (Names, error) {
 	for _, e := range cert.Extensions {
 		if e.Id.Equal(oidSubjectAltName) {
 			return ParseNames(cert.RawSubject, e.Value)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -52,11 +53,14 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 		return nil, err
 	}
 
-	// 2. What does the ledger know of that device and that key?
+	// 2. What does the ledger know of that device and that key? The certificate
+	// shown has brought the device along; whose key it is, the record will say.
 	key := keyID(r.SPKI)
-	standing, err := s.ledger.Standing(ctx, id, key)
-	if err != nil {
-		return nil, err
+	standing := Standing{Device: r.Requester.standing}
+	if standing.Device == nil {
+		if standing, err = s.ledger.Standing(ctx, id, key); err != nil {
+			return nil, err
+		}
 	}
 	dev, added, err := r.device(id, standing, now)
 	if err != nil {
@@ -190,12 +194,20 @@ func (r *Request) device(id string, standing Standing, now time.Time) (d *device
 
 // digest is what makes a repeated request the same: key, names, profile.
 func (r *Request) digest() [32]byte {
-	h := sha256.New()
-	enc := json.NewEncoder(h)
-	enc.Encode(r.SPKI)
-	enc.Encode(r.Names)
-	enc.Encode(r.Profile)
-	return [32]byte(h.Sum(nil))
+	b := make([]byte, 0, 512)
+	add := func(s string) { b = append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...) }
+	add(string(r.SPKI))
+	add(r.Profile)
+	for _, a := range r.Names.Subject {
+		add(a.Attr)
+		add(a.Value)
+	}
+	add("") // no attribute is empty: here the names of the other kind begin
+	for _, n := range r.Names.SANs {
+		add(n.Form)
+		add(n.Value)
+	}
+	return sha256.Sum256(b)
 }
 
 // again is the certificate that this credential's same request got within repeatWindow.
@@ -228,7 +240,7 @@ func (s *Service) mayAsk(st *state, r Request, key [32]byte, now time.Time) erro
 	if !r.Renew {
 		return nil
 	}
-	was, err := certificateNames(old.DER)
+	was, err := certificateNames(r.Requester.leaf)
 	if err != nil {
 		return fmt.Errorf("certificate %s of ours: %w", old.Serial, err)
 	}

@@ -239,13 +239,17 @@ func TestDeviceStates(t *testing.T) {
 	}
 	move(device.Suspended)
 	a.refused(a.request(r, newCSR(t, newKey(t), named("lamp-1"))), ca.Denied, "suspended")
-	a.refused(a.request(self, newCSR(t, newKey(t), named("lamp-1"))), ca.Denied, "suspended")
+	a.refused(a.request(self, newCSR(t, newKey(t), named("lamp-1"))), ca.Denied, "may not enrol") // authenticated before
+	a.refused(a.request(a.byCertificate(issued.Certificate.DER), newCSR(t, newKey(t), named("lamp-1"))), ca.Denied, "suspended")
 	move(device.Active)
 	a.enroll(a.request(self, newCSR(t, newKey(t), named("lamp-1"))))
 	if revoked := move(device.Retired); len(revoked) != 2 {
 		t.Errorf("retiring revoked %d certificates, want 2", len(revoked))
 	}
-	a.refused(a.request(self, newCSR(t, newKey(t), named("lamp-1"))), ca.Denied, "retired")
+	a.refused(a.request(self, newCSR(t, newKey(t), named("lamp-1"))), ca.Denied, "may not enrol")
+	if _, err := a.AuthenticateCertificate(ctx, []*x509.Certificate{parse(t, issued.Certificate.DER)}); ca.KindOf(err) != ca.Unauthenticated {
+		t.Errorf("a retired device's certificate: %v", err)
+	}
 	if _, err := a.AuthenticateSecret(ctx, g.Reference, g.Secret, localhost); ca.KindOf(err) != ca.Unauthenticated {
 		t.Errorf("a retired device's credential: %v", err)
 	}

@@ -115,9 +115,10 @@ type Ledger interface {
 	RecordEvent(ctx context.Context, e Event) error
 
 	CertificateBySerial(ctx context.Context, serial Serial) (*Certificate, error)
-	// Presented reads of a certificate what says whether it is ours and good,
-	// and nothing of how it came to be: Serial, Issuer, Device, KeyID, Profile, Level, validity, DER, Revocation.
-	Presented(ctx context.Context, serial Serial) (*Certificate, error)
+	// Presented reads of a certificate what says whether it is ours and good, and
+	// nothing of how it came to be: Serial, Issuer, Device, KeyID, Profile, Level,
+	// validity, DER, Revocation; and the device's line in the inventory, nil for the CA's own certificates.
+	Presented(ctx context.Context, serial Serial) (*Certificate, *device.Device, error)
 	// Certificates lists in order of recording, from the one after the ID given.
 	Certificates(ctx context.Context, f CertificateFilter, after int64, limit int) ([]Certificate, error)
 	// Revoke revokes the certificates named and returns those that were not

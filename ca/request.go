@@ -2,6 +2,7 @@ package ca
 
 import (
 	"crypto"
+	"crypto/x509"
 	"time"
 
 	"github.com/deviceca/deviceca/device"
@@ -36,6 +37,9 @@ type Requester struct {
 	// Ledger.Presented reads it), with ByCertificate and ByQuarantine. Lapsed is how long ago it expired.
 	Certificate *Certificate
 	Lapsed      time.Duration
+
+	standing *device.Device    // the device's line, read together with Certificate
+	leaf     *x509.Certificate // Certificate, parsed
 }
 
 // Actor names the requester in the audit log.

@@ -97,16 +97,13 @@ FROM (SELECT 1 AS one) AS one LEFT JOIN device d ON d.folded = ?
 
 func scanStanding(row scanner) (*ca.Standing, error) {
 	var (
-		s                                          ca.Standing
-		name, level, grp, state, credential, owner sql.NullString
-		created, updated                           sql.NullInt64
-		newest                                     sql.RawBytes
+		s      ca.Standing
+		device nullDevice
+		newest sql.RawBytes
+		owner  sql.NullString
 	)
-	err := row.Scan(&name, &level, &grp, &state, &credential, &created, &updated, &newest, &owner)
-	if name.Valid {
-		s.Device = &device.Device{ID: name.String, Level: level.String, Group: grp.String, State: device.State(state.String),
-			Credential: credential.String, Created: fromMicros(created.Int64), Updated: fromMicros(updated.Int64)}
-	}
+	err := row.Scan(append(device.columns(), &newest, &owner)...)
+	s.Device = device.value()
 	copy(s.Newest[:], newest)
 	s.KeyOwner = owner.String
 	return &s, err
@@ -122,24 +119,61 @@ func (s *Store) Standing(ctx context.Context, id string, keyID [32]byte) (ca.Sta
 	return *found, nil
 }
 
-const selectPresented = "SELECT c.issuer, d.name, c.key_id, c.profile, c.level, c.not_before, c.not_after, c.der, r.sequence, r.revoked, r.reason, r.invalid" +
+const selectPresented = `SELECT c.issuer, c.key_id, c.profile, c.level, c.not_before, c.not_after, c.der,
+	d.name, d.level, d.grp, d.state, d.credential, d.created, d.updated, r.sequence, r.revoked, r.reason, r.invalid` +
 	fromCertificate + "WHERE c.serial = ?"
 
-// Presented is CertificateBySerial with less to read: it is asked for each
-// request that a certificate authenticates.
-func (s *Store) Presented(ctx context.Context, serial ca.Serial) (*ca.Certificate, error) {
-	c, err := one(ctx, s.hot.presented, func(row scanner) (*ca.Certificate, error) {
-		c := ca.Certificate{Serial: serial}
-		var (
-			key                 sql.RawBytes
-			name                sql.NullString
-			notBefore, notAfter int64
-			revocation          nullRevocation
-		)
-		err := row.Scan(append([]any{&c.Issuer, &name, &key, &c.Profile, &c.Level, &notBefore, &notAfter, &c.DER}, revocation.columns()...)...)
-		copy(c.KeyID[:], key)
-		c.Device, c.NotBefore, c.NotAfter, c.Revocation = name.String, fromMicros(notBefore), fromMicros(notAfter), revocation.value()
-		return &c, err
-	}, serial[:])
-	return c, s.fault(err)
+type presented struct {
+	certificate ca.Certificate
+	device      *device.Device
+}
+
+func scanPresented(row scanner) (*presented, error) {
+	var (
+		p                   presented
+		c                   = &p.certificate
+		key                 sql.RawBytes
+		notBefore, notAfter int64
+		device              nullDevice
+		revocation          nullRevocation
+	)
+	columns := make([]any, 0, 18)
+	columns = append(columns, &c.Issuer, &key, &c.Profile, &c.Level, &notBefore, &notAfter, &c.DER)
+	columns = append(append(columns, device.columns()...), revocation.columns()...)
+	err := row.Scan(columns...)
+	copy(c.KeyID[:], key)
+	c.NotBefore, c.NotAfter, c.Revocation = fromMicros(notBefore), fromMicros(notAfter), revocation.value()
+	if p.device = device.value(); p.device != nil {
+		c.Device = p.device.ID
+	}
+	return &p, err
+}
+
+// Presented is CertificateBySerial with less to read, and the device: it is
+// asked for each request that a certificate authenticates.
+func (s *Store) Presented(ctx context.Context, serial ca.Serial) (*ca.Certificate, *device.Device, error) {
+	p, err := one(ctx, s.hot.presented, scanPresented, serial[:])
+	if err != nil {
+		return nil, nil, s.fault(err)
+	}
+	p.certificate.Serial = serial
+	return &p.certificate, p.device, nil
+}
+
+// nullDevice is a device that may not be there, as joined.
+type nullDevice struct {
+	name, level, grp, state, credential sql.NullString
+	created, updated                    sql.NullInt64
+}
+
+func (n *nullDevice) columns() []any {
+	return []any{&n.name, &n.level, &n.grp, &n.state, &n.credential, &n.created, &n.updated}
+}
+
+func (n *nullDevice) value() *device.Device {
+	if !n.name.Valid {
+		return nil
+	}
+	return &device.Device{ID: n.name.String, Level: n.level.String, Group: n.grp.String, State: device.State(n.state.String),
+		Credential: n.credential.String, Created: fromMicros(n.created.Int64), Updated: fromMicros(n.updated.Int64)}
 }

@@ -22,7 +22,7 @@ import (
 type Options struct {
 	Now     func() time.Time // the clock of audit entries and of what is expired; default time.Now
 	Logger  *slog.Logger     // default: nothing is logged
-	Readers int              // connections for reading, default 8
+	Readers int              // connections for reading, default 3: each commit invalidates what each has cached
 	Queue   int              // changes that may wait for the writer, default 4096; more are Unavailable at once
 	Batch   int              // changes in one transaction at most, default 64
 }
@@ -98,7 +98,7 @@ func open(ctx context.Context, dbURL string, opts Options, seams seams) (_ *Stor
 		return nil, fmt.Errorf("database %s: %w", path, s.fault(err))
 	}
 	s.reads = sql.OpenDB(forReading)
-	readers := orDefault(opts.Readers, 8)
+	readers := orDefault(opts.Readers, 3)
 	s.reads.SetMaxOpenConns(readers)
 	s.reads.SetMaxIdleConns(readers)
 	if s.hot, err = prepareHot(ctx, s.reads); err != nil {

@@ -198,12 +198,18 @@ func testStanding(t *testing.T, e Engine) {
 		})
 	}
 	value[[]ca.Certificate](t)(e.Revoke(t.Context(), []ca.Serial{c.Serial}, ca.Revocation{Time: Start, Reason: 1}, Event(ca.EventRevoked, "")))
-	p := value[*ca.Certificate](t)(e.Presented(t.Context(), c.Serial))
+	p, d, err := e.Presented(t.Context(), c.Serial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d == nil || d.ID != "Lamp-1" || d.State != device.Active {
+		t.Errorf("presented with device %+v", d)
+	}
 	if p.Revocation == nil || p.Revocation.Reason != 1 || p.Device != "Lamp-1" || p.KeyID != c.KeyID || !bytes.Equal(p.DER, c.DER) ||
 		p.Serial != c.Serial || p.Profile != c.Profile || p.Level != c.Level || p.Issuer != c.Issuer || !p.NotAfter.Equal(c.NotAfter) || !p.NotBefore.Equal(c.NotBefore) {
 		t.Errorf("presented: %+v", p)
 	}
-	_, err := e.Presented(t.Context(), ca.NewSerial(77, [12]byte{}))
+	_, _, err = e.Presented(t.Context(), ca.NewSerial(77, [12]byte{}))
 	wantErr(t, err, ca.ErrNoRecord)
 }
 
