@@ -1,12 +1,12 @@
 package cmp
 
 import (
+	encasn1 "encoding/asn1"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
-
-	encasn1 "encoding/asn1"
 )
 
 // Describe writes all of m as indented text for people: object identifiers,
@@ -73,11 +73,9 @@ func (p *printer) kid(title string, v []byte) {
 	if v == nil {
 		return
 	}
-	for _, c := range v {
-		if c < 0x20 || c > 0x7e {
-			p.hex(title, v)
-			return
-		}
+	if len(v) == 0 || slices.ContainsFunc(v, func(c byte) bool { return c < 0x20 || c > 0x7e }) {
+		p.hex(title, v)
+		return
 	}
 	p.line("%s: %x %q", title, v, v)
 }

@@ -87,8 +87,8 @@ func (n GeneralName) String() string {
 	if dn, ok := n.Directory(); ok {
 		return nameString(dn)
 	}
-	if len(n) < 2 {
-		return "none"
+	if len(n) == 0 {
+		return NullName().String()
 	}
 	s := cryptobyte.String(n)
 	var content cryptobyte.String
