@@ -50,7 +50,7 @@ func (p *printer) body(b Body) {
 	case *ErrorBody:
 		p.status("status", b.Status)
 		if b.Code != nil {
-			p.line("errorCode: %d", b.Code)
+			p.line("errorCode: %#x", b.Code) // OpenSSL packs library and reason into it
 		}
 		p.text("errorDetails", b.Details)
 	case *PollRequests:
@@ -71,7 +71,11 @@ func (p *printer) body(b Body) {
 			p.line("answer: %x", n)
 		}
 	case *OpaqueBody:
-		p.hex("content", b.Content)
+		if b.Of == CAnn {
+			p.cert("certificate", b.Content)
+		} else {
+			p.hex("content", b.Content)
+		}
 	case *Confirm:
 		p.line("NULL")
 	}

@@ -318,9 +318,13 @@ func (k *MAC) sum(msg []byte) []byte {
 // protect implements Protector.
 func (k *MAC) protect(m *Message) error {
 	m.Header.ProtectionAlg = k.alg
-	m.Header.SenderKID = k.reference
-	if m.Header.Sender == nil {
-		m.Header.Sender = CommonName(string(k.reference))
+	m.Header.SenderKID = nil
+	if len(k.reference) > 0 {
+		m.Header.SenderKID = k.reference
+		// An RA that answers for a CA may have set its name.
+		if m.Header.Sender == nil {
+			m.Header.Sender = CommonName(string(k.reference))
+		}
 	}
 	return m.seal(func(part []byte) ([]byte, error) { return k.sum(part), nil })
 }
@@ -367,7 +371,7 @@ func (m *Message) VerifyMAC(secret []byte, policy MACPolicy) (*MAC, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &MAC{reference: m.Header.SenderKID, alg: m.Header.ProtectionAlg, hash: p.MAC, key: key}
+	k := &MAC{reference: m.Reference(), alg: m.Header.ProtectionAlg, hash: p.MAC, key: key}
 	if err := k.Verify(m); err != nil {
 		return nil, err
 	}

@@ -2,8 +2,11 @@ package cmp
 
 import (
 	"crypto"
+	"crypto/rsa"
 	"crypto/x509"
+	"math/big"
 	"testing"
+	"time"
 )
 
 // TestPOP has the three cases of RFC 4211 §4.1 and what is wrong with each.
@@ -73,4 +76,44 @@ func TestPOPKeyTypes(t *testing.T) {
 		t.Error("poposkInput of nobody")
 	}
 	checkInfo(t, (&CertReqMsg{POP: &POP{Method: SignaturePOP, Signature: &POPSignature{}}}).VerifyPOP(POPRules{}), BadPOP)
+}
+
+// TestMonstrousKey: an RSA key that fills the message costs next to nothing.
+func TestMonstrousKey(t *testing.T) {
+	n := new(big.Int).Lsh(big.NewInt(1), 4_000_000)
+	n.SetBit(n, 0, 1)
+	q := &CertReqMsg{Template: CertTemplate{Subject: commonNameDN("device")}}
+	if err := q.SignPOP(hierarchy().rsa.key, POPAuth{}); err != nil {
+		t.Fatal(err)
+	}
+	q.Template.PublicKey = must[[]byte](t)(x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: n, E: 65537}))
+	start := time.Now()
+	checkInfo(t, q.VerifyPOP(POPRules{}), BadAlg)
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("took %s", took)
+	}
+}
+
+func TestKeyGeneration(t *testing.T) {
+	ed := Algorithm{OID: oidEd25519}
+	for _, c := range []struct {
+		name  string
+		spki  []byte
+		alg   Algorithm
+		asked bool
+	}{
+		{"no key", nil, Algorithm{}, true},
+		{"empty key", KeyToGenerate(ed), ed, true},
+		{"a key", hierarchy().ed.cert.RawSubjectPublicKeyInfo, Algorithm{}, false},
+		{"nonsense", []byte{0x30, 0}, Algorithm{}, false},
+	} {
+		alg, asked := (&CertTemplate{PublicKey: c.spki}).KeyGeneration()
+		if asked != c.asked || !alg.Equal(c.alg) {
+			t.Errorf("%s: %v, %t", c.name, alg, asked)
+		}
+	}
+	q := &CertReqMsg{Template: CertTemplate{Subject: commonNameDN("device"), PublicKey: KeyToGenerate(ed)}}
+	if m := NewRequest(&CertRequests{Of: IR, Requests: []*CertReqMsg{q}}, HeaderOptions{}); m.Header.Version != CMP2021 {
+		t.Errorf("pvno %d", m.Header.Version)
+	}
 }

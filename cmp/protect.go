@@ -42,8 +42,8 @@ type SignerOptions struct {
 
 // NewSigner protects with a key and the CMP protection certificate for it.
 func NewSigner(key crypto.Signer, cert *x509.Certificate, o SignerOptions) (*Signer, error) {
-	type comparable interface{ Equal(crypto.PublicKey) bool }
-	if pub, ok := key.Public().(comparable); !ok || !pub.Equal(cert.PublicKey) {
+	type equaler interface{ Equal(crypto.PublicKey) bool }
+	if pub, ok := key.Public().(equaler); !ok || !pub.Equal(cert.PublicKey) {
 		return nil, errors.New("the CMP protection certificate is not for this key")
 	}
 	sig, alg, err := signatureFor(cert.PublicKey, o.PSS)

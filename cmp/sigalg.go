@@ -156,6 +156,9 @@ var errSignature = errors.New("the signature does not verify")
 
 // verify checks sig over msg.
 func (s signature) verify(pub crypto.PublicKey, msg, sig []byte) error {
+	if tooLarge(pub) {
+		return refuse(BadAlg, algorithms, "RSA keys of more than %d bits are not supported", maxRSA)
+	}
 	digest := s.digest(msg)
 	ok := false
 	switch key := pub.(type) {
@@ -185,6 +188,15 @@ func (s signature) verify(pub crypto.PublicKey, msg, sig []byte) error {
 		return errSignature
 	}
 	return nil
+}
+
+// maxRSA bounds what a stranger's key can make us compute: a verification takes
+// time quadratic in the length of the modulus.
+const maxRSA = 8192
+
+func tooLarge(pub crypto.PublicKey) bool {
+	key, ok := pub.(*rsa.PublicKey)
+	return ok && key.N.BitLen() > maxRSA
 }
 
 func (s signature) digest(msg []byte) []byte {

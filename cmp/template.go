@@ -50,6 +50,40 @@ type CertTemplate struct {
 // OptionalValidity is an OptionalValidity; not both fields absent.
 type OptionalValidity struct{ NotBefore, NotAfter Time }
 
+// KeyGeneration reports whether the template leaves the key to the CA, and for
+// which algorithm, if it says (RFC 9483 §4.1.6): its publicKey is absent, or an
+// algorithm with an empty BIT STRING.
+func (t *CertTemplate) KeyGeneration() (alg Algorithm, asked bool) {
+	if t.PublicKey == nil {
+		return Algorithm{}, true
+	}
+	type spki struct {
+		alg   Algorithm
+		empty bool
+	}
+	v, err := parseValue(t.PublicKey, "publicKey", func(r *in) spki {
+		s := r.seq("publicKey")
+		v := spki{alg: readAlgorithm(&s)}
+		v.empty = len(s.bits("subjectPublicKey")) == 0
+		s.end("publicKey")
+		return v
+	})
+	if err != nil || !v.empty {
+		return Algorithm{}, false
+	}
+	return v.alg, true
+}
+
+// KeyToGenerate makes the publicKey of a template that asks the CA for a key.
+func KeyToGenerate(alg Algorithm) []byte {
+	return mustEncode(func(b *out) {
+		b.AddASN1(asn1.SEQUENCE, func(b *out) {
+			addAlgorithm(b, alg)
+			addBits(b, nil)
+		})
+	})
+}
+
 func readTemplate(r *in) CertTemplate {
 	s := r.seq("CertTemplate")
 	var t CertTemplate

@@ -174,8 +174,9 @@ func (m *Message) verifySigned(o VerifyOptions) (*Verified, error) {
 	}
 	var sent []*x509.Certificate
 	for _, raw := range m.ExtraCerts[:min(len(m.ExtraCerts), maxCandidates)] {
-		// A certificate that Go cannot parse may belong to a chain of others.
-		if c, err := x509.ParseCertificate(raw); err == nil {
+		// A certificate that Go cannot parse may belong to a chain of others. One
+		// with a monstrous key must not get into path validation.
+		if c, err := x509.ParseCertificate(raw); err == nil && !tooLarge(c.PublicKey) {
 			sent = append(sent, c)
 		}
 	}
