@@ -47,6 +47,22 @@ func BenchmarkMarshal(b *testing.B) {
 	}
 }
 
+// BenchmarkBaseline is the one signature check that nothing can do without.
+func BenchmarkBaseline(b *testing.B) {
+	h := hierarchy()
+	sig, _, err := signatureFor(h.ec.key.Public(), false)
+	if err != nil {
+		b.Fatal(err)
+	}
+	msg := make([]byte, 512)
+	signed := must[[]byte](b)(sig.sign(h.ec.key, msg))
+	for b.Loop() {
+		if err := sig.verify(h.ec.cert.PublicKey, msg, signed); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkParseVerify(b *testing.B) {
 	mac, signer := benchMAC(b), benchSigner(b)
 	roots := x509.NewCertPool()

@@ -59,7 +59,7 @@ func newEC(curve elliptic.Curve) crypto.Signer {
 func certify(name string, key crypto.Signer, by *party, isCA bool) party {
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(int64(len(name)) + 77), Subject: pkix.Name{CommonName: name},
-		NotBefore: noon.AddDate(-1, 0, 0), NotAfter: noon.AddDate(1, 0, 0),
+		NotBefore: noon.AddDate(-1, 0, 0), NotAfter: noon.AddDate(30, 0, 0), // openssl's mock server looks at the real clock
 		BasicConstraintsValid: isCA, IsCA: isCA, KeyUsage: x509.KeyUsageDigitalSignature,
 	}
 	if isCA {

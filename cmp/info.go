@@ -118,8 +118,12 @@ func (l Infos) ConfirmWaitTime() (until time.Time, found bool, err error) {
 	return infoOf(l, OIDConfirmWaitTime, "confirmWaitTime", func(r *in) time.Time { return r.time("confirmWaitTime") })
 }
 
-// ConfirmWaitTime makes the generalInfo that says until when certConf is waited for.
+// ConfirmWaitTime makes the generalInfo that says until when certConf is waited
+// for, at most until the end of the year 9999, when GeneralizedTime ends.
 func ConfirmWaitTime(until time.Time) Info {
+	if end := time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC); until.After(end) {
+		until = end
+	}
 	return Info{OIDConfirmWaitTime, mustEncode(func(b *out) { addTime(b, until) })}
 }
 

@@ -104,8 +104,12 @@ func NewMAC(reference, secret []byte, p MACParams) (*MAC, error) {
 	if p.KeyLength == 0 {
 		p.KeyLength = p.MAC.Size()
 	}
-	if p.Iterations < 1 || p.KeyLength < 1 || len(p.Salt) > maxSalt || !p.OWF.Available() || !p.MAC.Available() {
+	if p.Kind != PBM && p.Kind != PBMAC1 || p.Iterations < 1 || p.KeyLength < 1 || len(p.Salt) > maxSalt {
 		return nil, fmt.Errorf("parameters of %s are out of range", p.Kind)
+	}
+	// The OWF of PBM and the PRF of PBMAC1 are of the same family.
+	if !hmacAlgorithm(p.OWF).Present() || !hmacAlgorithm(p.MAC).Present() {
+		return nil, fmt.Errorf("%s needs SHA-1 or SHA-2, not %s and %s", p.Kind, p.OWF, p.MAC)
 	}
 	alg, err := p.algorithm()
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
+	"math/big"
 	"strings"
 	"testing"
 	"time"
@@ -129,7 +130,7 @@ func TestGenericValidation(t *testing.T) {
 		{"§3.3 not first, any order", &General{}, func(m *Message) { m.ExtraCerts = [][]byte{h.issuing.cert.Raw, h.ec.cert.Raw} }, bare, VerifyOptions{Trust: trust, AnyOrder: true}, 0},
 		{"§3.3 extraCerts are no certificates", &General{}, func(m *Message) { m.ExtraCerts = [][]byte{{0x30, 0}} }, bare, all, BadMessageCheck},
 		{"§3.5 untrusted", &General{}, nil, signer, VerifyOptions{Trust: TrustRoots(x509.NewCertPool(), at(noon))}, SignerNotTrusted},
-		{"§3.5 expired", &General{}, nil, signer, VerifyOptions{Trust: TrustRoots(roots, at(noon.AddDate(2, 0, 0)))}, SignerNotTrusted},
+		{"§3.5 expired", &General{}, nil, signer, VerifyOptions{Trust: TrustRoots(roots, at(noon.AddDate(31, 0, 0)))}, SignerNotTrusted},
 		{"§3.5 not authorised", &General{}, nil, signer, VerifyOptions{Trust: func(*x509.Certificate, []*x509.Certificate) error {
 			return refuse(NotAuthorized, "", "x")
 		}}, NotAuthorized},
@@ -404,5 +405,52 @@ func TestPSSParams(t *testing.T) {
 		if known || !strings.Contains(oidNames[sha1], "SHA-1") {
 			t.Errorf("%s", sha1)
 		}
+	}
+}
+
+func TestNewMACRefuses(t *testing.T) {
+	for name, p := range map[string]MACParams{
+		"SHA-3":            {OWF: crypto.SHA3_256},
+		"PBMAC1 and SHA-3": {Kind: PBMAC1, OWF: crypto.SHA3_256},
+		"HMAC-MD5":         {MAC: crypto.MD5},
+		"another kind":     {Kind: 7},
+		"minus one round":  {Iterations: -1},
+		"a long salt":      {Salt: make([]byte, maxSalt+1)},
+	} {
+		if _, err := NewMAC(nil, nil, p); err == nil {
+			t.Errorf("%s: made", name)
+		}
+	}
+}
+
+// TestReplyTypes: RFC 9483 §4 and RFC 9810 §5.3, what answers what.
+func TestReplyTypes(t *testing.T) {
+	for asked, want := range map[BodyType]BodyType{IR: IP, CR: CP, P10CR: CP, KUR: KUP, KRR: KRP, CCR: CCP, RR: RP, GenM: GenP,
+		CertConf: PKIConf, Nested: Nested, PollReq: PollRep, POPDecC: POPDecR, IP: ErrorMsg, ErrorMsg: ErrorMsg} {
+		if got := asked.Reply(); got != want {
+			t.Errorf("%s is answered by %s, not %s", asked, got, want)
+		}
+	}
+	if BodyType(27).String() != "body 27" || BodyType(-1).String() != "body -1" || Status(9).String() != "status 9" {
+		t.Error("names of the unknown")
+	}
+	if !Accepted.Granted() || !GrantedWithMods.Granted() || Rejection.Granted() || Waiting.Granted() {
+		t.Error("Granted")
+	}
+}
+
+func TestRand(t *testing.T) {
+	raw, err := Rand{big.NewInt(1 << 40), CommonName("CA")}.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ParseRand(raw)
+	if err != nil || got.Int.Int64() != 1<<40 || got.Sender.CommonName() != "CA" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	_, err = ParseRand(raw[:len(raw)-1])
+	checkInfo(t, err, BadDataFormat)
+	if _, err := (Rand{}).Marshal(); err == nil {
+		t.Error("a Rand without its integer")
 	}
 }

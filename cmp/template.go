@@ -74,8 +74,12 @@ func (t *CertTemplate) KeyGeneration() (alg Algorithm, asked bool) {
 	return v.alg, true
 }
 
-// KeyToGenerate makes the publicKey of a template that asks the CA for a key.
+// KeyToGenerate makes the publicKey of a template that asks the CA for a key of
+// an algorithm; nil, which leaves the choice to the CA, if alg names none.
 func KeyToGenerate(alg Algorithm) []byte {
+	if !alg.Present() {
+		return nil
+	}
 	return mustEncode(func(b *out) {
 		b.AddASN1(asn1.SEQUENCE, func(b *out) {
 			addAlgorithm(b, alg)
