@@ -98,11 +98,11 @@ func (n GeneralName) String() string {
 	}
 	switch tag {
 	case primitive(1):
-		return fmt.Sprintf("email:%q", content)
+		return fmt.Sprintf("email:%+q", content)
 	case primitive(2):
-		return fmt.Sprintf("DNS:%q", content)
+		return fmt.Sprintf("DNS:%+q", content)
 	case primitive(6):
-		return fmt.Sprintf("URI:%q", content)
+		return fmt.Sprintf("URI:%+q", content)
 	}
 	return fmt.Sprintf("[%d]:%x", tag&0x1f, []byte(content))
 }
