@@ -6,8 +6,6 @@ import (
 	"slices"
 
 	"golang.org/x/crypto/cryptobyte/asn1"
-
-	"github.com/deviceca/deviceca/internal/der"
 )
 
 // CertRequests is the body of ir, cr, kur, krr and ccr: CertReqMessages (RFC 4211
@@ -42,11 +40,9 @@ type CertReqMsg struct {
 	raw []byte // CertRequest
 }
 
-// ParseCertReqMessages decodes CertReqMessages that stand alone, with [DefaultLimits].
+// ParseCertReqMessages decodes CertReqMessages that stand alone, within the
+// default [Limits] of items.
 func ParseCertReqMessages(raw []byte) ([]*CertReqMsg, error) {
-	if err := der.Check(raw, maxDepth); err != nil {
-		return nil, malformed("CertReqMessages", err)
-	}
 	return parseValue(raw, "CertReqMessages", func(r *in) []*CertReqMsg {
 		return oneOrMore(r, "CertReqMessages", readCertReqMsg)
 	})

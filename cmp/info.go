@@ -149,7 +149,7 @@ func SupportedLangTags(tags ...string) Info {
 }
 
 // OrigPKIMessage returns the messages that an RA replaced the protection of
-// (RFC 9810 §5.1.1.3, RFC 9483 §5.2.3), parsed within the limits l.
+// (RFC 9810 §5.1.1.3, RFC 9483 §5.2.3), parsed within the limits.
 func (l Infos) OrigPKIMessage(limits Limits) (messages []*Message, found bool, err error) {
 	info, found := l.Get(OIDOrigPKIMessage)
 	if !found {
@@ -158,9 +158,7 @@ func (l Infos) OrigPKIMessage(limits Limits) (messages []*Message, found bool, e
 	if err := der.Check(info.Value, maxDepth); err != nil {
 		return nil, true, malformed("origPKIMessage", err)
 	}
-	limits.Items = orDefault(limits.Items, DefaultLimits.Items)
-	limits.Nesting = orDefault(limits.Nesting, DefaultLimits.Nesting)
-	d := &decoder{limits: limits}
+	d := &decoder{limits: limits.withDefaults()}
 	r := in{info.Value, d}
 	messages = oneOrMore(&r, "origPKIMessage", readMessage)
 	r.end("origPKIMessage")

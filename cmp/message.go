@@ -9,15 +9,17 @@ import (
 	"github.com/deviceca/deviceca/internal/der"
 )
 
-// Limits bound what Parse accepts. Zero fields take the value of [DefaultLimits].
+// Limits bound what Parse accepts. Zero fields take their defaults, which suit a
+// server that strangers can reach.
 type Limits struct {
-	Size    int // octets of one message
-	Items   int // items of each list in it: requests, certificates, generalInfo, …
-	Nesting int // levels of nested messages within the outermost
+	Size    int // octets of one message; default 1 MiB
+	Items   int // items of each list in it: requests, certificates, generalInfo, …; default 512
+	Nesting int // levels of nested messages within the outermost; default 2
 }
 
-// DefaultLimits suit a server that strangers can reach.
-var DefaultLimits = Limits{Size: 1 << 20, Items: 512, Nesting: 2}
+func (l Limits) withDefaults() Limits {
+	return Limits{Size: orDefault(l.Size, 1<<20), Items: orDefault(l.Items, 512), Nesting: orDefault(l.Nesting, 2)}
+}
 
 //	PKIMessage ::= SEQUENCE {
 //	    header           PKIHeader,
@@ -45,15 +47,13 @@ type Message struct {
 	emptyExtraCerts bool
 }
 
-// Parse decodes one message with [DefaultLimits]. Every error is an [Error].
-func Parse(msg []byte) (*Message, error) { return DefaultLimits.Parse(msg) }
+// Parse decodes one message within the default [Limits]. Every error is an [Error].
+func Parse(msg []byte) (*Message, error) { return Limits{}.Parse(msg) }
 
 // Parse decodes one message: DER only, nothing after it, every element within
 // the limits. Whether it is protected, and by whom, is for Verify to say.
 func (l Limits) Parse(msg []byte) (*Message, error) {
-	l.Size = orDefault(l.Size, DefaultLimits.Size)
-	l.Items = orDefault(l.Items, DefaultLimits.Items)
-	l.Nesting = orDefault(l.Nesting, DefaultLimits.Nesting)
+	l = l.withDefaults()
 	if len(msg) > l.Size {
 		return nil, refuse(BadDataFormat, generic, "the message has %d octets, more than %d", len(msg), l.Size)
 	}

@@ -209,7 +209,7 @@ func readCert(r *in) []byte { return r.cert("certificate") }
 // parseValue runs one reader over the whole of raw, for the values that header
 // and bodies carry inside.
 func parseValue[T any](raw []byte, what string, read func(*in) T) (T, error) {
-	d := &decoder{limits: DefaultLimits}
+	d := &decoder{limits: Limits{}.withDefaults()}
 	if err := der.Check(raw, maxDepth); err != nil {
 		var none T
 		return none, malformed(what, err)

@@ -116,7 +116,7 @@ func pssOf(a Algorithm) (signature, error) {
 	if a.Params == nil {
 		return signature{}, bad
 	}
-	d := &decoder{limits: DefaultLimits}
+	d := &decoder{limits: Limits{}.withDefaults()}
 	r := in{a.Params, d}
 	s := r.seq("RSASSA-PSS-params")
 	e := s.sub(context(0), "hashAlgorithm")
