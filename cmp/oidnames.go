@@ -1,0 +1,111 @@
+package cmp
+
+import encasn1 "encoding/asn1"
+
+// oidName returns the name that specifications have for an object identifier, and
+// the identifier itself where it has none here.
+func oidName(oid encasn1.ObjectIdentifier) string {
+	dotted := oid.String()
+	if name, ok := oidNames[dotted]; ok {
+		return name
+	}
+	return dotted
+}
+
+var oidNames = map[string]string{
+	"1.2.840.113533.7.66.13": "PasswordBasedMac",
+	"1.2.840.113533.7.66.16": "KemBasedMac",
+	"1.2.840.113533.7.66.30": "DHBasedMac",
+	"1.2.840.113549.1.5.12":  "PBKDF2",
+	"1.2.840.113549.1.5.14":  "PBMAC1",
+
+	"1.3.14.3.2.26":          "SHA-1",
+	"2.16.840.1.101.3.4.2.1": "SHA-256",
+	"2.16.840.1.101.3.4.2.2": "SHA-384",
+	"2.16.840.1.101.3.4.2.3": "SHA-512",
+	"2.16.840.1.101.3.4.2.4": "SHA-224",
+	"1.3.6.1.5.5.8.1.2":      "HMAC-SHA1",
+	"1.2.840.113549.2.7":     "HMAC-SHA1",
+	"1.2.840.113549.2.8":     "HMAC-SHA224",
+	"1.2.840.113549.2.9":     "HMAC-SHA256",
+	"1.2.840.113549.2.10":    "HMAC-SHA384",
+	"1.2.840.113549.2.11":    "HMAC-SHA512",
+
+	"1.2.840.113549.1.1.1":  "RSA",
+	"1.2.840.113549.1.1.5":  "RSA with SHA-1",
+	"1.2.840.113549.1.1.8":  "MGF1",
+	"1.2.840.113549.1.1.10": "RSASSA-PSS",
+	"1.2.840.113549.1.1.11": "RSA with SHA-256",
+	"1.2.840.113549.1.1.12": "RSA with SHA-384",
+	"1.2.840.113549.1.1.13": "RSA with SHA-512",
+	"1.2.840.113549.1.1.14": "RSA with SHA-224",
+	"1.2.840.10045.2.1":     "EC public key",
+	"1.2.840.10045.4.1":     "ECDSA with SHA-1",
+	"1.2.840.10045.4.3.1":   "ECDSA with SHA-224",
+	"1.2.840.10045.4.3.2":   "ECDSA with SHA-256",
+	"1.2.840.10045.4.3.3":   "ECDSA with SHA-384",
+	"1.2.840.10045.4.3.4":   "ECDSA with SHA-512",
+	"1.2.840.10045.3.1.7":   "P-256",
+	"1.3.132.0.34":          "P-384",
+	"1.3.132.0.35":          "P-521",
+	"1.3.101.110":           "X25519",
+	"1.3.101.112":           "Ed25519",
+	"1.3.101.113":           "Ed448",
+
+	"1.3.6.1.5.5.7.4.1":  "caProtEncCert",
+	"1.3.6.1.5.5.7.4.2":  "signKeyPairTypes",
+	"1.3.6.1.5.5.7.4.3":  "encKeyPairTypes",
+	"1.3.6.1.5.5.7.4.4":  "preferredSymmAlg",
+	"1.3.6.1.5.5.7.4.5":  "caKeyUpdateInfo",
+	"1.3.6.1.5.5.7.4.6":  "currentCRL",
+	"1.3.6.1.5.5.7.4.7":  "unsupportedOIDs",
+	"1.3.6.1.5.5.7.4.10": "keyPairParamReq",
+	"1.3.6.1.5.5.7.4.11": "keyPairParamRep",
+	"1.3.6.1.5.5.7.4.12": "revPassphrase",
+	"1.3.6.1.5.5.7.4.13": "implicitConfirm",
+	"1.3.6.1.5.5.7.4.14": "confirmWaitTime",
+	"1.3.6.1.5.5.7.4.15": "origPKIMessage",
+	"1.3.6.1.5.5.7.4.16": "suppLangTags",
+	"1.3.6.1.5.5.7.4.17": "caCerts",
+	"1.3.6.1.5.5.7.4.18": "rootCaKeyUpdate",
+	"1.3.6.1.5.5.7.4.19": "certReqTemplate",
+	"1.3.6.1.5.5.7.4.20": "rootCaCert",
+	"1.3.6.1.5.5.7.4.21": "certProfile",
+	"1.3.6.1.5.5.7.4.22": "crlStatusList",
+	"1.3.6.1.5.5.7.4.23": "crls",
+	"1.3.6.1.5.5.7.4.24": "KemCiphertextInfo",
+
+	"1.3.6.1.5.5.7.5.1.1":  "regToken",
+	"1.3.6.1.5.5.7.5.1.2":  "authenticator",
+	"1.3.6.1.5.5.7.5.1.3":  "pkiPublicationInfo",
+	"1.3.6.1.5.5.7.5.1.4":  "pkiArchiveOptions",
+	"1.3.6.1.5.5.7.5.1.5":  "oldCertID",
+	"1.3.6.1.5.5.7.5.1.6":  "protocolEncrKey",
+	"1.3.6.1.5.5.7.5.1.7":  "altCertTemplate",
+	"1.3.6.1.5.5.7.5.1.11": "algId",
+	"1.3.6.1.5.5.7.5.1.12": "rsaKeyLen",
+	"1.3.6.1.5.5.7.5.2.1":  "utf8Pairs",
+	"1.3.6.1.5.5.7.5.2.2":  "certReq",
+
+	"2.5.29.14":          "subjectKeyIdentifier",
+	"2.5.29.15":          "keyUsage",
+	"2.5.29.17":          "subjectAltName",
+	"2.5.29.19":          "basicConstraints",
+	"2.5.29.21":          "reasonCode",
+	"2.5.29.24":          "invalidityDate",
+	"2.5.29.31":          "cRLDistributionPoints",
+	"2.5.29.32":          "certificatePolicies",
+	"2.5.29.35":          "authorityKeyIdentifier",
+	"2.5.29.37":          "extKeyUsage",
+	"2.5.29.56":          "noRevAvail",
+	"1.3.6.1.5.5.7.1.1":  "authorityInfoAccess",
+	"1.3.6.1.5.5.7.3.1":  "serverAuth",
+	"1.3.6.1.5.5.7.3.2":  "clientAuth",
+	"1.3.6.1.5.5.7.3.3":  "codeSigning",
+	"1.3.6.1.5.5.7.3.4":  "emailProtection",
+	"1.3.6.1.5.5.7.3.8":  "timeStamping",
+	"1.3.6.1.5.5.7.3.9":  "OCSPSigning",
+	"1.3.6.1.5.5.7.3.27": "cmcCA",
+	"1.3.6.1.5.5.7.3.28": "cmcRA",
+	"1.3.6.1.5.5.7.3.32": "cmKGA",
+}
