@@ -161,13 +161,14 @@ func (s *server) start(name string, l net.Listener, handler http.Handler, secure
 		Handler:           recovered(handler, s.log.With("listener", name)),
 		TLSConfig:         secure,
 		ReadHeaderTimeout: time.Duration(limits.HeaderTimeout),
+		ReadTimeout:       time.Duration(limits.ReadTimeout),
 		WriteTimeout:      time.Duration(limits.WriteTimeout),
 		IdleTimeout:       time.Duration(limits.IdleTimeout),
 		MaxHeaderBytes:    limits.HeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.log.With("listener", name).Handler(), slog.LevelDebug), // handshakes that fail are the peers' affair
 	}
 	if name == "admin" {
-		srv.WriteTimeout = 0 // imports and backups take as long as they take; the peer is the owner
+		srv.ReadTimeout, srv.WriteTimeout = 0, 0 // imports and backups take as long as they take; the peer is the owner
 	}
 	s.stops = append(s.stops, srv.Shutdown)
 	s.log.Info("listening", "listener", name, "address", l.Addr().String())
