@@ -4,7 +4,8 @@
 #
 # No image registry is needed: base images that the engine does not have are made here
 # from Debian packages and this machine's Go, under the names that the Dockerfile says.
-# Images that are there already are used and kept. Everything made here is removed at the end.
+# Images that are there already are used and kept, with the engine's build cache on top of
+# them. Everything else that was made here is removed at the end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
