@@ -35,8 +35,11 @@ type Options struct {
 	// WrongPerReference and WrongPerAddress are how many wrong secrets a minute
 	// are answered as such; 10 and 60 if zero. A right secret always passes.
 	WrongPerReference, WrongPerAddress int
-	Now                                func() time.Time
-	Logger                             *slog.Logger
+	// Changed, if set, is told of certificates whose revocation changed (revoked or
+	// released), once that is durable and before the change is answered.
+	Changed func(ctx context.Context, issuer string, serials []Serial)
+	Now     func() time.Time
+	Logger  *slog.Logger
 }
 
 // Service is the certificate authority: every certificate is made here. Safe
