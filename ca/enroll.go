@@ -123,6 +123,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 		Requester: string(r.Requester.Kind), Actor: r.Requester.Actor(),
 		IssuedAt: now, NotBefore: t.notBefore, NotAfter: t.notAfter,
 		Request: digest, Decision: decision, Input: inputJSON, DER: der,
+		NoStatus: profile.Status.NoRevAvail,
 	}
 	issuance := &Issuance{Certificate: cert, Event: s.event(EventIssued, r, cert)}
 	if added {

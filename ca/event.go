@@ -27,6 +27,7 @@ const (
 	EventIssued            EventKind = "certificate.issued"
 	EventRefused           EventKind = "certificate.refused"
 	EventRevoked           EventKind = "certificate.revoked"
+	EventReleased          EventKind = "certificate.released"
 	EventDeviceAdded       EventKind = "device.added"
 	EventDeviceMoved       EventKind = "device.moved"
 	EventCredentialAdded   EventKind = "credential.added"

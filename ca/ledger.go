@@ -33,6 +33,10 @@ type Certificate struct {
 	Input []byte `json:"-"`
 	DER   []byte `json:"-"`
 
+	// NoStatus: the certificate carries noRevAvail (RFC 9608). Its revocation
+	// bars our own protocols and is published nowhere.
+	NoStatus bool `json:"no_status,omitempty"`
+
 	Revocation *Revocation `json:"revocation,omitempty"`
 }
 
@@ -122,8 +126,11 @@ type Ledger interface {
 	// Certificates lists in order of recording, from the one after the ID given.
 	Certificates(ctx context.Context, f CertificateFilter, after int64, limit int) ([]Certificate, error)
 	// Revoke revokes the certificates named and returns those that were not
-	// revoked before, each with its Revocation.
+	// revoked before, or on hold only and now for good, each with its Revocation.
 	Revoke(ctx context.Context, serials []Serial, r Revocation, e Event) ([]Certificate, error)
+	// Release ends a hold, and enters that in the revocation journal under the next
+	// sequence. Conflict if the certificate is not on hold.
+	Release(ctx context.Context, serial Serial, at time.Time, e Event) (*Certificate, error)
 
 	Credential(ctx context.Context, reference string) (*device.Credential, error)
 	AddCredential(ctx context.Context, c *device.Credential, e Event) error
@@ -135,7 +142,7 @@ type Ledger interface {
 	AddDevices(ctx context.Context, devices []device.Device, e Event) ([]error, error)
 	// MoveDevice changes a device's state, having checked the move
 	// (device.CheckMove); on Retired it revokes, in the same transaction, all
-	// its unexpired certificates with r and its credentials, and returns those certificates.
+	// its unexpired certificates (those on hold too) with r and its credentials, and returns those certificates.
 	MoveDevice(ctx context.Context, id string, to device.State, r Revocation, e Event) ([]Certificate, error)
 
 	Issuers(ctx context.Context) ([]IssuerRecord, error)

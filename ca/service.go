@@ -38,8 +38,11 @@ type Options struct {
 	WrongPerReference, WrongPerAddress int
 	// Reloaded, if set, is told the CAs whenever they have changed.
 	Reloaded func([]IssuerRecord)
-	Now      func() time.Time
-	Logger   *slog.Logger
+	// Changed, if set, is told of certificates whose revocation changed (revoked or
+	// released), once that is durable and before the change is answered.
+	Changed func(ctx context.Context, issuer string, serials []Serial)
+	Now     func() time.Time
+	Logger  *slog.Logger
 }
 
 // Service is the certificate authority: every certificate is made here. Safe

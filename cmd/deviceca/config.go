@@ -30,6 +30,9 @@ type Config struct {
 	Policy    string       `yaml:"policy" doc:"Policy file, relative to the home."`
 	LintShare float64      `yaml:"lint_share" doc:"Share of the certificates that are linted whole before they are signed. Every profile is linted when the policy is loaded, whatever this says." unit:"0 to 1"`
 	Limits    LimitsConfig `yaml:"limits"`
+	OCSP      OCSPConfig   `yaml:"ocsp"`
+	CRL       CRLConfig    `yaml:"crl"`
+	Pack      PackConfig   `yaml:"pack"`
 	Audit     AuditConfig  `yaml:"audit"`
 	Log       LogConfig    `yaml:"log"`
 }
@@ -70,6 +73,33 @@ type LimitsConfig struct {
 	WrongSecretsPerCredential int           `yaml:"wrong_secrets_per_reference" doc:"Wrong secrets for one credential before it has to wait." unit:"per minute"`
 }
 
+// OCSPConfig is about the OCSP responder.
+type OCSPConfig struct {
+	Life        time.Duration `yaml:"life" doc:"Validity of an answer. Answers are signed again before half of it is over, so that an outage of less than half a life is not seen."`
+	MaxAge      time.Duration `yaml:"max_age" doc:"How long HTTP caches may keep an answer: so long may one hide a revocation from who asks with GET."`
+	Retention   time.Duration `yaml:"retention" doc:"How long the status of a certificate is told after its end."`
+	DelegateKey string        `yaml:"delegate_key" doc:"Where the keys that sign answers are: memory (a new one at each start, under a certificate of 30 days), or token, where each answer costs the token a signature."`
+	LiveRate    int           `yaml:"live_rate" doc:"Answers signed for one asker, which has sent a nonce, asked for several certificates at once, or for one that was never issued." unit:"per second"`
+	Answers     int           `yaml:"answers" doc:"Signed answers kept in memory, about 0.55 kB each."`
+}
+
+// CRLConfig is about certificate revocation lists.
+type CRLConfig struct {
+	FullEvery    time.Duration `yaml:"full_every" doc:"How often complete lists are made."`
+	Overlap      time.Duration `yaml:"overlap" doc:"How long a complete list lasts beyond the next: so long may the token be away without anyone finding an expired list."`
+	DeltaEvery   time.Duration `yaml:"delta_every" doc:"How often deltas are made when nothing is revoked. A revocation is in the delta within a second."`
+	DeltaOverlap time.Duration `yaml:"delta_overlap" doc:"How long a delta lasts beyond the next one due."`
+	MaxAge       time.Duration `yaml:"max_age" doc:"How long HTTP caches may keep a complete list; a delta they may keep for a minute."`
+}
+
+// PackConfig is about the revocation packs for offline relying parties.
+type PackConfig struct {
+	Every   time.Duration `yaml:"every" doc:"How often full packs are made."`
+	Refresh time.Duration `yaml:"refresh" doc:"How often there is a new state, and with it a delta, when nothing is revoked: certificates newer than the state are unknown to it."`
+	Overlap time.Duration `yaml:"overlap" doc:"How long a state lasts beyond the next full pack: how stale relying parties may be."`
+	Keep    int           `yaml:"keep" doc:"Full packs that can still be followed by a delta."`
+}
+
 // AuditConfig is about the audit log.
 type AuditConfig struct {
 	CheckpointEvery time.Duration `yaml:"checkpoint_every" doc:"How often the head of the audit log is signed, if it moved."`
@@ -97,6 +127,9 @@ func DefaultConfig() Config {
 			HeaderBytes: 16 << 10, HeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 			Connections: 10_000, WrongSecretsPerAddress: 30, WrongSecretsPerCredential: 10,
 		},
+		OCSP:  OCSPConfig{Life: 12 * time.Hour, MaxAge: 5 * time.Minute, DelegateKey: "memory", LiveRate: 2000, Answers: 1 << 18},
+		CRL:   CRLConfig{FullEvery: 24 * time.Hour, Overlap: 24 * time.Hour, DeltaEvery: time.Hour, DeltaOverlap: 12 * time.Hour, MaxAge: time.Hour},
+		Pack:  PackConfig{Every: 24 * time.Hour, Refresh: time.Hour, Overlap: 48 * time.Hour, Keep: 8},
 		Audit: AuditConfig{CheckpointEvery: time.Minute},
 		Log:   LogConfig{Level: "info", Format: "text"},
 	}

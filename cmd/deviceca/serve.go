@@ -60,6 +60,7 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	defer s.running.Wait()
 	defer stop()
 	s.background(background, s.cert.keepFresh, s.keepCheckpoints, s.keepPolicy)
+	s.background(background, s.revocation.run()...)
 	defer s.shutDown()
 	if err := s.listen(); err != nil {
 		return err
@@ -114,8 +115,7 @@ func (s *server) listen() error {
 
 // secureRoutes is what the https listener serves.
 func (s *server) secureRoutes() http.Handler {
-	public := chi.NewRouter()
-	s.public(public)
+	public := s.publicRoutes()
 	administrators := s.api.TLS()
 	devices := est.New(est.Options{
 		Authority: s.service, BodyTimeout: time.Duration(s.cfg.Limits.ReadTimeout), Observe: s.metrics.observe("est"), Logger: s.log,
@@ -134,12 +134,18 @@ func (s *server) secureRoutes() http.Handler {
 	})
 }
 
-// publicRoutes is what the http listener serves: nothing secret, nothing that
-// needs to know who asks.
+// publicRoutes is what the http listener serves, and https too: nothing secret,
+// nothing that needs to know who asks.
 func (s *server) publicRoutes() http.Handler {
 	mux := chi.NewRouter()
 	s.public(mux)
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h := s.revocation.handler(r.URL.Path); h != nil {
+			h.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 func (s *server) listenHTTP(name, addr string, handler http.Handler, secure *tls.Config) error {

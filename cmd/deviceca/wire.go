@@ -22,19 +22,20 @@ import (
 // system is the CA put together: what `serve` listens for, and what the other
 // commands use directly when no server runs.
 type system struct {
-	home    Home
-	cfg     Config
-	log     *slog.Logger
-	keys    keys.Provider // the issuing token; the root's is never opened here
-	audit   keys.Key      // signs the audit log's checkpoints
-	store   *store.Store
-	service *ca.Service
-	api     *admin.API
-	close   []func() error
+	home       Home
+	cfg        Config
+	log        *slog.Logger
+	keys       keys.Provider // the issuing token; the root's is never opened here
+	audit      keys.Key      // signs the audit log's checkpoints
+	store      *store.Store
+	service    *ca.Service
+	api        *admin.API
+	revocation *revocation
+	close      []func() error
 }
 
 // open puts the system together, in the order in which its parts need each
-// other: configuration, token, data key, ledger, policy, core, API.
+// other: configuration, token, data key, ledger, policy, core, publications, API.
 func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started time.Time) (_ *system, err error) {
 	s := &system{home: home, cfg: cfg, log: log}
 	defer func() {
@@ -79,15 +80,21 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 	s.service, err = ca.NewService(ctx, ca.Options{
 		Ledger: s.store, Sealer: sealer, Policy: rules, Key: s.caKey, URL: cfg.PublicURL(),
 		LintShare: cfg.LintShare, WrongPerReference: cfg.Limits.WrongSecretsPerCredential, WrongPerAddress: cfg.Limits.WrongSecretsPerAddress,
+		Changed: func(ctx context.Context, issuer string, serials []ca.Serial) {
+			s.revocation.changed(ctx, issuer, serials)
+		},
 		Logger: log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("the policy does not fit this CA: %w", err)
 	}
+	if s.revocation, err = newRevocation(ctx, s, signers); err != nil {
+		return nil, fmt.Errorf("the publication of revocations: %w", err)
+	}
 
 	s.api = admin.New(admin.Options{
 		Core: s.service, Reader: s.store, Audit: auditLog{s.store, s.audit.Public()}, Counts: s.counts,
-		Backup: s.backup, Rotation: rotation{s}, SavePolicy: s.savePolicy, Health: s.health,
+		Backup: s.backup, Rotation: rotation{s}, SavePolicy: s.savePolicy, Health: s.health, Publish: s.revocation.publish,
 		Version: programVersion(), Started: started, Logger: log,
 	})
 	return s, nil

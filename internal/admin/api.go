@@ -23,6 +23,7 @@ type Core interface {
 	Explain(in policy.Input) policy.Decision
 	CACert(name string) ([]byte, bool)
 	Revoke(ctx context.Context, serial ca.Serial, reason int, invalid *time.Time, actor string) (*ca.Certificate, error)
+	Release(ctx context.Context, serial ca.Serial, actor string) (*ca.Certificate, error)
 	AddDevice(ctx context.Context, d device.Device, uses int, ttl time.Duration, actor string) (*ca.Grant, error)
 	ImportDevices(ctx context.Context, devices []device.Device, actor string) ([]error, error)
 	AddCredential(ctx context.Context, c device.Credential, ttl time.Duration, actor string) (*ca.Grant, error)
@@ -72,6 +73,10 @@ type Options struct {
 	Backup func(ctx context.Context, dir, actor string) (BackupReport, error)
 	// Rotation makes new CA generations. Nil: this server cannot.
 	Rotation Rotation
+	// Publish makes CRLs and revocation packs now, of the CA named (a generation or
+	// a role), or of all that publish here if name is "", and returns their
+	// names. Nil: this server cannot.
+	Publish func(ctx context.Context, name string) ([]string, error)
 	// SavePolicy replaces the policy file of the home, so that a policy that was
 	// applied is in force after a restart too.
 	SavePolicy func(source []byte) error

@@ -99,6 +99,24 @@ func (f *fake) Revoke(_ context.Context, serial ca.Serial, reason int, invalid *
 	return nil, ca.Errorf(ca.NotFound, "there is no certificate %s", serial)
 }
 
+func (f *fake) Release(_ context.Context, serial ca.Serial, actor string) (*ca.Certificate, error) {
+	if err := f.changed(actor, ca.EventReleased, ""); err != nil {
+		return nil, err
+	}
+	for i := range f.certs {
+		c := &f.certs[i]
+		if c.Serial != serial {
+			continue
+		}
+		if c.Revocation == nil || c.Revocation.Reason != ca.ReasonCertificateHold {
+			return nil, ca.Errorf(ca.Conflict, "certificate %s is not on hold", serial)
+		}
+		c.Revocation = nil
+		return c, nil
+	}
+	return nil, ca.Errorf(ca.NotFound, "there is no certificate %s", serial)
+}
+
 func (f *fake) AddDevice(ctx context.Context, d device.Device, uses int, ttl time.Duration, actor string) (*ca.Grant, error) {
 	results, err := f.ImportDevices(ctx, []device.Device{d}, actor)
 	if err == nil {
@@ -347,6 +365,8 @@ func newWorld(t *testing.T) *world {
 		{ID: 2, Serial: serialOf(2), Issuer: "issuing-1", Device: "Lamp-1", Profile: "gateway", Level: "software", NotAfter: now.Add(48 * time.Hour), DER: issuing.Raw},
 		{ID: 3, Serial: serialOf(3), Issuer: "issuing-1", Device: "server", Profile: "server", NotAfter: now.Add(48 * time.Hour), DER: issuing.Raw,
 			Revocation: &ca.Revocation{Time: now, Reason: 4}},
+		{ID: 4, Serial: serialOf(4), Issuer: "issuing-1", Device: "other", Profile: "device", NotAfter: now.Add(48 * time.Hour), DER: issuing.Raw,
+			Revocation: &ca.Revocation{Time: now, Reason: ca.ReasonCertificateHold}},
 	}
 	f.events = []AuditEvent{{1, ca.Event{Time: now, Kind: ca.EventIssued, Actor: "credential:a1", Device: "Lamp-1", Serial: serialOf(1)}},
 		{2, ca.Event{Time: now, Kind: ca.EventRevoked, Actor: "admin:x", Serial: serialOf(3)}}}
@@ -359,7 +379,13 @@ func newWorld(t *testing.T) *world {
 		Backup: func(_ context.Context, dir, actor string) (BackupReport, error) {
 			return BackupReport{Dir: dir, Files: []string{"ledger.db"}, Bytes: 5}, f.changed(actor, ca.EventBackup, "")
 		},
-		Rotation:   f,
+		Rotation: f,
+		Publish: func(_ context.Context, name string) ([]string, error) {
+			if name != "" && name != "issuing" {
+				return nil, ca.Errorf(ca.NotFound, "no CA called %q publishes CRLs here", name)
+			}
+			return []string{"issuing-1"}, f.fail
+		},
 		SavePolicy: func(source []byte) error { w.saved = source; return nil },
 		Version:    "v0.0.0-test", Started: now.Add(-time.Hour),
 		Now:    func() time.Time { return now },

@@ -56,12 +56,14 @@ func routes() []route {
 		{method: get, path: "/certificates", roles: everyone, run: (*call).listCertificates},
 		{method: get, path: "/certificates/{serial}", roles: everyone, run: (*call).showCertificate},
 		{method: post, path: "/certificates/{serial}/revoke", roles: workers, run: (*call).revokeCertificate},
+		{method: post, path: "/certificates/{serial}/release", roles: workers, run: (*call).releaseCertificate},
 
 		{method: get, path: "/cas", roles: everyone, run: (*call).listCAs},
 		{method: get, path: "/cas/{name}", roles: everyone, run: (*call).exportCA},
 		{method: post, path: "/cas", roles: admins, local: true, run: (*call).takeCA},
 		{method: post, path: "/cas/{name}/request", roles: admins, local: true, run: (*call).requestCA},
 		{method: post, path: "/cas/{name}/revoke", roles: admins, local: true, run: (*call).revokeCA},
+		{method: post, path: "/publish", roles: workers, run: (*call).publish},
 
 		{method: get, path: "/policy", roles: everyone, run: (*call).showPolicy},
 		{method: post, path: "/policy", roles: admins, run: (*call).applyPolicy},

@@ -19,6 +19,7 @@ const module = "github.com/deviceca/deviceca/"
 var mayImport = map[string][]string{
 	"policy":         {},
 	"pack":           {},
+	"pack/publisher": {"pack"},
 	"internal/der":   {},
 	"internal/keys":  {},
 	"internal/audit": {},
@@ -41,6 +42,7 @@ var mayImport = map[string][]string{
 	"cmd/deviceca":               {"*"},
 	"client/cmd/deviceca-device": {"client"},
 	"bench":                      {"*"},
+	"bench/revocation":           {"*"},
 	"interop":                    {},
 	"internal/keys/keystest":     {"internal/keys"},
 	"internal/store/storetest":   {"*"},

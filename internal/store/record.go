@@ -26,8 +26,8 @@ FROM (SELECT 1 AS one) AS one LEFT JOIN device d ON d.folded = ?`
 
 const insertCertificate = `
 INSERT INTO certificate (serial, issuer, device, key_id, profile, level, protocol, requester, actor, replaces,
-	issued, not_before, not_after, request, decision, input, der)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	issued, not_before, not_after, request, decision, input, der, no_status)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 // Record makes an issuance durable; see ca.Ledger. On success it sets the
 // certificate's ID.
@@ -118,7 +118,7 @@ func (r *recording) run(t *tx) error {
 	}
 	var err error
 	r.id, err = t.insert(insertCertificate, c.Serial[:], c.Issuer, row, c.KeyID[:], c.Profile, c.Level, c.Protocol, c.Requester, c.Actor,
-		serialOrNull(c.Replaces), micros(c.IssuedAt), micros(c.NotBefore), micros(c.NotAfter), c.Request[:], r.decision, c.Input, c.DER)
+		serialOrNull(c.Replaces), micros(c.IssuedAt), micros(c.NotBefore), micros(c.NotAfter), c.Request[:], r.decision, c.Input, c.DER, flag(c.NoStatus))
 	if err != nil {
 		return fmt.Errorf("serial %s: %w", c.Serial, err)
 	}
@@ -151,6 +151,14 @@ func (s *Store) RecordEvent(ctx context.Context, e ca.Event) error {
 		t.record(ev)
 		return nil
 	})
+}
+
+// flag is how a bool is kept.
+func flag(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func serialOrNull(s ca.Serial) any {

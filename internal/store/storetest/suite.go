@@ -24,7 +24,7 @@ type Engine interface {
 	Devices(ctx context.Context, f device.Filter, after string, limit int) ([]device.Device, error)
 	Credentials(ctx context.Context, f ca.CredentialFilter, after string, limit int) ([]device.Credential, error)
 	Certificates(ctx context.Context, f ca.CertificateFilter, after int64, limit int) ([]ca.Certificate, error)
-	Revocations(ctx context.Context, issuer string, after int64, limit int) ([]store.Revoked, error)
+	Journal() store.Journal
 	CountDevices(ctx context.Context) ([]store.DeviceCount, error)
 	Counts(ctx context.Context) (store.Counts, error)
 
@@ -64,6 +64,11 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		{"retire", testRetire},
 		{"credentials", testCredentials},
 		{"revoke", testRevoke},
+		{"hold and release", testRelease},
+		{"journal", testJournal},
+		{"status", testStatus},
+		{"oldest index", testOldest},
+		{"without status", testNoStatus},
 		{"issuers and indexes", testIssuers},
 		{"advance indexes", testAdvanceIndexes},
 		{"admins and settings", testAdmins},
