@@ -94,8 +94,8 @@ type IssuerRecord struct {
 	Revoked *Revocation `json:"revoked,omitempty"`
 }
 
-// subordinate reports whether the CA stands below a root, with its key in the issuing token.
-func (r IssuerRecord) subordinate() bool { return r.Role == "issuing" || r.Role == "quarantine" }
+// Subordinate reports whether the CA stands below a root, with its key in the issuing token.
+func (r IssuerRecord) Subordinate() bool { return r.Role == "issuing" || r.Role == "quarantine" }
 
 // Ledger is the durable memory of the core. Whatever a method changes, and its
 // Event, is durable and on the audit chain when the method returns nil.

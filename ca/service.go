@@ -109,7 +109,7 @@ func (s *Service) loadIssuers(ctx context.Context) ([]*Issuer, error) {
 	var issuers []*Issuer
 	for _, r := range records {
 		var signer crypto.Signer
-		if r.subordinate() {
+		if r.Subordinate() {
 			if signer, err = s.opts.Key(ctx, r.Key); err != nil {
 				return nil, fmt.Errorf("the key of CA %s: %w", r.Name, err)
 			}
@@ -119,7 +119,7 @@ func (s *Service) loadIssuers(ctx context.Context) ([]*Issuer, error) {
 			return nil, err
 		}
 		// Of the newest generation it does not matter, and would cost a search at each start.
-		if r.subordinate() && slices.ContainsFunc(records, func(o IssuerRecord) bool { return o.Role == r.Role && o.Generation > r.Generation }) {
+		if r.Subordinate() && slices.ContainsFunc(records, func(o IssuerRecord) bool { return o.Role == r.Role && o.Generation > r.Generation }) {
 			if i.liveUntil, err = s.ledger.LiveUntil(ctx, r.Name); err != nil {
 				return nil, err
 			}
@@ -240,7 +240,7 @@ func (s *Service) Anchors() [][]byte {
 	st, now := s.current.Load(), s.now()
 	for _, i := range st.ordered {
 		newest := st.issuers[i.Record.Role] == i
-		spent := i.Record.subordinate() && !newest && !now.Before(i.liveUntil)
+		spent := i.Record.Subordinate() && !newest && !now.Before(i.liveUntil)
 		if now.Before(i.Cert.NotAfter) && i.Record.Revoked == nil && !spent {
 			anchors = append(anchors, i.Cert.Raw)
 		}

@@ -45,7 +45,7 @@ type revocation struct {
 
 // newRevocation puts the publications together. It reads and signs nothing yet, so
 // that starting does not wait for it.
-func newRevocation(ctx context.Context, s *system, signers map[string]crypto.Signer) (*revocation, error) {
+func newRevocation(ctx context.Context, s *system) (*revocation, error) {
 	r := &revocation{journal: s.store.Journal(), log: s.log, aliases: map[string]string{},
 		bodyTime: s.cfg.Limits.ReadTimeout, sendTime: 10 * s.cfg.Limits.WriteTimeout}
 	var err error
@@ -58,9 +58,12 @@ func newRevocation(ctx context.Context, s *system, signers map[string]crypto.Sig
 	var lists []crl.Issuer
 	var packs []publisher.Issuer
 	for _, record := range s.service.Issuers() { // by role and generation: the last alias stays
-		key := signers[record.Key]
-		if record.Role == "root" || key == nil {
+		if !record.Subordinate() || record.Revoked != nil {
 			continue
+		}
+		key, err := s.caKey(ctx, record.Key)
+		if err != nil {
+			return nil, err
 		}
 		cert, err := x509.ParseCertificate(record.Cert)
 		if err != nil {
@@ -127,7 +130,7 @@ func (r *revocation) handler(path string) http.Handler {
 	switch {
 	case path == "/ocsp" || strings.HasPrefix(path, "/ocsp/"):
 		return http.HandlerFunc(r.ocsp)
-	case strings.HasPrefix(path, "/crl/") && path != "/crl/root.crl": // the root's key is elsewhere, and so is its list
+	case strings.HasPrefix(path, "/crl/") && !strings.HasPrefix(path, "/crl/root"): // the root's key is elsewhere, and so is its list
 		return r.sending(r.lists)
 	case strings.HasPrefix(path, "/pack/"):
 		return r.sending(r.packFiles)

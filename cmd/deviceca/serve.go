@@ -60,7 +60,7 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	defer s.running.Wait()
 	defer stop()
 	s.background(background, s.cert.keepFresh, s.keepCheckpoints, s.keepPolicy)
-	s.background(background, s.revocation.run()...)
+	s.background(background, s.revocation.run)
 	defer s.shutDown()
 	if err := s.listen(); err != nil {
 		return err

@@ -30,7 +30,7 @@ type system struct {
 	store      *store.Store
 	service    *ca.Service
 	api        *admin.API
-	revocation *revocation
+	revocation *publications
 	close      []func() error
 }
 
@@ -80,15 +80,17 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 	s.service, err = ca.NewService(ctx, ca.Options{
 		Ledger: s.store, Sealer: sealer, Policy: rules, Key: s.caKey, URL: cfg.PublicURL(),
 		LintShare: cfg.LintShare, WrongPerReference: cfg.Limits.WrongSecretsPerCredential, WrongPerAddress: cfg.Limits.WrongSecretsPerAddress,
+		// Neither is called before the publications are there: nothing changes while the system is put together.
 		Changed: func(ctx context.Context, issuer string, serials []ca.Serial) {
 			s.revocation.changed(ctx, issuer, serials)
 		},
-		Logger: log,
+		Reloaded: func(cas []ca.IssuerRecord) { s.revocation.casChanged(cas) },
+		Logger:   log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("the policy does not fit this CA: %w", err)
 	}
-	if s.revocation, err = newRevocation(ctx, s, signers); err != nil {
+	if s.revocation, err = newPublications(ctx, s); err != nil {
 		return nil, fmt.Errorf("the publication of revocations: %w", err)
 	}
 
