@@ -55,7 +55,10 @@ type Issuance struct {
 	// actor and is newer is ErrRecorded, so that a repetition on another connection spends no second use.
 	Credential string
 	Newest     Serial
-	Event      Event
+	// Pending, if set, is the ID of an approved request that this spends; ErrUnapproved
+	// if it is not approved any more.
+	Pending int64
+	Event   Event
 }
 
 // Errors of Record, beside Unavailable: the world changed between decision and
@@ -134,4 +137,6 @@ type Ledger interface {
 
 	Issuers(ctx context.Context) ([]IssuerRecord, error)
 	AddIssuer(ctx context.Context, i IssuerRecord, e Event) error
+
+	PendingLedger
 }

@@ -35,6 +35,7 @@ type Options struct {
 	// WrongPerReference and WrongPerAddress are how many wrong secrets a minute
 	// are answered as such; 10 and 60 if zero. A right secret always passes.
 	WrongPerReference, WrongPerAddress int
+	Approval                           ApprovalOptions
 	Now                                func() time.Time
 	Logger                             *slog.Logger
 }
