@@ -26,7 +26,7 @@ type service struct {
 	late atomic.Int64 // nanoseconds that the core's clock is ahead
 }
 
-func newService(t *testing.T) *service {
+func newService(t *testing.T, change ...func(*ca.Options)) *service {
 	t.Helper()
 	s := &service{}
 	now := func() time.Time { return time.Now().Add(time.Duration(s.late.Load())) }
@@ -66,8 +66,12 @@ func newService(t *testing.T) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.core, err = ca.NewService(t.Context(), ca.Options{Ledger: ledger, Sealer: sealer, Policy: rules, Signers: signers, URL: h.URL,
-		LintShare: 1, Now: now, Logger: slog.New(slog.DiscardHandler)})
+	opts := ca.Options{Ledger: ledger, Sealer: sealer, Policy: rules, Signers: signers, URL: h.URL,
+		LintShare: 1, Now: now, Logger: slog.New(slog.DiscardHandler)}
+	for _, f := range change {
+		f(&opts)
+	}
+	s.core, err = ca.NewService(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
