@@ -10,6 +10,8 @@ import (
 	"reflect"
 	"strings"
 	"time"
+
+	"github.com/deviceca/deviceca/internal/webhook"
 )
 
 // configFile is the name of the configuration in the home directory.
@@ -21,17 +23,19 @@ const configFile = "deviceca.yaml"
 // file: limits.header_timeout is DEVICECA_LIMITS_HEADER_TIMEOUT; lists are
 // separated by commas.
 type Config struct {
-	Name      string       `yaml:"name" doc:"Organization that the CA certificates name. Read when they are made, by init."`
-	URL       string       `yaml:"url" doc:"Public base of the pointers that certificates carry (OCSP, CRL, CA certificates), for example http://ca.example:8080. It must stay reachable for as long as certificates live. Empty: http:// and listen.http."`
-	Listen    ListenConfig `yaml:"listen"`
-	TLS       TLSConfig    `yaml:"tls"`
-	Keys      KeysConfig   `yaml:"keys"`
-	DB        string       `yaml:"db" doc:"Ledger: a file, relative to the home, or a postgres:// URL."`
-	Policy    string       `yaml:"policy" doc:"Policy file, relative to the home."`
-	LintShare float64      `yaml:"lint_share" doc:"Share of the certificates that are linted whole before they are signed. Every profile is linted when the policy is loaded, whatever this says." unit:"0 to 1"`
-	Limits    LimitsConfig `yaml:"limits"`
-	Audit     AuditConfig  `yaml:"audit"`
-	Log       LogConfig    `yaml:"log"`
+	Name      string         `yaml:"name" doc:"Organization that the CA certificates name. Read when they are made, by init."`
+	URL       string         `yaml:"url" doc:"Public base of the pointers that certificates carry (OCSP, CRL, CA certificates), for example http://ca.example:8080. It must stay reachable for as long as certificates live. Empty: http:// and listen.http."`
+	Listen    ListenConfig   `yaml:"listen"`
+	TLS       TLSConfig      `yaml:"tls"`
+	Keys      KeysConfig     `yaml:"keys"`
+	DB        string         `yaml:"db" doc:"Ledger: a file, relative to the home, or a postgres:// URL."`
+	Policy    string         `yaml:"policy" doc:"Policy file, relative to the home."`
+	LintShare float64        `yaml:"lint_share" doc:"Share of the certificates that are linted whole before they are signed. Every profile is linted when the policy is loaded, whatever this says." unit:"0 to 1"`
+	Limits    LimitsConfig   `yaml:"limits"`
+	Approval  ApprovalConfig `yaml:"approval"`
+	Webhook   WebhookConfig  `yaml:"webhook"`
+	Audit     AuditConfig    `yaml:"audit"`
+	Log       LogConfig      `yaml:"log"`
 }
 
 // ListenConfig says where the server listens.
@@ -97,8 +101,10 @@ func DefaultConfig() Config {
 			HeaderBytes: 16 << 10, HeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 			Connections: 10_000, WrongSecretsPerAddress: 30, WrongSecretsPerCredential: 10,
 		},
-		Audit: AuditConfig{CheckpointEvery: time.Minute},
-		Log:   LogConfig{Level: "info", Format: "text"},
+		Approval: ApprovalConfig{RetryAfter: time.Minute, Lifetime: 7 * 24 * time.Hour, MaxWaiting: 1000},
+		Webhook:  WebhookConfig{Events: webhook.DefaultEvents(), Timeout: 10 * time.Second},
+		Audit:    AuditConfig{CheckpointEvery: time.Minute},
+		Log:      LogConfig{Level: "info", Format: "text"},
 	}
 }
 
@@ -139,11 +145,11 @@ func (c Config) Resolve(home string) (Config, error) {
 		}
 		return filepath.Join(home, path)
 	}
-	c.Policy = in(c.Policy)
+	c.Policy, c.Webhook.Roots = in(c.Policy), in(c.Webhook.Roots)
 	if !strings.Contains(c.DB, "://") {
 		c.DB = in(c.DB)
 	}
-	for _, uri := range []*string{&c.Keys.Root, &c.Keys.Issuing, &c.Keys.PINRoot, &c.Keys.PINIssuing} {
+	for _, uri := range []*string{&c.Keys.Root, &c.Keys.Issuing, &c.Keys.PINRoot, &c.Keys.PINIssuing, &c.Webhook.Secret} {
 		if path, ok := strings.CutPrefix(*uri, "file:"); ok {
 			*uri = "file:" + in(path)
 		}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/internal/admin"
@@ -164,21 +165,20 @@ func (a *app) requestDecide(approve bool) *cobra.Command {
 				}
 			}
 			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
+				var decided []ca.PendingRequest
 				var failed []error
-				decided := func(yield func(ca.PendingRequest, error) bool) {
-					for _, id := range ids {
-						p, err := c.DecideRequest(ctx, id, approve, reason)
-						if err != nil {
-							failed = append(failed, err)
-							continue
-						}
-						if !yield(*p, nil) {
-							return
-						}
+				for _, id := range ids {
+					if p, err := c.DecideRequest(ctx, id, approve, reason); err != nil {
+						failed = append(failed, err)
+					} else {
+						decided = append(decided, *p)
 					}
 				}
+				if len(decided) == 0 {
+					return errors.Join(failed...)
+				}
 				columns := []string{"ID", "DEVICE", "PROFILE", "STATE"}
-				err := list(a.output(cmd), decided, columns, func(p ca.PendingRequest) []string {
+				err := list(a.output(cmd), all(decided), columns, func(p ca.PendingRequest) []string {
 					return []string{strconv.FormatInt(p.ID, 10), p.Device, p.Profile, string(p.State)}
 				})
 				return errors.Join(append(failed, err)...)
@@ -214,4 +214,23 @@ func (a *app) completeRequests(cmd *cobra.Command, args []string, begun string) 
 		}
 		return ids
 	})
+}
+
+// ApprovalConfig is about requests that an administrator must approve.
+type ApprovalConfig struct {
+	RetryAfter time.Duration `yaml:"retry_after" doc:"How long a device is told to wait before it asks again whether its request is approved."`
+	Lifetime   time.Duration `yaml:"lifetime" doc:"How long a request is kept for approval and for the device to fetch its certificate, at most; a credential's own end comes first."`
+	MaxWaiting int           `yaml:"max_waiting" doc:"Requests that wait for approval at once, of all devices; of one device it is 4."`
+}
+
+func (c ApprovalConfig) check(fault func(key, format string, args ...any)) {
+	if c.RetryAfter < time.Second || c.RetryAfter > 24*time.Hour {
+		fault("approval.retry_after", "%s is not between 1s and 24h", c.RetryAfter)
+	}
+	if c.Lifetime < time.Minute || c.Lifetime > 365*24*time.Hour {
+		fault("approval.lifetime", "%s is not between 1m and 8760h", c.Lifetime)
+	}
+	if c.MaxWaiting < 1 || c.MaxWaiting > 100_000 {
+		fault("approval.max_waiting", "%d is not between 1 and 100000", c.MaxWaiting)
+	}
 }

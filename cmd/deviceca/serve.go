@@ -60,6 +60,9 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	defer s.running.Wait()
 	defer stop()
 	s.background(background, s.cert.keepFresh, s.keepCheckpoints, s.keepPolicy)
+	if err := s.startWebhook(background); err != nil {
+		return err
+	}
 	defer s.shutDown()
 	if err := s.listen(); err != nil {
 		return err

@@ -80,7 +80,8 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 	s.service, err = ca.NewService(ctx, ca.Options{
 		Ledger: s.store, Sealer: sealer, Policy: rules, Signers: signers, URL: cfg.PublicURL(),
 		LintShare: cfg.LintShare, WrongPerReference: cfg.Limits.WrongSecretsPerCredential, WrongPerAddress: cfg.Limits.WrongSecretsPerAddress,
-		Logger: log,
+		Approval: ca.ApprovalOptions(cfg.Approval),
+		Logger:   log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("the policy does not fit this CA: %w", err)
