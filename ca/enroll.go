@@ -29,13 +29,13 @@ const repeatWindow = time.Hour
 // that does not verify, and nothing leaves whose record is not durable.
 //
 // Errors are *Error, of kind Denied (with Rule), BadKey, Unauthenticated,
-// Conflict, Unavailable or Internal.
+// Pending (with RetryAfter), RateLimited, Conflict, Unavailable or Internal.
 func (s *Service) Enroll(ctx context.Context, r Request) (*Issued, error) {
 	issued, err := s.enroll(ctx, r)
 	// The world may have changed between our look at it and the record: look once
 	// more, and answer from what is there now (the same request may just have
 	// been answered on another connection).
-	if errors.Is(err, ErrSpent) || errors.Is(err, ErrRecorded) {
+	if errors.Is(err, ErrSpent) || errors.Is(err, ErrRecorded) || errors.Is(err, ErrUnapproved) {
 		issued, err = s.enroll(ctx, r)
 	}
 	if err != nil {
@@ -98,11 +98,21 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 		return nil, denied(decision)
 	}
 
-	// 6. Put together what will be signed, and look at it once more.
 	profile := st.profiles[decision.Profile]
 	if profile == nil {
 		return nil, fmt.Errorf("policy %s grants profile %q, which was not compiled", decision.Version, decision.Profile)
 	}
+
+	// 6. Must a person approve it, and has one? After policy, which is asked anew
+	// each time: an approval overrides no rule.
+	var approved *PendingRequest
+	if profile.Approval {
+		if approved, err = s.approval(ctx, r, in, decision, now); err != nil {
+			return nil, err
+		}
+	}
+
+	// 7. Put together what will be signed, and look at it once more.
 	t, err := s.template(ctx, profile, decision, r, in.Device, now)
 	if err != nil {
 		return nil, err
@@ -112,7 +122,8 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 		return nil, err
 	}
 
-	// 7. Make it durable, together with its decision, its audit event and the use of the credential.
+	// 8. Make it durable, together with its decision, its audit event, and the use of
+	// the credential and of the approval.
 	inputJSON, err := json.Marshal(in)
 	if err != nil {
 		return nil, err
@@ -135,13 +146,16 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 	if c := r.Requester.Certificate; c != nil {
 		cert.Replaces = c.Serial
 	}
+	if approved != nil {
+		issuance.Pending, issuance.Event.Request = approved.ID, approved.ID
+	}
 	if err := s.ledger.Record(ctx, issuance); err != nil {
 		return nil, recordError(err)
 	}
 	s.counts.issued.Add(1)
 	s.revokeByRule(ctx, dev, decision, r, t.serial)
 
-	// 8. Only now hand it out.
+	// 9. Only now hand it out.
 	return s.handOut(st, cert, false), nil
 }
 
@@ -368,6 +382,8 @@ func recordError(err error) error {
 		return Errorf(BadKey, "this key is known under another device: make a new key (%w)", err)
 	case errors.Is(err, ErrDeviceGone):
 		return Errorf(Denied, "%w", err)
+	case errors.Is(err, ErrUnapproved):
+		return Errorf(Conflict, "%w; ask again", err)
 	case errors.Is(err, ErrReplaced):
 		return Errorf(Unauthenticated, "%w", err)
 	}
@@ -393,8 +409,8 @@ func (s *Service) refused(ctx context.Context, r Request, err error) error {
 		s.log.Error("enrolment failed", "protocol", r.Protocol, "actor", r.Requester.Actor(), "err", err)
 		return e
 	}
-	if r.Requester.Kind == "" || e.Kind == Unavailable {
-		return e
+	if r.Requester.Kind == "" || e.Kind == Unavailable || e.Kind == Pending {
+		return e // a request that waits is on the log once, not each time it asks
 	}
 	s.counts.refused.Add(1)
 	ev := Event{Time: s.now(), Kind: EventRefused, Actor: r.Requester.Actor(), Protocol: r.Protocol,

@@ -18,6 +18,7 @@ type Event struct {
 	Policy   string    `json:"policy,omitempty"`
 	Digest   string    `json:"digest,omitempty"` // SHA-256 of the certificate, policy, … concerned, hex
 	Reason   string    `json:"reason,omitempty"`
+	Request  int64     `json:"request,omitempty"` // PendingRequest.ID
 }
 
 // EventKind names what happened.

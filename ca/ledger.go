@@ -59,7 +59,10 @@ type Issuance struct {
 	// actor and is newer is ErrRecorded, so that a repetition on another connection spends no second use.
 	Credential string
 	Newest     Serial
-	Event      Event
+	// Pending, if set, is the ID of an approved request that this spends; ErrUnapproved
+	// if it is not approved any more.
+	Pending int64
+	Event   Event
 }
 
 // Errors of Record, beside Unavailable: the world changed between decision and
@@ -151,4 +154,6 @@ type Ledger interface {
 	RevokeIssuer(ctx context.Context, name string, r Revocation, e Event) error
 	// LiveUntil is when the last certificate of an issuer expires; zero if it has issued none.
 	LiveUntil(ctx context.Context, issuer string) (time.Time, error)
+
+	PendingLedger
 }

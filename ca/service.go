@@ -40,9 +40,10 @@ type Options struct {
 	Reloaded func([]IssuerRecord)
 	// Changed, if set, is told of certificates whose revocation changed (revoked or
 	// released), once that is durable and before the change is answered.
-	Changed func(ctx context.Context, issuer string, serials []Serial)
-	Now     func() time.Time
-	Logger  *slog.Logger
+	Changed  func(ctx context.Context, issuer string, serials []Serial)
+	Approval ApprovalOptions
+	Now      func() time.Time
+	Logger   *slog.Logger
 }
 
 // Service is the certificate authority: every certificate is made here. Safe

@@ -27,7 +27,7 @@ type service struct {
 	late atomic.Int64 // nanoseconds that the core's clock is ahead
 }
 
-func newService(t *testing.T) *service {
+func newService(t *testing.T, change ...func(*ca.Options)) *service {
 	t.Helper()
 	s := &service{}
 	now := func() time.Time { return time.Now().Add(time.Duration(s.late.Load())) }
@@ -67,8 +67,12 @@ func newService(t *testing.T) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.core, err = ca.NewService(t.Context(), ca.Options{Ledger: ledger, Sealer: sealer, Policy: rules, Key: func(_ context.Context, label string) (crypto.Signer, error) { return signers[label], nil }, URL: h.URL,
-		LintShare: 1, Now: now, Logger: slog.New(slog.DiscardHandler)})
+	opts := ca.Options{Ledger: ledger, Sealer: sealer, Policy: rules, Key: func(_ context.Context, label string) (crypto.Signer, error) { return signers[label], nil }, URL: h.URL,
+		LintShare: 1, Now: now, Logger: slog.New(slog.DiscardHandler)}
+	for _, f := range change {
+		f(&opts)
+	}
+	s.core, err = ca.NewService(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,8 @@ import (
 	"reflect"
 	"strings"
 	"time"
+
+	"github.com/deviceca/deviceca/internal/webhook"
 )
 
 // configFile is the name of the configuration in the home directory.
@@ -21,20 +23,22 @@ const configFile = "deviceca.yaml"
 // file: limits.header_timeout is DEVICECA_LIMITS_HEADER_TIMEOUT; lists are
 // separated by commas.
 type Config struct {
-	Name      string       `yaml:"name" doc:"Organization that the CA certificates name. Read when they are made, by init."`
-	URL       string       `yaml:"url" doc:"Public base of the pointers that certificates carry (OCSP, CRL, CA certificates), for example http://ca.example:8080. It must stay reachable for as long as certificates live. Empty: http:// and listen.http."`
-	Listen    ListenConfig `yaml:"listen"`
-	TLS       TLSConfig    `yaml:"tls"`
-	Keys      KeysConfig   `yaml:"keys"`
-	DB        string       `yaml:"db" doc:"Ledger: a file, relative to the home, or a postgres:// URL."`
-	Policy    string       `yaml:"policy" doc:"Policy file, relative to the home."`
-	LintShare float64      `yaml:"lint_share" doc:"Share of the certificates that are linted whole before they are signed. Every profile is linted when the policy is loaded, whatever this says." unit:"0 to 1"`
-	Limits    LimitsConfig `yaml:"limits"`
-	OCSP      OCSPConfig   `yaml:"ocsp"`
-	CRL       CRLConfig    `yaml:"crl"`
-	Pack      PackConfig   `yaml:"pack"`
-	Audit     AuditConfig  `yaml:"audit"`
-	Log       LogConfig    `yaml:"log"`
+	Name      string         `yaml:"name" doc:"Organization that the CA certificates name. Read when they are made, by init."`
+	URL       string         `yaml:"url" doc:"Public base of the pointers that certificates carry (OCSP, CRL, CA certificates), for example http://ca.example:8080. It must stay reachable for as long as certificates live. Empty: http:// and listen.http."`
+	Listen    ListenConfig   `yaml:"listen"`
+	TLS       TLSConfig      `yaml:"tls"`
+	Keys      KeysConfig     `yaml:"keys"`
+	DB        string         `yaml:"db" doc:"Ledger: a file, relative to the home, or a postgres:// URL."`
+	Policy    string         `yaml:"policy" doc:"Policy file, relative to the home."`
+	LintShare float64        `yaml:"lint_share" doc:"Share of the certificates that are linted whole before they are signed. Every profile is linted when the policy is loaded, whatever this says." unit:"0 to 1"`
+	Limits    LimitsConfig   `yaml:"limits"`
+	OCSP      OCSPConfig     `yaml:"ocsp"`
+	CRL       CRLConfig      `yaml:"crl"`
+	Pack      PackConfig     `yaml:"pack"`
+	Approval  ApprovalConfig `yaml:"approval"`
+	Webhook   WebhookConfig  `yaml:"webhook"`
+	Audit     AuditConfig    `yaml:"audit"`
+	Log       LogConfig      `yaml:"log"`
 }
 
 // ListenConfig says where the server listens.
@@ -127,11 +131,13 @@ func DefaultConfig() Config {
 			HeaderBytes: 16 << 10, HeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 			Connections: 10_000, WrongSecretsPerAddress: 30, WrongSecretsPerCredential: 10,
 		},
-		OCSP:  OCSPConfig{Life: 12 * time.Hour, MaxAge: 5 * time.Minute, DelegateKey: "memory", LiveRate: 2000, Answers: 1 << 18},
-		CRL:   CRLConfig{FullEvery: 24 * time.Hour, Overlap: 24 * time.Hour, DeltaEvery: time.Hour, DeltaOverlap: 12 * time.Hour, MaxAge: time.Hour},
-		Pack:  PackConfig{Every: 24 * time.Hour, Refresh: time.Hour, Overlap: 48 * time.Hour, Keep: 8},
-		Audit: AuditConfig{CheckpointEvery: time.Minute},
-		Log:   LogConfig{Level: "info", Format: "text"},
+		OCSP:     OCSPConfig{Life: 12 * time.Hour, MaxAge: 5 * time.Minute, DelegateKey: "memory", LiveRate: 2000, Answers: 1 << 18},
+		CRL:      CRLConfig{FullEvery: 24 * time.Hour, Overlap: 24 * time.Hour, DeltaEvery: time.Hour, DeltaOverlap: 12 * time.Hour, MaxAge: time.Hour},
+		Pack:     PackConfig{Every: 24 * time.Hour, Refresh: time.Hour, Overlap: 48 * time.Hour, Keep: 8},
+		Approval: ApprovalConfig{RetryAfter: time.Minute, Lifetime: 7 * 24 * time.Hour, MaxWaiting: 1000},
+		Webhook:  WebhookConfig{Events: webhook.DefaultEvents(), Timeout: 10 * time.Second},
+		Audit:    AuditConfig{CheckpointEvery: time.Minute},
+		Log:      LogConfig{Level: "info", Format: "text"},
 	}
 }
 
@@ -172,11 +178,11 @@ func (c Config) Resolve(home string) (Config, error) {
 		}
 		return filepath.Join(home, path)
 	}
-	c.Policy = in(c.Policy)
+	c.Policy, c.Webhook.Roots = in(c.Policy), in(c.Webhook.Roots)
 	if !strings.Contains(c.DB, "://") {
 		c.DB = in(c.DB)
 	}
-	for _, uri := range []*string{&c.Keys.Root, &c.Keys.Issuing, &c.Keys.PINRoot, &c.Keys.PINIssuing} {
+	for _, uri := range []*string{&c.Keys.Root, &c.Keys.Issuing, &c.Keys.PINRoot, &c.Keys.PINIssuing, &c.Webhook.Secret} {
 		if path, ok := strings.CutPrefix(*uri, "file:"); ok {
 			*uri = "file:" + in(path)
 		}

@@ -53,6 +53,8 @@ func (c *Config) faults(fault func(key, format string, args ...any)) {
 	}
 	c.checkLimits(fault)
 	c.checkRevocation(fault)
+	c.Approval.check(fault)
+	c.Webhook.check(fault)
 	if d := c.Audit.CheckpointEvery; d < time.Second || d > 24*time.Hour {
 		fault("audit.checkpoint_every", "%s is not between 1s and 24h", c.Audit.CheckpointEvery)
 	}

@@ -61,6 +61,9 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	defer stop()
 	s.background(background, s.cert.keepFresh, s.keepCheckpoints, s.keepPolicy)
 	s.background(background, s.revocation.run)
+	if err := s.startWebhook(background); err != nil {
+		return err
+	}
 	defer s.shutDown()
 	if err := s.listen(); err != nil {
 		return err

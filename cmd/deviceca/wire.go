@@ -85,6 +85,7 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 			s.revocation.changed(ctx, issuer, serials)
 		},
 		Reloaded: func(cas []ca.IssuerRecord) { s.revocation.casChanged(cas) },
+		Approval: ca.ApprovalOptions(cfg.Approval),
 		Logger:   log,
 	})
 	if err != nil {

@@ -30,6 +30,7 @@ type Core interface {
 	RevokeCredential(ctx context.Context, reference, actor string) error
 	MoveDevice(ctx context.Context, id string, to device.State, reason int, actor string) ([]ca.Certificate, error)
 	RevokeCA(ctx context.Context, name string, reason int, actor string) error
+	DecideRequest(ctx context.Context, id int64, approve bool, reason, actor string) (*ca.PendingRequest, error)
 }
 
 // Reader is what the API reads the ledger through, and keeps administrators in.
@@ -45,6 +46,9 @@ type Reader interface {
 	// Certificates pages by Certificate.ID, oldest first.
 	Certificates(ctx context.Context, f ca.CertificateFilter, after int64, limit int) ([]ca.Certificate, error)
 	CertificateBySerial(ctx context.Context, serial ca.Serial) (*ca.Certificate, error)
+	// Pendings pages by PendingRequest.ID, oldest first.
+	Pendings(ctx context.Context, f ca.PendingFilter, after int64, limit int) ([]ca.PendingRequest, error)
+	PendingByID(ctx context.Context, id int64) (*ca.PendingRequest, error)
 	Issuers(ctx context.Context) ([]ca.IssuerRecord, error)
 	Admins(ctx context.Context) ([]ca.Admin, error)
 	// AddAdmin returns ca.ErrRecorded if the name or the key is there already.

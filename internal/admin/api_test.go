@@ -39,6 +39,10 @@ var examples = map[string]struct{ path, body string }{
 	"POST /certificates/{serial}/release":  {"/certificates/" + serialOf(4).String() + "/release", `{}`},
 	"POST /publish":                        {"/publish", `{"ca":"issuing"}`},
 	"POST /certificates/{serial}/revoke":   {"/certificates/" + serialOf(1).String() + "/revoke", `{"reason":"keyCompromise","invalidity_date":"2030-01-01T00:00:00Z"}`},
+	"GET /requests":                        {"/requests?state=waiting&device=lamp-1&after=0", ""},
+	"GET /requests/{id}":                   {"/requests/1", ""},
+	"POST /requests/{id}/approve":          {"/requests/1/approve", `{}`},
+	"POST /requests/{id}/deny":             {"/requests/1/deny", `{"reason":"not ours"}`},
 	"GET /cas":                             {"/cas", ""},
 	"GET /cas/{name}":                      {"/cas/issuing", ""},
 	"POST /cas":                            {"/cas", ""}, // takes a certificate: made in the test

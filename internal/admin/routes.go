@@ -12,7 +12,7 @@ type Role string
 
 const (
 	RoleAdmin    Role = "admin"    // everything but backups, which stay on the host
-	RoleOperator Role = "operator" // devices, credentials, revocation; reads the rest
+	RoleOperator Role = "operator" // devices, credentials, requests, revocation; reads the rest
 	RoleAuditor  Role = "auditor"  // reads, the audit log included; changes nothing
 )
 
@@ -57,6 +57,11 @@ func routes() []route {
 		{method: get, path: "/certificates/{serial}", roles: everyone, run: (*call).showCertificate},
 		{method: post, path: "/certificates/{serial}/revoke", roles: workers, run: (*call).revokeCertificate},
 		{method: post, path: "/certificates/{serial}/release", roles: workers, run: (*call).releaseCertificate},
+
+		{method: get, path: "/requests", roles: everyone, run: (*call).listRequests},
+		{method: get, path: "/requests/{id}", roles: everyone, run: (*call).showRequest},
+		{method: post, path: "/requests/{id}/approve", roles: workers, run: (*call).approveRequest},
+		{method: post, path: "/requests/{id}/deny", roles: workers, run: (*call).denyRequest},
 
 		{method: get, path: "/cas", roles: everyone, run: (*call).listCAs},
 		{method: get, path: "/cas/{name}", roles: everyone, run: (*call).exportCA},

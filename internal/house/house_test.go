@@ -34,6 +34,8 @@ var mayImport = map[string][]string{
 	"ocsp":           {"ca", "internal/der"},
 	"crl":            {"ca", "internal/der"},
 	"client":         {"cmp", "internal/cms", "internal/der"},
+	// Tells others what happens.
+	"internal/webhook": {"ca"},
 	// The administrator's protocol.
 	"internal/admin": {"ca", "policy", "device"},
 	// The store serves the packages whose interfaces it satisfies.

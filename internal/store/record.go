@@ -104,6 +104,11 @@ func (r *recording) run(t *tx) error {
 	case replacedRevoked:
 		return ca.ErrReplaced
 	}
+	if r.Pending != 0 {
+		if err := spendPending(t, r.Pending, c); err != nil {
+			return err
+		}
+	}
 	if r.Credential != "" {
 		n, err := t.exec("UPDATE credential SET used = used + 1 WHERE reference = ? AND used < uses AND revoked IS NULL", r.Credential)
 		if err != nil {

@@ -36,6 +36,10 @@ type Engine interface {
 	PutSetting(ctx context.Context, name string, value []byte, events ...ca.Event) error
 	AdvanceIndexes(ctx context.Context, margin uint64, e ca.Event) (map[string]uint64, error)
 
+	Pendings(ctx context.Context, f ca.PendingFilter, after int64, limit int) ([]ca.PendingRequest, error)
+	PendingByID(ctx context.Context, id int64) (*ca.PendingRequest, error)
+	NewestEvent(ctx context.Context) (int64, error)
+
 	Head(ctx context.Context) (audit.Entry, error)
 	EventLog(ctx context.Context, f store.EventFilter, after int64, limit int) ([]store.LoggedEvent, error)
 	AddCheckpoint(ctx context.Context, c audit.Checkpoint) error
@@ -78,6 +82,10 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		{"audit", testAudit},
 		{"audit finds changes", testAuditEvents},
 		{"prune", testPrune},
+		{"requests for approval", testPending},
+		{"requests are bounded", testPendingLimits},
+		{"listing requests", testListPending},
+		{"spending an approval", testSpendPending},
 		{"64 at once", testConcurrent},
 		{"retire races record", testRetireRace},
 		{"one key, two devices", testKeyRace},
