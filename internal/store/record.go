@@ -95,7 +95,7 @@ func (r *recording) run(t *tx) error {
 		return fmt.Errorf("serial %s: its index %d was not reserved for %s", c.Serial, c.Serial.Index(), c.Issuer)
 	case row.Valid && !device.State(state.String).MayEnrol():
 		return ca.ErrDeviceGone
-	case row.Valid && r.NewDevice != nil && credential.String != r.Credential:
+	case row.Valid && r.NewDevice != nil && credential.String != r.NewDevice.Credential:
 		return ca.ErrDeviceGone // another credential was quicker: the device is not ours to enrol
 	case !row.Valid && r.folded != "" && (r.NewDevice == nil || !r.NewDevice.State.MayEnrol()):
 		return ca.ErrDeviceGone
@@ -104,6 +104,9 @@ func (r *recording) run(t *tx) error {
 	case replacedRevoked:
 		return ca.ErrReplaced
 	}
+	if err := r.vouched(t, row, credential.String); err != nil {
+		return err
+	}
 	if r.Credential != "" {
 		n, err := t.exec("UPDATE credential SET used = used + 1 WHERE reference = ? AND used < uses AND revoked IS NULL", r.Credential)
 		if err != nil {
@@ -111,6 +114,11 @@ func (r *recording) run(t *tx) error {
 		}
 		if n == 0 {
 			return ca.ErrSpent
+		}
+	}
+	if row.Valid {
+		if err := r.bind(t, row, credential.String); err != nil {
+			return err
 		}
 	}
 	if err := r.activate(t, &row, device.State(state.String)); err != nil {
