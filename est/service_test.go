@@ -26,7 +26,7 @@ type service struct {
 	late atomic.Int64 // nanoseconds that the core's clock is ahead
 }
 
-func newService(t *testing.T) *service {
+func newService(t *testing.T, change ...func(*est.Options)) *service {
 	t.Helper()
 	s := &service{}
 	now := func() time.Time { return time.Now().Add(time.Duration(s.late.Load())) }
@@ -71,7 +71,7 @@ func newService(t *testing.T) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.env = newEnv(t, func(o *est.Options) { o.Authority = s.core })
+	s.env = newEnv(t, append(change, func(o *est.Options) { o.Authority = s.core })...)
 	return s
 }
 
