@@ -136,7 +136,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 		Request: digest, Decision: decision, Input: inputJSON, DER: der,
 		NoStatus: profile.Status.NoRevAvail,
 	}
-	issuance := &Issuance{Certificate: cert, Event: s.event(EventIssued, r, cert)}
+	issuance := &Issuance{Certificate: cert, Manufacturer: r.Requester.Manufacturer, RA: r.Requester.RA, Event: s.event(EventIssued, r, cert)}
 	if added {
 		issuance.NewDevice = dev
 	}
@@ -180,31 +180,30 @@ func (r *Request) deviceID() (string, error) {
 	if err := device.CheckID(id); err != nil {
 		return "", Errorf(Denied, "%w", err)
 	}
-	if c := r.Requester.Credential; c == nil || !c.Covers(id) {
-		return "", Errorf(Denied, "this credential is not for device %s", id)
+	if err := r.Requester.covers(id); err != nil {
+		return "", err
 	}
 	return id, nil
 }
 
-// device is the device that the certificate will name. Group credentials bring
-// devices that the inventory does not know yet, and may re-enrol only those.
+// device is the device that the certificate will name. Group credentials,
+// manufacturers and registration authorities bring devices that the inventory
+// does not know yet.
 func (r *Request) device(id string, standing Standing, now time.Time) (d *device.Device, added bool, err error) {
-	c := r.Requester.Credential
 	if standing.Device == nil {
-		if c == nil || c.Group == "" {
+		if d = r.Requester.newcomer(id, now); d == nil {
 			return nil, false, Errorf(Denied, "there is no device %s: register it first", id)
 		}
-		return &device.Device{ID: id, Level: c.Level, Group: c.Group, State: device.Active,
-			Credential: c.Reference, Created: now, Updated: now}, true, nil
+		return d, true, nil
 	}
 	d = standing.Device
-	if !d.State.MayEnrol() {
+	switch {
+	case d.State == device.Manufactured:
+		return nil, false, Errorf(Denied, "device %s is manufactured and not yet claimed: it gets no certificate before its owner claims it", d.ID)
+	case !d.State.MayEnrol():
 		return nil, false, Errorf(Denied, "device %s is %s and gets no certificates", d.ID, d.State)
 	}
-	if c != nil && c.Group != "" && d.Credential != c.Reference {
-		return nil, false, Errorf(Denied, "device %s was not first enrolled with this group's credential; use its own", d.ID)
-	}
-	return d, false, nil
+	return d, false, r.Requester.mayEnrol(d)
 }
 
 // digest is what makes a repeated request the same: key, names, profile.
@@ -384,7 +383,7 @@ func recordError(err error) error {
 		return Errorf(Denied, "%w", err)
 	case errors.Is(err, ErrUnapproved):
 		return Errorf(Conflict, "%w; ask again", err)
-	case errors.Is(err, ErrReplaced):
+	case errors.Is(err, ErrReplaced), errors.Is(err, ErrWithdrawn):
 		return Errorf(Unauthenticated, "%w", err)
 	}
 	return err

@@ -8,7 +8,7 @@ import "time"
 type Event struct {
 	Time     time.Time `json:"time"`
 	Kind     EventKind `json:"kind"`
-	Actor    string    `json:"actor"` // "device:ID", "credential:REF", "admin:NAME", "system"
+	Actor    string    `json:"actor"` // "device:ID", "credential:REF", "manufacturer:NAME", "ra:NAME", "admin:NAME", "system"
 	Protocol string    `json:"protocol,omitempty"`
 	Device   string    `json:"device,omitempty"`
 	Issuer   string    `json:"issuer,omitempty"`

@@ -62,7 +62,11 @@ type Issuance struct {
 	// Pending, if set, is the ID of an approved request that this spends; ErrUnapproved
 	// if it is not approved any more.
 	Pending int64
-	Event   Event
+	// Manufacturer or RA, if set, vouches, and must still be registered. A device
+	// that nobody had brought in is marked as the manufacturer's (Manufacturer.Mark).
+	Manufacturer *Manufacturer
+	RA           *RA
+	Event        Event
 }
 
 // Errors of Record, beside Unavailable: the world changed between decision and
@@ -147,6 +151,8 @@ type Ledger interface {
 	// (device.CheckMove); on Retired it revokes, in the same transaction, all
 	// its unexpired certificates (those on hold too) with r and its credentials, and returns those certificates.
 	MoveDevice(ctx context.Context, id string, to device.State, r Revocation, e Event) ([]Certificate, error)
+
+	Register
 
 	Issuers(ctx context.Context) ([]IssuerRecord, error)
 	AddIssuer(ctx context.Context, i IssuerRecord, e Event) error

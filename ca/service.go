@@ -55,6 +55,7 @@ type Service struct {
 	log      *slog.Logger
 	attempts *attempts
 
+	compiled sync.Map // of registered manufacturers: ID to *compiledManufacturer
 	counts   counts
 	applying sync.Mutex // one Apply at a time
 	current  atomic.Pointer[state]
@@ -300,6 +301,10 @@ func (s *Service) ProfileFor(r Requester, asked string) (policy.Profile, error) 
 		level, named = r.Credential.Level, true
 	case r.Certificate != nil:
 		level, named = r.Certificate.Level, true
+	case r.Manufacturer != nil:
+		level, named = r.Manufacturer.Level, true
+	case r.RA != nil:
+		level, named = r.RA.Levels[0], true
 	}
 	if named {
 		l, ok := p.Level(level)

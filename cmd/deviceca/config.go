@@ -27,6 +27,7 @@ type Config struct {
 	URL       string         `yaml:"url" doc:"Public base of the pointers that certificates carry (OCSP, CRL, CA certificates), for example http://ca.example:8080. It must stay reachable for as long as certificates live. Empty: http:// and listen.http."`
 	Listen    ListenConfig   `yaml:"listen"`
 	TLS       TLSConfig      `yaml:"tls"`
+	EST       ESTConfig      `yaml:"est"`
 	Keys      KeysConfig     `yaml:"keys"`
 	DB        string         `yaml:"db" doc:"Ledger: a file, relative to the home, or a postgres:// URL."`
 	Policy    string         `yaml:"policy" doc:"Policy file, relative to the home."`
@@ -178,7 +179,7 @@ func (c Config) Resolve(home string) (Config, error) {
 		}
 		return filepath.Join(home, path)
 	}
-	c.Policy, c.Webhook.Roots = in(c.Policy), in(c.Webhook.Roots)
+	c.Policy, c.Webhook.Roots, c.EST.ProxyCert = in(c.Policy), in(c.Webhook.Roots), in(c.EST.ProxyCert)
 	if !strings.Contains(c.DB, "://") {
 		c.DB = in(c.DB)
 	}

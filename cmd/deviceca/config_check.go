@@ -39,6 +39,7 @@ func (c *Config) faults(fault func(key, format string, args ...any)) {
 			fault("tls.names", "%q is neither a DNS name nor an IP address", name)
 		}
 	}
+	c.checkEST(fault)
 	c.checkKeys(fault)
 	if scheme, _, isURL := strings.Cut(c.DB, "://"); isURL && scheme != "postgres" && scheme != "postgresql" {
 		fault("db", "%q databases are not known: use a file, or postgres://", scheme)

@@ -31,6 +31,7 @@ const drainTime = 20 * time.Second
 // server is `serve`: a system, and the listeners that lead to it.
 type server struct {
 	*system
+	proxies est.Proxies
 	metrics *metrics
 	cert    *serverCert
 	fails   chan error
@@ -45,12 +46,16 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}
+	proxies, err := cfg.proxies()
+	if err != nil {
+		return err
+	}
 	sys, err := open(ctx, home, cfg, log, time.Now())
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, sys.Close()) }()
-	s := &server{system: sys, fails: make(chan error, 8)}
+	s := &server{system: sys, proxies: proxies, fails: make(chan error, 8)}
 	s.metrics = newMetrics(sys)
 	if s.cert, err = newServerCert(ctx, sys.service, serverNames(cfg.TLS.Names, cfg.Listen.HTTPS), log); err != nil {
 		return fmt.Errorf("the server's own certificate: %w", err)
@@ -65,7 +70,7 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 		return err
 	}
 	defer s.shutDown()
-	if err := s.listen(); err != nil {
+	if err := s.listen(background); err != nil {
 		return err
 	}
 	ready(s)
@@ -86,7 +91,7 @@ func (s *server) background(ctx context.Context, tasks ...func(context.Context))
 
 // listen opens every listener: https for devices and remote administrators,
 // http for what is signed by itself, the socket for the host's administrator, and metrics.
-func (s *server) listen() error {
+func (s *server) listen(ctx context.Context) error {
 	minVersion := uint16(tls.VersionTLS13)
 	if s.cfg.TLS.MinVersion == "1.2" {
 		minVersion = tls.VersionTLS12
@@ -99,7 +104,12 @@ func (s *server) listen() error {
 	// if both are there when it looks, and Go begins connections with small ones.
 	secure := &tls.Config{MinVersion: minVersion, ClientAuth: tls.RequestClientCert, GetCertificate: s.cert.get,
 		NextProtos: []string{"h2", "http/1.1"}, DynamicRecordSizingDisabled: true}
-	if err := s.listenHTTP("https", s.cfg.Listen.HTTPS, s.secureRoutes(), secure); err != nil {
+	sessions, err := newTickets(s.tickets, secure, time.Now)
+	if err != nil {
+		return err
+	}
+	s.background(ctx, sessions.keepTurning)
+	if err := s.listenHTTP("https", s.cfg.Listen.HTTPS, s.secureRoutes(), sessions.serve()); err != nil {
 		return err
 	}
 	if err := s.listenHTTP("http", s.cfg.Listen.HTTP, s.publicRoutes(), nil); err != nil {
@@ -121,7 +131,7 @@ func (s *server) secureRoutes() http.Handler {
 	public := s.publicRoutes()
 	administrators := s.api.TLS()
 	devices := est.New(est.Options{
-		Authority: s.service, BodyTimeout: time.Duration(s.cfg.Limits.ReadTimeout), Observe: s.metrics.observe("est"), Logger: s.log,
+		Authority: s.service, BodyTimeout: time.Duration(s.cfg.Limits.ReadTimeout), Observe: s.metrics.observe("est"), Logger: s.log, Proxies: s.proxies,
 	})
 	// By hand, not by a router in front: that would answer methods it does not
 	// know by itself, in nobody's terms.

@@ -27,6 +27,7 @@ type system struct {
 	log        *slog.Logger
 	keys       keys.Provider // the issuing token; the root's is never opened here
 	audit      keys.Key      // signs the audit log's checkpoints
+	tickets    []byte        // secret of TLS session tickets
 	store      *store.Store
 	service    *ca.Service
 	api        *admin.API
@@ -60,7 +61,7 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 	if s.audit, err = s.keys.Key(ctx, "audit"); err != nil {
 		return nil, fmt.Errorf("the audit key: %w", err)
 	}
-	sealer, err := openSealer(ctx, home, s.keys)
+	sealer, err := s.openSealer(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -174,14 +175,18 @@ func openKeys(ctx context.Context, home Home, cfg Config, which string, log *slo
 // dataKeyContext binds the sealed data key to its use.
 var dataKeyContext = []byte("deviceca data key")
 
-func openSealer(ctx context.Context, home Home, provider keys.Provider) (*device.Sealer, error) {
-	sealed, err := os.ReadFile(home.dataKey())
+// openSealer opens the data key, and derives what else hangs on it.
+func (s *system) openSealer(ctx context.Context) (*device.Sealer, error) {
+	sealed, err := os.ReadFile(s.home.dataKey())
 	if err != nil {
 		return nil, fmt.Errorf("the data key: %w", err)
 	}
-	dataKey, err := provider.Unseal(ctx, sealed, dataKeyContext)
+	dataKey, err := s.keys.Unseal(ctx, sealed, dataKeyContext)
 	if err != nil {
-		return nil, fmt.Errorf("the data key %s: %w", home.dataKey(), err)
+		return nil, fmt.Errorf("the data key %s: %w", s.home.dataKey(), err)
+	}
+	if s.tickets, err = ticketSecret(dataKey); err != nil {
+		return nil, err
 	}
 	return device.NewSealer(dataKey)
 }

@@ -17,6 +17,7 @@ const Prefix = "/admin/v1"
 
 // Core is what the API changes the CA through; *ca.Service is one.
 type Core interface {
+	RegisterCore
 	Policy() *policy.Policy
 	Check(p *policy.Policy) error
 	Apply(ctx context.Context, p *policy.Policy, actor string) error
@@ -38,6 +39,7 @@ type Core interface {
 // ("" and 0 are before all); they hold at most limit lines, fewer only at the
 // end. Reads that find nothing return ca.ErrNoRecord.
 type Reader interface {
+	RegisterReader
 	// Devices pages by ID, folded.
 	Devices(ctx context.Context, f device.Filter, after string, limit int) ([]device.Device, error)
 	Device(ctx context.Context, id string) (*device.Device, error)

@@ -28,6 +28,14 @@ var examples = map[string]struct{ path, body string }{
 	"POST /devices":                        {"/devices", `{"id":"new","level":"software"}`},
 	"POST /devices/import":                 {"/devices/import", `{"line":1,"id":"new","level":"software"}`},
 	"GET /devices/{id}":                    {"/devices/lamp-1", ""},
+	"POST /devices/{id}/claim":             {"/devices/box-1/claim", `{}`},
+	"GET /manufacturers":                   {"/manufacturers", ""},
+	"POST /manufacturers":                  {"/manufacturers", ""}, // takes a certificate: made in the test
+	"GET /manufacturers/{name}":            {"/manufacturers/bolt", ""},
+	"POST /manufacturers/{name}/withdraw":  {"/manufacturers/bolt/withdraw", `{"format":"idevid"}`},
+	"GET /ras":                             {"/ras", ""},
+	"POST /ras":                            {"/ras", ""}, // likewise
+	"DELETE /ras/{name}":                   {"/ras/line-1", ""},
 	"POST /devices/{id}/suspend":           {"/devices/lamp-1/suspend", `{}`},
 	"POST /devices/{id}/resume":            {"/devices/lamp-2/resume", `{}`},
 	"POST /devices/{id}/retire":            {"/devices/lamp-1/retire", `{"reason":"superseded"}`},
@@ -87,6 +95,8 @@ func example(t *testing.T, c *Client, rt route) error {
 		cert, _ := signed(t, "issuing-2", nil, nil, now.Add(time.Hour))
 		raw, _ := json.Marshal(NewCA{Name: "issuing-2", Role: "issuing", Generation: 2, Cert: encodePEM(cert.Raw)})
 		body = string(raw)
+	case rt.method == http.MethodPost && (rt.path == "/manufacturers" || rt.path == "/ras"):
+		body = bodyWith(t, rt.path)
 	case rt.path == "/devices/import":
 		media = "application/x-ndjson"
 	}

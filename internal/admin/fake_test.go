@@ -43,6 +43,8 @@ type fake struct {
 	certs    []ca.Certificate
 	issuers  []ca.IssuerRecord
 	admins   []ca.Admin
+	makers   []ca.Manufacturer
+	ras      []ca.RA
 	events   []AuditEvent
 	actors   []string // of every change
 	batches  []int    // sizes of imports
@@ -341,7 +343,8 @@ func newWorld(t *testing.T) *world {
 	}
 	root, rootKey := signed(t, "root", nil, nil, now.AddDate(20, 0, 0))
 	issuing, _ := signed(t, "issuing", root, rootKey, now.AddDate(5, 0, 0))
-	f := &fake{policy: p, devices: map[string]device.Device{
+	f := &fake{policy: p, makers: []ca.Manufacturer{{Name: "bolt", Format: "idevid", Created: now}}, ras: []ca.RA{{Name: "line-1"}}, devices: map[string]device.Device{
+		"box-1":  {ID: "box-1", Level: "software", State: device.Manufactured, Created: now, Updated: now},
 		"lamp-1": {ID: "Lamp-1", Level: "software", State: device.Active, Created: now, Updated: now},
 		"lamp-2": {ID: "lamp-2", Level: "software", Group: "hall", State: device.Suspended, Created: now, Updated: now},
 	}}

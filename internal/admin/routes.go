@@ -12,7 +12,7 @@ type Role string
 
 const (
 	RoleAdmin    Role = "admin"    // everything but backups, which stay on the host
-	RoleOperator Role = "operator" // devices, credentials, requests, revocation; reads the rest
+	RoleOperator Role = "operator" // devices, credentials, requests, revocation, withdrawing who vouches; reads the rest
 	RoleAuditor  Role = "auditor"  // reads, the audit log included; changes nothing
 )
 
@@ -45,6 +45,7 @@ func routes() []route {
 		{method: post, path: "/devices", roles: workers, run: (*call).addDevice},
 		{method: post, path: "/devices/import", roles: workers, run: (*call).importDevices},
 		{method: get, path: "/devices/{id}", roles: everyone, run: (*call).showDevice},
+		{method: post, path: "/devices/{id}/claim", roles: workers, run: (*call).claimDevice},
 		{method: post, path: "/devices/{id}/suspend", roles: workers, run: (*call).suspendDevice},
 		{method: post, path: "/devices/{id}/resume", roles: workers, run: (*call).resumeDevice},
 		{method: post, path: "/devices/{id}/retire", roles: workers, run: (*call).retireDevice},
@@ -52,6 +53,14 @@ func routes() []route {
 		{method: get, path: "/credentials", roles: everyone, run: (*call).listCredentials},
 		{method: post, path: "/credentials", roles: workers, run: (*call).addCredential},
 		{method: post, path: "/credentials/{reference}/revoke", roles: workers, run: (*call).revokeCredential},
+
+		{method: get, path: "/manufacturers", roles: everyone, run: (*call).listManufacturers},
+		{method: post, path: "/manufacturers", roles: admins, run: (*call).addManufacturer},
+		{method: get, path: "/manufacturers/{name}", roles: everyone, run: (*call).showManufacturer},
+		{method: post, path: "/manufacturers/{name}/withdraw", roles: workers, run: (*call).withdrawManufacturer},
+		{method: get, path: "/ras", roles: everyone, run: (*call).listRAs},
+		{method: post, path: "/ras", roles: admins, run: (*call).addRA},
+		{method: del, path: "/ras/{name}", roles: workers, run: (*call).removeRA},
 
 		{method: get, path: "/certificates", roles: everyone, run: (*call).listCertificates},
 		{method: get, path: "/certificates/{serial}", roles: everyone, run: (*call).showCertificate},

@@ -95,7 +95,7 @@ func (r *recording) run(t *tx) error {
 		return fmt.Errorf("serial %s: its index %d was not reserved for %s", c.Serial, c.Serial.Index(), c.Issuer)
 	case row.Valid && !device.State(state.String).MayEnrol():
 		return ca.ErrDeviceGone
-	case row.Valid && r.NewDevice != nil && credential.String != r.Credential:
+	case row.Valid && r.NewDevice != nil && credential.String != r.NewDevice.Credential:
 		return ca.ErrDeviceGone // another credential was quicker: the device is not ours to enrol
 	case !row.Valid && r.folded != "" && (r.NewDevice == nil || !r.NewDevice.State.MayEnrol()):
 		return ca.ErrDeviceGone
@@ -103,6 +103,9 @@ func (r *recording) run(t *tx) error {
 		return ca.ErrKeyTaken
 	case replacedRevoked:
 		return ca.ErrReplaced
+	}
+	if err := r.vouched(t, row, credential.String); err != nil {
+		return err
 	}
 	if r.Pending != 0 {
 		if err := spendPending(t, r.Pending, c); err != nil {
@@ -116,6 +119,11 @@ func (r *recording) run(t *tx) error {
 		}
 		if n == 0 {
 			return ca.ErrSpent
+		}
+	}
+	if row.Valid {
+		if err := r.bind(t, row, credential.String); err != nil {
+			return err
 		}
 	}
 	if err := r.activate(t, &row, device.State(state.String)); err != nil {
