@@ -80,13 +80,12 @@ func encodeBody(der []byte) []byte {
 	return append(base64.StdEncoding.AppendEncode(out, der), '\n')
 }
 
-// checkMediaType demands application/pkcs10 (RFC 7030 §4.2.1) with any
-// parameters. It is demanded even where the body would speak for itself: a form
+// checkMediaType demands a media type, with any parameters. It is demanded even where the body would speak for itself: a form
 // posted by a browser that holds a client certificate must never be taken for a request.
-func checkMediaType(h http.Header) error {
+func checkMediaType(h http.Header, want string) error {
 	mediaType, _, _ := strings.Cut(h.Get("Content-Type"), ";")
-	if !strings.EqualFold(strings.TrimSpace(mediaType), "application/pkcs10") {
-		return errMediaType
+	if !strings.EqualFold(strings.TrimSpace(mediaType), want) {
+		return wrongMediaType(want)
 	}
 	return nil
 }

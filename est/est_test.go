@@ -3,7 +3,6 @@ package est_test
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -91,7 +90,7 @@ func (e *env) lastObserved() string {
 // identity is a device's certificate with its key.
 type identity struct {
 	cert *ca.Certificate
-	key  *ecdsa.PrivateKey
+	key  crypto.Signer
 }
 
 // newIdentity enters a certificate for the device into the core.

@@ -39,6 +39,8 @@ const MaxRecipients = 32
 type Recipient interface {
 	// info encrypts the content encryption key.
 	info(cek []byte) (recipientInfo, error)
+	// wants is the algorithm that encrypts a content encryption key of that many octets.
+	wants(keySize int) OID
 }
 
 // Key is a key that opens messages: see [FromRSA], [FromECDH], [FromKEK], [FromPassword].
