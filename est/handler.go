@@ -178,7 +178,7 @@ func (s *server) csrattrs(_ http.ResponseWriter, r *http.Request, label string) 
 	if err != nil {
 		return nil, err
 	}
-	attrs := encodeCSRAttrs(profile)
+	attrs := encodeCSRAttrs(profile, s.rules(profile), requester.Device)
 	if attrs == nil {
 		return &reply{status: http.StatusNoContent, outcome: "ok"}, nil
 	}
