@@ -17,7 +17,7 @@ const (
 // bindings are the values that a request over this connection may be bound by, in
 // the base64 that goes into challengePassword:
 //
-//	tls-unique     RFC 7030 §3.5, RFC 5929 §3: TLS 1.2, full handshakes
+//	tls-unique     RFC 7030 §3.5, RFC 5929 §3: TLS 1.2; resumed, only with extended master secret
 //	tls-exporter   RFC 9266: TLS 1.3, and TLS 1.2 with extended master secret
 func bindings(state *tls.ConnectionState) []string {
 	var values []string
@@ -48,7 +48,7 @@ func checkBinding(state *tls.ConnectionState, challenge string, demanded bool) e
 		}
 	}
 	if len(known) == 0 {
-		return ca.Errorf(ca.BadPOP, "challengePassword cannot be checked: a resumed TLS 1.2 connection has no binding; make a full handshake")
+		return ca.Errorf(ca.BadPOP, "challengePassword cannot be checked: a TLS 1.2 connection resumed without extended master secret has no binding; make a full handshake")
 	}
 	return ca.Errorf(ca.BadPOP, "challengePassword is not the channel binding of this TLS connection (RFC 7030 §3.5): make a new request for this connection, or leave the attribute out")
 }
