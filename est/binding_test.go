@@ -14,8 +14,14 @@ import (
 	"github.com/deviceca/deviceca/est"
 )
 
-// enrolOver connects, lets body see the connection, and enrols over it with what it returns.
+// enrolOver enrols over a connection that the request is bound to.
 func (e *env) enrolOver(t *testing.T, config *tls.Config, path string, body func(tls.ConnectionState) []byte) result {
+	t.Helper()
+	return e.postOver(t, config, path, "application/pkcs10", body)
+}
+
+// postOver connects, lets body see the connection, and sends over it what it returns.
+func (e *env) postOver(t *testing.T, config *tls.Config, path, contentType string, body func(tls.ConnectionState) []byte) result {
 	t.Helper()
 	config.RootCAs = e.server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 	config.ServerName = "example.com"
@@ -29,7 +35,7 @@ func (e *env) enrolOver(t *testing.T, config *tls.Config, path string, body func
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Header.Set("Content-Type", "application/pkcs10")
+	r.Header.Set("Content-Type", contentType)
 	r.SetBasicAuth("lamp-ref", lampSecret)
 	if err := r.Write(conn); err != nil {
 		t.Fatal(err)

@@ -75,6 +75,9 @@ const (
 // refuse translates an error into a short plain text (RFC 8951 §5.1) that says
 // what is wrong and nothing of our insides.
 func refuse(err error) *reply {
+	if t, ok := errors.AsType[*told](err); ok {
+		return t.answer
+	}
 	answer := &reply{contentType: "text/plain; charset=utf-8", header: http.Header{}}
 	if low, ok := errors.AsType[*httpError](err); ok {
 		answer.status, answer.outcome = low.status, low.outcome

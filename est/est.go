@@ -56,7 +56,7 @@ var operations = []operation{
 	{"simpleenroll", http.MethodPost, (*server).simpleenroll},
 	{"simplereenroll", http.MethodPost, (*server).simplereenroll},
 	{"serverkeygen", http.MethodPost, (*server).serverkeygen},
-	{"fullcmc", http.MethodPost, (*server).notImplemented},
+	{"fullcmc", http.MethodPost, (*server).fullcmc},
 }
 
 // New makes the handler of everything under [Prefix]. Put it at that prefix of a

@@ -128,11 +128,15 @@ func (s *server) issue(r *http.Request, request ca.Request) (*ca.Issued, error) 
 	if err != nil {
 		return nil, err
 	}
+	s.logIssued(r, issued)
+	return issued, nil
+}
+
+func (s *server) logIssued(r *http.Request, issued *ca.Issued) {
 	s.Logger.LogAttrs(r.Context(), slog.LevelInfo, "issued", slog.String("protocol", "est"),
 		slog.String("device", issued.Certificate.Device), slog.String("serial", issued.Certificate.Serial.String()),
 		slog.String("issuer", issued.Certificate.Issuer), slog.String("profile", issued.Certificate.Profile),
 		slog.String("outcome", string(issued.Outcome)), slog.Bool("again", issued.Again), slog.String("address", r.RemoteAddr))
-	return issued, nil
 }
 
 // decided is the header that says what was decided, and why.
@@ -183,10 +187,6 @@ func (s *server) csrattrs(_ http.ResponseWriter, r *http.Request, label string) 
 		return &reply{status: http.StatusNoContent, outcome: "ok"}, nil
 	}
 	return newReply("application/csrattrs", attrs), nil
-}
-
-func (s *server) notImplemented(http.ResponseWriter, *http.Request, string) (*reply, error) {
-	return nil, errNotImplemented
 }
 
 // newReply is a 200 whose body is der in base64.

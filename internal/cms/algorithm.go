@@ -242,3 +242,21 @@ func readPSS(parameters cryptobyte.String) (scheme, error) {
 	}
 	return scheme{'p', h}, nil
 }
+
+// CheckSignature verifies a signature that stands beside its AlgorithmIdentifier
+// (DER), as in PKCS#10 and CRMF. Errors wrap ErrMalformed, ErrAlgorithm or ErrSignature.
+func CheckSignature(algorithm []byte, pub crypto.PublicKey, message, signature []byte) error {
+	in := cryptobyte.String(algorithm)
+	s, err := readScheme(&in)
+	switch {
+	case err != nil:
+		return err
+	case !in.Empty():
+		return malformed("octets after a signature algorithm")
+	case s.hash == 0 && s.kind != 'd':
+		return unsupported("a signature algorithm that does not say its hash")
+	case !s.verify(pub, message, signature):
+		return ErrSignature
+	}
+	return nil
+}
