@@ -35,8 +35,8 @@ var (
 
 // hashes are the digests spoken. SHA-1 is not: its collisions are for sale.
 var hashes = []struct {
-	hash             crypto.Hash
-	oid, rsa, ecdsa_ OID
+	hash                    crypto.Hash
+	oid, withRSA, withECDSA OID
 }{
 	{crypto.SHA256, oidSHA256, oidRSAWithSHA256, oidECDSAWithSHA256},
 	{crypto.SHA384, oidSHA384, oidRSAWithSHA384, oidECDSAWithSHA384},
@@ -101,9 +101,9 @@ func (s scheme) add(b *cryptobyte.Builder) {
 		}
 		switch s.kind {
 		case 'e':
-			addAlgorithm(b, known.ecdsa_, nil)
+			addAlgorithm(b, known.withECDSA, nil)
 		case 'r':
-			addAlgorithm(b, known.rsa, null)
+			addAlgorithm(b, known.withRSA, null)
 		case 'p':
 			addAlgorithm(b, oidPSS, pssParameters(s.hash))
 		case 'd':
@@ -119,9 +119,9 @@ func readScheme(s *cryptobyte.String) (scheme, error) {
 	}
 	for _, known := range hashes {
 		switch {
-		case known.ecdsa_.Equal(oid) && parameters.Empty():
+		case known.withECDSA.Equal(oid) && parameters.Empty():
 			return scheme{'e', known.hash}, nil
-		case known.rsa.Equal(oid) && plain(parameters):
+		case known.withRSA.Equal(oid) && plain(parameters):
 			return scheme{'r', known.hash}, nil
 		}
 	}

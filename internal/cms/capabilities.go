@@ -69,7 +69,12 @@ func (c Capabilities) Cipher(to Recipient) (Cipher, bool) {
 func (rsaRecipient) wants(int) OID          { return oidOAEP }
 func (ecdhRecipient) wants(keySize int) OID { return wrapOID(keySize) }
 func (k kek) wants(int) OID                 { return wrapOID(len(k.key)) }
-func (password) wants(int) OID              { return oidPWRIKEK }
+func (p password) wants(keySize int) OID {
+	if p.aesWrap {
+		return wrapOID(keySize)
+	}
+	return oidPWRIKEK
+}
 
 // Bytes is the DER of the attribute's value, without parameters.
 func (c Capabilities) Bytes() []byte {

@@ -36,10 +36,10 @@ var (
 )
 
 func TestSeal(t *testing.T) {
-	for _, kind := range []string{"rsa-2048", "ecdsa-p256", "ecdsa-p384", "kek", "kek-128", "password"} {
+	for _, kind := range []string{"rsa-2048", "ecdsa-p256", "ecdsa-p384", "kek", "kek-128", "password", "password, AES wrap"} {
 		for cipherName, cipher := range everyCipher {
 			for _, byKeyID := range []bool{false, true} {
-				secret := strings.HasPrefix(kind, "kek") || kind == "password"
+				secret := strings.HasPrefix(kind, "kek") || strings.HasPrefix(kind, "password")
 				if secret && byKeyID {
 					continue
 				}
@@ -59,6 +59,8 @@ func TestSeal(t *testing.T) {
 					case "password":
 						to, key = ToPassword(testPassword, MinIterations), FromPassword(testPassword)
 						decrypt = append(decrypt, "-pwri_password", string(testPassword))
+					case "password, AES wrap":
+						to, key, decrypt = ToPasswordAESWrap(testPassword, MinIterations), FromPassword(testPassword), nil
 					default:
 						h := newHolder(t, kind)
 						dir = h.dir
@@ -79,6 +81,12 @@ func TestSeal(t *testing.T) {
 					opened, err := Open(mustInfo(t, sealed.Info()), key)
 					if err != nil || !opened.Type.Equal(content.Type) || !bytes.Equal(opened.Bytes, content.Bytes) {
 						t.Errorf("opened %v, %v", opened, err)
+					}
+					if _, err := Open(sealed, FromPassword([]byte("wrong"))); err == nil {
+						t.Error("opened with a wrong password")
+					}
+					if decrypt == nil {
+						return // OpenSSL knows RFC 3211's wrap alone
 					}
 					if out := openssl(t, dir, sealed.Info(), decrypt...); !bytes.Equal(out, content.Bytes) {
 						t.Errorf("openssl reads %q", out)
@@ -320,11 +328,13 @@ func FuzzOpen(f *testing.F) {
 
 // PBKDF2 is the only part of opening that a stranger's message can make slow.
 func FuzzPasswordInfo(f *testing.F) {
-	info, err := ToPassword(testPassword, MinIterations).info(testKEK)
-	if err != nil {
-		f.Fatal(err)
+	for _, to := range []Recipient{ToPassword(testPassword, MinIterations), ToPasswordAESWrap(testPassword, MinIterations)} {
+		info, err := to.info(testKEK)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add([]byte(info.body))
 	}
-	f.Add([]byte(info.body))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		cek, mine, err := FromPassword([]byte("another")).unwrap(recipientInfo{tag: tagPWRI, body: in, keySize: 32})
 		if !mine || err == nil && len(cek) < 16 {

@@ -134,7 +134,11 @@ var agreements = []struct {
 	{OID{1, 3, 132, 1, 11, 3}, OID{1, 3, 132, 1, 14, 3}, crypto.SHA512},
 }
 
-const maxUKM = 1 << 10 // octets
+// The user keying material, in octets.
+const (
+	ukmSize = 16
+	maxUKM  = 1 << 10
+)
 
 type ecdhRecipient struct {
 	id  ID
@@ -161,7 +165,9 @@ func (r ecdhRecipient) info(cek []byte) (recipientInfo, error) {
 	if err != nil {
 		return recipientInfo{}, fmt.Errorf("cms: making an ephemeral key: %w", err)
 	}
-	kek, err := agree(ephemeral, static, agreement.hash, wrapOID(len(cek)), nil, nil)
+	ukm := make([]byte, ukmSize)
+	rand.Read(ukm)
+	kek, err := agree(ephemeral, static, agreement.hash, wrapOID(len(cek)), nil, ukm)
 	if err != nil {
 		return recipientInfo{}, err
 	}
@@ -178,6 +184,7 @@ func (r ecdhRecipient) info(cek []byte) (recipientInfo, error) {
 				b.AddASN1BitString(ephemeral.PublicKey().Bytes())
 			})
 		})
+		b.AddASN1(tag1, func(b *cryptobyte.Builder) { b.AddASN1OctetString(ukm) }) // RFC 9483 §4.1.6.2 wants one
 		parameters, _ := encode(32, func(b *cryptobyte.Builder) { addAlgorithm(b, wrapOID(len(cek)), nil) })
 		addAlgorithm(b, agreement.oid, parameters)
 		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {

@@ -82,7 +82,7 @@ func (k kek) unwrap(r recipientInfo) ([]byte, bool, error) {
 //	PasswordRecipientInfo ::= SEQUENCE {
 //	    version                INTEGER,              -- 0
 //	    keyDerivationAlgorithm [0] AlgorithmIdentifier OPTIONAL,
-//	    keyEncryptionAlgorithm AlgorithmIdentifier,  -- id-alg-PWRI-KEK with AES-CBC's as parameter
+//	    keyEncryptionAlgorithm AlgorithmIdentifier,  -- id-alg-PWRI-KEK with AES-CBC's as parameter, or AES key wrap
 //	    encryptedKey           OCTET STRING }
 //
 //	PBKDF2-params ::= SEQUENCE { salt OCTET STRING, iterationCount INTEGER,
@@ -109,15 +109,22 @@ const (
 type password struct {
 	password   []byte
 	iterations int
+	aesWrap    bool
 }
 
 // ToPassword encrypts to a password by PBKDF2 with HMAC-SHA-256, [MinIterations]
 // or more. A secret of 128 bits or more needs no more than that; one that a
 // person chose should get 600,000.
-func ToPassword(secret []byte, iterations int) Recipient { return password{secret, iterations} }
+func ToPassword(secret []byte, iterations int) Recipient { return password{secret, iterations, false} }
 
-// FromPassword opens what is encrypted to a password.
-func FromPassword(secret []byte) Key { return password{secret, 0} }
+// ToPasswordAESWrap is ToPassword with AES key wrap in place of RFC 3211's, as CMP
+// wants it (RFC 9483 §4.1.6.3, RFC 9481 §4.3) and OpenSSL does not read it.
+func ToPasswordAESWrap(secret []byte, iterations int) Recipient {
+	return password{secret, iterations, true}
+}
+
+// FromPassword opens what is encrypted to a password with either wrap.
+func FromPassword(secret []byte) Key { return password{secret, 0, false} }
 
 func (p password) info(cek []byte) (recipientInfo, error) {
 	if p.iterations < MinIterations || p.iterations > MaxIterations || len(p.password) == 0 {
@@ -131,7 +138,12 @@ func (p password) info(cek []byte) (recipientInfo, error) {
 		return recipientInfo{}, unsupported("%w", err)
 	}
 	defer clear(key)
-	wrapped, err := passwordWrap(key, iv, cek)
+	var wrapped []byte
+	if p.aesWrap {
+		wrapped, err = wrap(key, cek)
+	} else {
+		wrapped, err = passwordWrap(key, iv, cek)
+	}
 	if err != nil {
 		return recipientInfo{}, err
 	}
@@ -150,8 +162,12 @@ func (p password) info(cek []byte) (recipientInfo, error) {
 				addAlgorithm(b, oidHMACWithSHA256, null)
 			})
 		})
-		parameters, _ := encode(64, func(b *cryptobyte.Builder) { cipher.add(b, iv) })
-		addAlgorithm(b, oidPWRIKEK, parameters)
+		if p.aesWrap {
+			addAlgorithm(b, wrapOID(len(cek)), nil)
+		} else {
+			parameters, _ := encode(64, func(b *cryptobyte.Builder) { cipher.add(b, iv) })
+			addAlgorithm(b, oidPWRIKEK, parameters)
+		}
 		b.AddASN1OctetString(wrapped)
 	})
 	return recipientInfo{tag: tagPWRI, body: body}, err
@@ -175,22 +191,30 @@ func (p password) unwrap(r recipientInfo) ([]byte, bool, error) {
 	if !ok || !body.ReadASN1(&wrapped, asn1.OCTET_STRING) || !body.Empty() {
 		return nil, true, malformed("PasswordRecipientInfo is not as RFC 5652 §6.2.4 has it")
 	}
-	if !encryption.Equal(oidPWRIKEK) {
-		return nil, true, unsupported("key wrap %s: use id-alg-PWRI-KEK", encryption)
+	size, iv := wrapKeySize(encryption), []byte(nil)
+	switch {
+	case encryption.Equal(oidPWRIKEK):
+		how, err := readCipher(&inner)
+		if err != nil {
+			return nil, true, err
+		}
+		if how.gcm() || !inner.Empty() {
+			return nil, true, unsupported("id-alg-PWRI-KEK other than with AES-CBC")
+		}
+		size, iv = how.KeySize(), how.iv
+	case size == 0 || !plain(inner):
+		return nil, true, unsupported("key wrap %s: use id-alg-PWRI-KEK or AES", encryption)
 	}
-	how, err := readCipher(&inner)
-	if err != nil {
-		return nil, true, err
-	}
-	if how.gcm() || !inner.Empty() {
-		return nil, true, unsupported("id-alg-PWRI-KEK other than with AES-CBC")
-	}
-	key, err := p.derive(parameters, how.KeySize())
+	key, err := p.derive(parameters, size)
 	if err != nil {
 		return nil, true, err
 	}
 	defer clear(key)
-	cek, err := passwordUnwrap(key, how.iv, wrapped)
+	if iv == nil {
+		cek, err := unwrap(key, wrapped)
+		return cek, true, err
+	}
+	cek, err := passwordUnwrap(key, iv, wrapped)
 	return cek, true, err
 }
 
