@@ -10,7 +10,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
-	"slices"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -130,23 +129,22 @@ func (s *server) recipient(ctx context.Context, requester ca.Requester, csr *ca.
 	if err != nil {
 		return nil, nil, &ca.Error{Kind: ca.Malformed, Reason: "SMIMECapabilities cannot be read", Err: err}
 	}
-	id, ok := keyIdentifier(append(slices.Clip(secretID), publicID...)) // one of them is empty
-	if !ok {
+	named := secretID
+	if byPublic {
+		named = publicID
+	}
+	in := cryptobyte.String(named)
+	var id cryptobyte.String
+	if !in.ReadASN1(&id, asn1.OCTET_STRING) || !in.Empty() || len(id) == 0 || len(id) > 255 {
 		return nil, nil, ca.Errorf(ca.Malformed, "the key identifier is not an OCTET STRING of 1 to 255 octets")
 	}
+	var to cms.Recipient
 	if bySecret {
-		to, err := s.secretRecipient(ctx, requester, id)
-		return to, caps, err
+		to, err = s.secretRecipient(ctx, requester, id)
+	} else {
+		to, err = publicRecipient(requester, id)
 	}
-	to, err := publicRecipient(requester, id)
 	return to, caps, err
-}
-
-func keyIdentifier(der []byte) ([]byte, bool) {
-	in := cryptobyte.String(der)
-	var id cryptobyte.String
-	ok := in.ReadASN1(&id, asn1.OCTET_STRING) && in.Empty() && len(id) > 0 && len(id) <= 255
-	return id, ok
 }
 
 // secretRecipient is the credential that the request came with: what another one

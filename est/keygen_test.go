@@ -419,20 +419,3 @@ func TestServerKeygenRefusals(t *testing.T) {
 		t.Error("a refusal counted as a fault of ours")
 	}
 }
-
-// BenchmarkServerKeygen includes a TLS handshake for each.
-func BenchmarkServerKeygen(b *testing.B) {
-	for _, label := range []string{"device", "rsa"} {
-		b.Run(label, func(b *testing.B) {
-			e := newKeygenEnv(b)
-			e.credentials["lamp-ref"].Uses = 1 << 30
-			csr := newCSR(b, newKey(b), "lamp-1")
-			b.ReportAllocs()
-			for b.Loop() {
-				if r := e.do(b, call{path: label + "/serverkeygen", body: base64Body(csr), user: "lamp-ref", pass: lampSecret}); r.status != 200 {
-					b.Fatal(r.body)
-				}
-			}
-		})
-	}
-}
