@@ -59,8 +59,9 @@ type Options struct {
 	// each request, with the profile that [Authority.ProfileFor] gave. nil: the zero Rules for every profile.
 	Rules func(policy.Profile) Rules
 	// Responder signs what EST signs itself: keys made here, and CMC responses.
-	// It is asked for each signature, so that its key may rotate. nil: fullcmc
-	// answers 501, and no key is handed out encrypted.
+	// It is asked for each signature, so that its key may rotate. It signs what is
+	// told to strangers as well, so its key should not share a token, or a queue,
+	// with the CA's. nil: fullcmc answers 501, and no key is handed out encrypted.
 	Responder func(context.Context) (Responder, error)
 	// Now is the clock; default time.Now.
 	Now func() time.Time
