@@ -131,7 +131,8 @@ func (s *server) secureRoutes() http.Handler {
 	public := s.publicRoutes()
 	administrators := s.api.TLS()
 	devices := est.New(est.Options{
-		Authority: s.service, BodyTimeout: time.Duration(s.cfg.Limits.ReadTimeout), Observe: s.metrics.observe("est"), Logger: s.log, Proxies: s.proxies,
+		Authority: s.service, BodyTimeout: time.Duration(s.cfg.Limits.ReadTimeout), Observe: s.metrics.observe("est"), Logger: s.log,
+		Rules: estRules, Responder: (&cmcResponder{service: s.service}).get, Proxies: s.proxies,
 	})
 	// By hand, not by a router in front: that would answer methods it does not
 	// know by itself, in nobody's terms.
