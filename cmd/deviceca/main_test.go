@@ -38,7 +38,7 @@ func runScripts(t *testing.T, dir string) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"status": status, "waitfor": waitFor, "grant": grant, "serial": serial,
+			"status": status, "waitfor": waitFor, "grant": grant, "serial": serial, "receive": receive, "until": until,
 		},
 	})
 }
