@@ -47,7 +47,7 @@ func (q *question) get(index uint64) []byte {
 
 func (q *question) post(index uint64) []byte {
 	der := q.of(index)
-	return fmt.Appendf(nil, "POST /ocsp HTTP/1.1\r\nHost: bench\r\nContent-Type: application/ocsp-request\r\nContent-Length: %d\r\n\r\n%s", len(der), der)
+	return fmt.Appendf(nil, "POST /ocsp/ HTTP/1.1\r\nHost: bench\r\nContent-Type: application/ocsp-request\r\nContent-Length: %d\r\n\r\n%s", len(der), der)
 }
 
 // result is one measurement.
@@ -57,7 +57,7 @@ type result struct {
 	p50, p99 time.Duration
 }
 
-// load asks as fast as conns connections can, or at rate if it is above 0.
+// load asks as fast as the connections can (one, of a server that takes one after the other), or at rate if it is above 0.
 func (b *bench) load(p *process, request func(index uint64) []byte, certs int, rate float64) (result, error) {
 	var mu sync.Mutex
 	var all []time.Duration
@@ -65,9 +65,13 @@ func (b *bench) load(p *process, request func(index uint64) []byte, certs int, r
 	var wg sync.WaitGroup
 	cpuBefore, begun := cpuOf(p.pids), time.Now()
 	end := begun.Add(b.span)
-	for range b.conns {
+	conns := b.conns
+	if p.bare {
+		conns = 1
+	}
+	for range conns {
 		wg.Go(func() {
-			took, err := b.client(p, request, certs, end, rate/float64(b.conns))
+			took, err := b.client(p, request, certs, end, rate/float64(conns))
 			mu.Lock()
 			defer mu.Unlock()
 			all = append(all, took...)
@@ -254,7 +258,7 @@ func (b *bench) ocsp() error {
 			return err
 		}
 		defer cfssl.stop()
-		lines = append(lines, &contender{name: fmt.Sprintf("cfssl ocspserve, GET, %d certificates", len(answers)), p: cfssl, request: plain.get, certs: len(answers)})
+		lines = append(lines, &contender{name: fmt.Sprintf("cfssl ocspserve, POST, %d certificates", len(answers)), p: cfssl, request: plain.post, certs: len(answers)})
 	}
 	for range b.rounds {
 		for _, c := range lines {

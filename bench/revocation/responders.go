@@ -29,7 +29,7 @@ func (b *bench) serve(addr string) error {
 		return err
 	}
 	quiet := slog.New(slog.DiscardHandler)
-	r, err := ocsp.New(ocsp.Options{Source: fleet{uint64(b.certs), time.Now().AddDate(1, 0, 0)}, Entries: b.certs * 5 / 4, Prefix: "/ocsp", Log: quiet, LiveRate: 1e9})
+	r, err := ocsp.New(ocsp.Options{Source: fleet{uint64(b.certs), time.Now().AddDate(1, 0, 0)}, Entries: b.certs*5/4 + 1<<16, Prefix: "/ocsp", Log: quiet, LiveRate: 1e9})
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ type process struct {
 	addr   string
 	pids   []int
 	stop   func() error
-	bare   bool // cannot keep connections
+	bare   bool // takes one connection after the other, and keeps none
 	target func(index uint64) []byte
 }
 
@@ -151,11 +151,20 @@ func (b *bench) openssl() (*process, error) {
 	}
 	_, port, _ := net.SplitHostPort(addr)
 	crt, key := filepath.Join(b.dir, "ca.crt"), filepath.Join(b.dir, "ca.key")
-	p, err := start("openssl ocsp", addr, exec.Command("openssl", "ocsp", "-index", index.Name(), "-port", port, "-CA", crt, "-rsigner", crt, "-rkey", key, "-ndays", "1"))
-	if err == nil {
-		p.bare = true
+	// A connection without a question would hang it: wait for its word instead.
+	cmd := exec.Command("openssl", "ocsp", "-index", index.Name(), "-port", port, "-CA", crt, "-rsigner", crt, "-rkey", key, "-ndays", "1")
+	says, err := cmd.StderrPipe()
+	if err != nil {
+		return nil, err
 	}
-	return p, err
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	lines := bufio.NewScanner(says)
+	for lines.Scan() && !strings.Contains(lines.Text(), "waiting for") {
+	}
+	go io.Copy(io.Discard, says)
+	return &process{name: "openssl ocsp", addr: addr, pids: []int{cmd.Process.Pid}, bare: true, stop: func() error { cmd.Process.Kill(); cmd.Wait(); return nil }}, nil
 }
 
 // cfsslServe answers from a file of answers, made ahead.
