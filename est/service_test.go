@@ -66,7 +66,8 @@ func newService(t *testing.T, changes ...any) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rules, err := policy.Parse("policy.yaml", policy.Default())
+	source := strings.Replace(string(policy.Default()), "    eku: [clientAuth]\n", "    eku: [clientAuth]\n    server_keygen: {allow: true, clear: true}\n", 1)
+	rules, err := policy.Parse("policy.yaml", []byte(source))
 	if err != nil {
 		t.Fatal(err)
 	}
