@@ -22,6 +22,7 @@ const (
 	BuiltinServer Builtin = "deviceca-server" // our TLS listener
 	BuiltinOCSP   Builtin = "deviceca-ocsp"   // delegated OCSP responder (RFC 6960 §4.2.2.2)
 	BuiltinPack   Builtin = "deviceca-pack"   // signer of revocation packs (docs/revocation-pack.md)
+	BuiltinCMP    Builtin = "deviceca-cmp"    // signer of CMP answers (RFC 9483 §1.5)
 )
 
 // PackSigningEKU is what a revocation pack's delegated signer may do.
@@ -39,6 +40,7 @@ var builtins = []struct {
 	{Profile: policy.Profile{Name: string(BuiltinServer), EKU: []string{"serverAuth"}, SAN: []string{"dns", "ip"}}},
 	{Profile: policy.Profile{Name: string(BuiltinOCSP), EKU: []string{"ocspSigning"}}, noCheck: true},
 	{Profile: policy.Profile{Name: string(BuiltinPack), EKU: []string{PackSigningEKU}}},
+	{Profile: policy.Profile{Name: string(BuiltinCMP), EKU: []string{"cmcCA"}}},
 }
 
 var oidOCSPNoCheck = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}

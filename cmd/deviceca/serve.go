@@ -20,6 +20,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"github.com/deviceca/deviceca/ca"
+	cmpserver "github.com/deviceca/deviceca/cmp/server"
 	"github.com/deviceca/deviceca/est"
 	"github.com/deviceca/deviceca/internal/admin"
 	"github.com/deviceca/deviceca/internal/audit"
@@ -33,6 +34,7 @@ type server struct {
 	*system
 	metrics *metrics
 	cert    *serverCert
+	cmp     *cmpserver.Server
 	fails   chan error
 	running sync.WaitGroup
 	stops   []func(context.Context) error
@@ -55,11 +57,14 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	if s.cert, err = newServerCert(ctx, sys.service, serverNames(cfg.TLS.Names, cfg.Listen.HTTPS), log); err != nil {
 		return fmt.Errorf("the server's own certificate: %w", err)
 	}
+	if s.cmp, err = s.newCMP(ctx); err != nil {
+		return err
+	}
 
 	background, stop := context.WithCancel(ctx)
 	defer s.running.Wait()
 	defer stop()
-	s.background(background, s.cert.keepFresh, s.keepCheckpoints, s.keepPolicy)
+	s.background(background, s.cert.keepFresh, s.cmp.Run, s.keepCheckpoints, s.keepPolicy)
 	defer s.shutDown()
 	if err := s.listen(); err != nil {
 		return err
@@ -126,6 +131,8 @@ func (s *server) secureRoutes() http.Handler {
 		switch path := r.URL.Path; {
 		case strings.HasPrefix(path, est.Prefix):
 			devices.ServeHTTP(w, r)
+		case strings.HasPrefix(path, cmpserver.Prefix):
+			s.cmp.ServeHTTP(w, r)
 		case strings.HasPrefix(path, admin.Prefix+"/"):
 			administrators.ServeHTTP(w, r)
 		default:
@@ -135,11 +142,17 @@ func (s *server) secureRoutes() http.Handler {
 }
 
 // publicRoutes is what the http listener serves: nothing secret, nothing that
-// needs to know who asks.
+// needs TLS to know who asks (CMP protects each message by itself).
 func (s *server) publicRoutes() http.Handler {
 	mux := chi.NewRouter()
 	s.public(mux)
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, cmpserver.Prefix) {
+			s.cmp.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 func (s *server) listenHTTP(name, addr string, handler http.Handler, secure *tls.Config) error {

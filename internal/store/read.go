@@ -10,11 +10,12 @@ import (
 )
 
 // hotReads are the statements on the path of every request.
-type hotReads struct{ standing, presented, bySerial, device, credential *sql.Stmt }
+type hotReads struct{ standing, presented, bySerial, device, credential, transaction *sql.Stmt }
 
 func prepareHot(ctx context.Context, db *sql.DB) (h hotReads, err error) {
 	for stmt, query := range map[**sql.Stmt]string{
 		&h.standing: selectStanding, &h.presented: selectPresented, &h.bySerial: selectBySerial, &h.device: selectDevice, &h.credential: selectCredential,
+		&h.transaction: selectTransaction,
 	} {
 		if *stmt, err = db.PrepareContext(ctx, query); err != nil {
 			return h, errors.Join(err, h.close())
@@ -25,7 +26,7 @@ func prepareHot(ctx context.Context, db *sql.DB) (h hotReads, err error) {
 
 func (h hotReads) close() error {
 	var errs []error
-	for _, s := range []*sql.Stmt{h.standing, h.presented, h.bySerial, h.device, h.credential} {
+	for _, s := range []*sql.Stmt{h.standing, h.presented, h.bySerial, h.device, h.credential, h.transaction} {
 		if s != nil {
 			errs = append(errs, s.Close())
 		}
