@@ -274,9 +274,9 @@ func (x *exchange) issue(ctx context.Context, w wanted) ([]byte, error) {
 	if err := x.mustConfirm(w); err != nil {
 		return nil, err
 	}
-	t, resumed, err := x.begin(ctx, w.reqID)
-	if err != nil {
-		return nil, err
+	t, resumed, answer, err := x.begin(ctx, w.reqID)
+	if answer != nil || err != nil {
+		return answer, err
 	}
 	issued, err := x.obtain(ctx, w, t, resumed)
 	// From here on the client's leaving changes nothing.
@@ -306,8 +306,9 @@ func (x *exchange) issue(ctx context.Context, w wanted) ([]byte, error) {
 	return t.Answer, nil
 }
 
-// begin enters the transaction.
-func (x *exchange) begin(ctx context.Context, reqID int64) (t *Transaction, resumed bool, err error) {
+// begin enters the transaction, or has the answer that another connection just
+// gave to the same message.
+func (x *exchange) begin(ctx context.Context, reqID int64) (t *Transaction, resumed bool, answer []byte, err error) {
 	t = &Transaction{ID: transactionID(x.in.Header.TransactionID), Begun: x.now, Expires: x.keepUntil(), State: Working,
 		Request: x.digest(), Actor: x.actor, ReqID: reqID}
 	if x.by.Certificate != nil {
@@ -315,17 +316,16 @@ func (x *exchange) begin(ctx context.Context, reqID int64) (t *Transaction, resu
 	}
 	there, resumed, err := x.Ledger.BeginTransaction(ctx, t, x.now.Add(-abandoned))
 	switch {
-	case err != nil:
-		return nil, false, err
+	case err != nil || there == nil:
+		return t, false, nil, err
 	case resumed:
 		t.Begun = there.Begun
-		return t, true, nil
-	case there == nil:
-		return t, false, nil
-	case there.Request == t.Request:
-		return nil, false, refuse(cmp.SystemUnavail, "RFC 9483 §3.5", "this message is being worked on: send it again")
+		return t, true, nil, nil
 	}
-	return nil, false, refuse(cmp.TransactionIDInUse, "RFC 9483 §3.5", "this transactionID is in use: begin with a fresh one")
+	if answer, err = x.again(ctx, there); answer == nil && err == nil {
+		err = errInUse
+	}
+	return nil, false, answer, err
 }
 
 // keepUntil is when a transaction may be forgotten: when its first message is too

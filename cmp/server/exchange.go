@@ -88,8 +88,8 @@ func (x *exchange) steps(ctx context.Context) (answer []byte, err error) {
 	if !x.allows(x.in.Body.Type()) {
 		return nil, refuse(cmp.BadRequest, "RFC 9811 §3.3", "%s is not for the path of operation %s", x.op(), x.operation)
 	}
-	if begins && there != nil {
-		return nil, refuse(cmp.TransactionIDInUse, "RFC 9483 §3.5", "this transactionID is in use: begin with a fresh one")
+	if begins && there != nil && there.Request != x.digest() {
+		return nil, errInUse
 	}
 
 	// 6. Do it.
@@ -113,6 +113,8 @@ func (x *exchange) steps(ctx context.Context) (answer []byte, err error) {
 	}
 	return nil, refuse(cmp.BadRequest, "RFC 9483 §3.5", "%s is not a message that a CA answers", x.op())
 }
+
+var errInUse = refuse(cmp.TransactionIDInUse, "RFC 9483 §3.5", "this transactionID is in use: begin with a fresh one")
 
 // beginsTransaction reports whether a body must be the first of its transaction.
 func beginsTransaction(b cmp.Body) bool {

@@ -17,9 +17,9 @@ func (x *exchange) revoke(ctx context.Context, b *cmp.Revocations) ([]byte, erro
 	if err != nil {
 		return x.revokeReply(ctx, nil, err)
 	}
-	t, _, err := x.begin(ctx, 0)
-	if err != nil {
-		return nil, err
+	t, _, answer, err := x.begin(ctx, 0)
+	if answer != nil || err != nil {
+		return answer, err
 	}
 	revoked, err := x.Authority.Revoke(ctx, serial, reason, nil, x.actor)
 	ctx = context.WithoutCancel(ctx)
