@@ -79,11 +79,12 @@ func (s *Service) credentialRequester(c *device.Credential) (Requester, error) {
 
 // AuthenticateCertificate finds the requester behind a certificate whose key
 // was proven by the protocol (TLS, CMP signature); chain is leaf first, as the
-// peer sent it.
+// peer sent it. It is a registration authority's if registered as such, else a
+// device's own, else one that a registered manufacturer issued (see authenticateIDevID).
 //
-// The ledger is the judge: what the peer shows must be, octet for octet, a
-// certificate that the ledger says we issued, which is stronger than verifying
-// its signature once more, and costs less. A certificate that expired still
+// Of our own certificates the ledger is the judge: what the peer shows must be,
+// octet for octet, a certificate that the ledger says we issued, which is
+// stronger than verifying its signature once more, and costs less. A certificate that expired still
 // authenticates, with Lapsed set, and so does one of a suspended device: what
 // either may have, Enroll knows.
 //
@@ -93,24 +94,29 @@ func (s *Service) AuthenticateCertificate(ctx context.Context, chain []*x509.Cer
 		return Requester{}, Errorf(Unauthenticated, "no client certificate")
 	}
 	leaf, now := chain[0], s.now()
-	foreign := Errorf(Unauthenticated, "the client certificate was not issued by this CA")
+	ra, err := s.authenticateRA(ctx, leaf, now)
+	if err != nil {
+		return Requester{}, err
+	}
+	if ra != nil {
+		return Requester{Kind: policy.ByRA, RA: ra}, nil
+	}
 	serial, ours := SerialFromBig(leaf.SerialNumber)
 	if !ours {
-		return Requester{}, foreign
+		return s.authenticateIDevID(ctx, chain, now)
 	}
 	c, d, err := s.ledger.Presented(ctx, serial)
-	if errors.Is(err, ErrNoRecord) {
-		return Requester{}, foreign
+	if errors.Is(err, ErrNoRecord) || err == nil && !bytes.Equal(c.DER, leaf.Raw) {
+		return s.authenticateIDevID(ctx, chain, now)
 	}
 	if err != nil {
 		return Requester{}, err
 	}
-	if !bytes.Equal(c.DER, leaf.Raw) || isBuiltin(c.Profile) || d == nil {
-		return Requester{}, foreign
+	if isBuiltin(c.Profile) || d == nil {
+		return Requester{}, Errorf(Unauthenticated, "the client certificate is one of the CA's own, which ask for nothing")
 	}
 	if c.Revocation != nil {
-		return Requester{}, Errorf(Unauthenticated, "the client certificate was revoked at %s (%s)",
-			c.Revocation.Time.UTC().Format(time.RFC3339), ReasonName(c.Revocation.Reason))
+		return Requester{}, revoked(c)
 	}
 	if now.Before(c.NotBefore) {
 		return Requester{}, Errorf(Unauthenticated, "the client certificate is not valid before %s", c.NotBefore.UTC().Format(time.RFC3339))
@@ -124,6 +130,11 @@ func (s *Service) AuthenticateCertificate(ctx context.Context, chain []*x509.Cer
 		r.Kind = policy.ByQuarantine
 	}
 	return r, nil
+}
+
+func revoked(c *Certificate) *Error {
+	return Errorf(Unauthenticated, "the client certificate was revoked at %s (%s)",
+		c.Revocation.Time.UTC().Format(time.RFC3339), ReasonName(c.Revocation.Reason))
 }
 
 // certificateNames reads the names of one of our own certificates.

@@ -29,13 +29,13 @@ const repeatWindow = time.Hour
 // that does not verify, and nothing leaves whose record is not durable.
 //
 // Errors are *Error, of kind Denied (with Rule), BadKey, Unauthenticated,
-// Conflict, Unavailable or Internal.
+// Pending (with RetryAfter), RateLimited, Conflict, Unavailable or Internal.
 func (s *Service) Enroll(ctx context.Context, r Request) (*Issued, error) {
 	issued, err := s.enroll(ctx, r)
 	// The world may have changed between our look at it and the record: look once
 	// more, and answer from what is there now (the same request may just have
 	// been answered on another connection).
-	if errors.Is(err, ErrSpent) || errors.Is(err, ErrRecorded) {
+	if errors.Is(err, ErrSpent) || errors.Is(err, ErrRecorded) || errors.Is(err, ErrUnapproved) {
 		issued, err = s.enroll(ctx, r)
 	}
 	if err != nil {
@@ -98,11 +98,21 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 		return nil, denied(decision)
 	}
 
-	// 6. Put together what will be signed, and look at it once more.
 	profile := st.profiles[decision.Profile]
 	if profile == nil {
 		return nil, fmt.Errorf("policy %s grants profile %q, which was not compiled", decision.Version, decision.Profile)
 	}
+
+	// 6. Must a person approve it, and has one? After policy, which is asked anew
+	// each time: an approval overrides no rule.
+	var approved *PendingRequest
+	if profile.Approval {
+		if approved, err = s.approval(ctx, r, in, decision, now); err != nil {
+			return nil, err
+		}
+	}
+
+	// 7. Put together what will be signed, and look at it once more.
 	t, err := s.template(ctx, profile, decision, r, in.Device, now)
 	if err != nil {
 		return nil, err
@@ -112,7 +122,8 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 		return nil, err
 	}
 
-	// 7. Make it durable, together with its decision, its audit event and the use of the credential.
+	// 8. Make it durable, together with its decision, its audit event, and the use of
+	// the credential and of the approval.
 	inputJSON, err := json.Marshal(in)
 	if err != nil {
 		return nil, err
@@ -123,8 +134,9 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 		Requester: string(r.Requester.Kind), Actor: r.Requester.Actor(),
 		IssuedAt: now, NotBefore: t.notBefore, NotAfter: t.notAfter,
 		Request: digest, Decision: decision, Input: inputJSON, DER: der,
+		NoStatus: profile.Status.NoRevAvail,
 	}
-	issuance := &Issuance{Certificate: cert, Event: s.event(EventIssued, r, cert)}
+	issuance := &Issuance{Certificate: cert, Manufacturer: r.Requester.Manufacturer, RA: r.Requester.RA, Event: s.event(EventIssued, r, cert)}
 	if added {
 		issuance.NewDevice = dev
 	}
@@ -134,13 +146,16 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 	if c := r.Requester.Certificate; c != nil {
 		cert.Replaces = c.Serial
 	}
+	if approved != nil {
+		issuance.Pending, issuance.Event.Request = approved.ID, approved.ID
+	}
 	if err := s.ledger.Record(ctx, issuance); err != nil {
 		return nil, recordError(err)
 	}
 	s.counts.issued.Add(1)
 	s.revokeByRule(ctx, dev, decision, r, t.serial)
 
-	// 8. Only now hand it out.
+	// 9. Only now hand it out.
 	return s.handOut(st, cert, false), nil
 }
 
@@ -165,31 +180,30 @@ func (r *Request) deviceID() (string, error) {
 	if err := device.CheckID(id); err != nil {
 		return "", Errorf(Denied, "%w", err)
 	}
-	if c := r.Requester.Credential; c == nil || !c.Covers(id) {
-		return "", Errorf(Denied, "this credential is not for device %s", id)
+	if err := r.Requester.covers(id); err != nil {
+		return "", err
 	}
 	return id, nil
 }
 
-// device is the device that the certificate will name. Group credentials bring
-// devices that the inventory does not know yet, and may re-enrol only those.
+// device is the device that the certificate will name. Group credentials,
+// manufacturers and registration authorities bring devices that the inventory
+// does not know yet.
 func (r *Request) device(id string, standing Standing, now time.Time) (d *device.Device, added bool, err error) {
-	c := r.Requester.Credential
 	if standing.Device == nil {
-		if c == nil || c.Group == "" {
+		if d = r.Requester.newcomer(id, now); d == nil {
 			return nil, false, Errorf(Denied, "there is no device %s: register it first", id)
 		}
-		return &device.Device{ID: id, Level: c.Level, Group: c.Group, State: device.Active,
-			Credential: c.Reference, Created: now, Updated: now}, true, nil
+		return d, true, nil
 	}
 	d = standing.Device
-	if !d.State.MayEnrol() {
+	switch {
+	case d.State == device.Manufactured:
+		return nil, false, Errorf(Denied, "device %s is manufactured and not yet claimed: it gets no certificate before its owner claims it", d.ID)
+	case !d.State.MayEnrol():
 		return nil, false, Errorf(Denied, "device %s is %s and gets no certificates", d.ID, d.State)
 	}
-	if c != nil && c.Group != "" && d.Credential != c.Reference {
-		return nil, false, Errorf(Denied, "device %s was not first enrolled with this group's credential; use its own", d.ID)
-	}
-	return d, false, nil
+	return d, false, r.Requester.mayEnrol(d)
 }
 
 // digest is what makes a repeated request the same: key, names, profile.
@@ -367,7 +381,9 @@ func recordError(err error) error {
 		return Errorf(BadKey, "this key is known under another device: make a new key (%w)", err)
 	case errors.Is(err, ErrDeviceGone):
 		return Errorf(Denied, "%w", err)
-	case errors.Is(err, ErrReplaced):
+	case errors.Is(err, ErrUnapproved):
+		return Errorf(Conflict, "%w; ask again", err)
+	case errors.Is(err, ErrReplaced), errors.Is(err, ErrWithdrawn):
 		return Errorf(Unauthenticated, "%w", err)
 	}
 	return err
@@ -392,8 +408,8 @@ func (s *Service) refused(ctx context.Context, r Request, err error) error {
 		s.log.Error("enrolment failed", "protocol", r.Protocol, "actor", r.Requester.Actor(), "err", err)
 		return e
 	}
-	if r.Requester.Kind == "" || e.Kind == Unavailable {
-		return e
+	if r.Requester.Kind == "" || e.Kind == Unavailable || e.Kind == Pending {
+		return e // a request that waits is on the log once, not each time it asks
 	}
 	s.counts.refused.Add(1)
 	ev := Event{Time: s.now(), Kind: EventRefused, Actor: r.Requester.Actor(), Protocol: r.Protocol,

@@ -8,7 +8,7 @@ import "time"
 type Event struct {
 	Time     time.Time `json:"time"`
 	Kind     EventKind `json:"kind"`
-	Actor    string    `json:"actor"` // "device:ID", "credential:REF", "admin:NAME", "system"
+	Actor    string    `json:"actor"` // "device:ID", "credential:REF", "manufacturer:NAME", "ra:NAME", "admin:NAME", "system"
 	Protocol string    `json:"protocol,omitempty"`
 	Device   string    `json:"device,omitempty"`
 	Issuer   string    `json:"issuer,omitempty"`
@@ -18,6 +18,7 @@ type Event struct {
 	Policy   string    `json:"policy,omitempty"`
 	Digest   string    `json:"digest,omitempty"` // SHA-256 of the certificate, policy, … concerned, hex
 	Reason   string    `json:"reason,omitempty"`
+	Request  int64     `json:"request,omitempty"` // PendingRequest.ID
 }
 
 // EventKind names what happened.
@@ -27,6 +28,7 @@ const (
 	EventIssued            EventKind = "certificate.issued"
 	EventRefused           EventKind = "certificate.refused"
 	EventRevoked           EventKind = "certificate.revoked"
+	EventReleased          EventKind = "certificate.released"
 	EventDeviceAdded       EventKind = "device.added"
 	EventDeviceMoved       EventKind = "device.moved"
 	EventCredentialAdded   EventKind = "credential.added"

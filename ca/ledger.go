@@ -33,6 +33,10 @@ type Certificate struct {
 	Input []byte `json:"-"`
 	DER   []byte `json:"-"`
 
+	// NoStatus: the certificate carries noRevAvail (RFC 9608). Its revocation
+	// bars our own protocols and is published nowhere.
+	NoStatus bool `json:"no_status,omitempty"`
+
 	Revocation *Revocation `json:"revocation,omitempty"`
 }
 
@@ -55,7 +59,14 @@ type Issuance struct {
 	// actor and is newer is ErrRecorded, so that a repetition on another connection spends no second use.
 	Credential string
 	Newest     Serial
-	Event      Event
+	// Pending, if set, is the ID of an approved request that this spends; ErrUnapproved
+	// if it is not approved any more.
+	Pending int64
+	// Manufacturer or RA, if set, vouches, and must still be registered. A device
+	// that nobody had brought in is marked as the manufacturer's (Manufacturer.Mark).
+	Manufacturer *Manufacturer
+	RA           *RA
+	Event        Event
 }
 
 // Errors of Record, beside Unavailable: the world changed between decision and
@@ -90,8 +101,8 @@ type IssuerRecord struct {
 	Revoked *Revocation `json:"revoked,omitempty"`
 }
 
-// subordinate reports whether the CA stands below a root, with its key in the issuing token.
-func (r IssuerRecord) subordinate() bool { return r.Role == "issuing" || r.Role == "quarantine" }
+// Subordinate reports whether the CA stands below a root, with its key in the issuing token.
+func (r IssuerRecord) Subordinate() bool { return r.Role == "issuing" || r.Role == "quarantine" }
 
 // Ledger is the durable memory of the core. Whatever a method changes, and its
 // Event, is durable and on the audit chain when the method returns nil.
@@ -122,8 +133,11 @@ type Ledger interface {
 	// Certificates lists in order of recording, from the one after the ID given.
 	Certificates(ctx context.Context, f CertificateFilter, after int64, limit int) ([]Certificate, error)
 	// Revoke revokes the certificates named and returns those that were not
-	// revoked before, each with its Revocation.
+	// revoked before, or on hold only and now for good, each with its Revocation.
 	Revoke(ctx context.Context, serials []Serial, r Revocation, e Event) ([]Certificate, error)
+	// Release ends a hold, and enters that in the revocation journal under the next
+	// sequence. Conflict if the certificate is not on hold.
+	Release(ctx context.Context, serial Serial, at time.Time, e Event) (*Certificate, error)
 
 	Credential(ctx context.Context, reference string) (*device.Credential, error)
 	AddCredential(ctx context.Context, c *device.Credential, e Event) error
@@ -135,8 +149,10 @@ type Ledger interface {
 	AddDevices(ctx context.Context, devices []device.Device, e Event) ([]error, error)
 	// MoveDevice changes a device's state, having checked the move
 	// (device.CheckMove); on Retired it revokes, in the same transaction, all
-	// its unexpired certificates with r and its credentials, and returns those certificates.
+	// its unexpired certificates (those on hold too) with r and its credentials, and returns those certificates.
 	MoveDevice(ctx context.Context, id string, to device.State, r Revocation, e Event) ([]Certificate, error)
+
+	Register
 
 	Issuers(ctx context.Context) ([]IssuerRecord, error)
 	AddIssuer(ctx context.Context, i IssuerRecord, e Event) error
@@ -144,4 +160,6 @@ type Ledger interface {
 	RevokeIssuer(ctx context.Context, name string, r Revocation, e Event) error
 	// LiveUntil is when the last certificate of an issuer expires; zero if it has issued none.
 	LiveUntil(ctx context.Context, issuer string) (time.Time, error)
+
+	PendingLedger
 }

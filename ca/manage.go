@@ -243,11 +243,29 @@ func (s *Service) MoveDevice(ctx context.Context, id string, to device.State, re
 	if err := device.CheckMove(d.State, to); err != nil {
 		return nil, Errorf(Conflict, "device %s: %w", d.ID, err)
 	}
-	return s.ledger.MoveDevice(ctx, d.ID, to, Revocation{Time: now, Reason: reason},
+	revoked, err := s.ledger.MoveDevice(ctx, d.ID, to, Revocation{Time: now, Reason: reason},
 		Event{Time: now, Kind: EventDeviceMoved, Actor: actor, Device: d.ID, Reason: fmt.Sprintf("%s to %s", d.State, to)})
+	s.changed(ctx, revoked...)
+	return revoked, err
 }
 
-// Revoke revokes one certificate.
+// changed tells those who publish status. Certificates without status are not their affair.
+func (s *Service) changed(ctx context.Context, certs ...Certificate) {
+	if s.opts.Changed == nil {
+		return
+	}
+	serials := map[string][]Serial{}
+	for i := range certs {
+		if c := &certs[i]; !c.NoStatus {
+			serials[c.Issuer] = append(serials[c.Issuer], c.Serial)
+		}
+	}
+	for issuer, of := range serials {
+		s.opts.Changed(ctx, issuer, of)
+	}
+}
+
+// Revoke revokes one certificate. A hold can be replaced by a reason that is for good.
 // Errors: NotFound, Conflict if it is revoked already.
 func (s *Service) Revoke(ctx context.Context, serial Serial, reason int, invalid *time.Time, actor string) (*Certificate, error) {
 	now := s.now()
@@ -266,15 +284,34 @@ func (s *Service) Revoke(ctx context.Context, serial Serial, reason int, invalid
 	if len(revoked) == 0 {
 		return nil, Errorf(Conflict, "certificate %s is revoked already", serial)
 	}
+	s.changed(ctx, revoked...)
 	return &revoked[0], nil
 }
 
-// RevokeDevice revokes every live certificate of a device, but for those kept.
+// Release ends the hold of a certificate (RFC 5280 §5.3.1): it is good again.
+// Errors: NotFound, Conflict if it is not on hold.
+func (s *Service) Release(ctx context.Context, serial Serial, actor string) (*Certificate, error) {
+	now := s.now()
+	c, err := s.ledger.CertificateBySerial(ctx, serial)
+	if err == nil {
+		c, err = s.ledger.Release(ctx, serial, now, Event{Time: now, Kind: EventReleased, Actor: actor, Device: c.Device, Issuer: c.Issuer, Serial: serial})
+	}
+	if errors.Is(err, ErrNoRecord) {
+		return nil, Errorf(NotFound, "there is no certificate %s", serial)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.changed(ctx, *c)
+	return c, nil
+}
+
+// RevokeDevice revokes every live certificate of a device, on hold or not, but for those kept.
 func (s *Service) RevokeDevice(ctx context.Context, id string, reason int, actor string, keep ...Serial) ([]Certificate, error) {
-	now, notRevoked := s.now(), false
+	now := s.now()
 	var all []Certificate
 	for after := int64(0); ; {
-		page, err := s.ledger.Certificates(ctx, CertificateFilter{Device: id, Revoked: &notRevoked, ExpiresAfter: now}, after, 500)
+		page, err := s.ledger.Certificates(ctx, CertificateFilter{Device: id, ExpiresAfter: now}, after, 500)
 		if err != nil {
 			return all, err
 		}
@@ -284,7 +321,7 @@ func (s *Service) RevokeDevice(ctx context.Context, id string, reason int, actor
 		after = page[len(page)-1].ID
 		var serials []Serial
 		for _, c := range page {
-			if !slices.Contains(keep, c.Serial) {
+			if !slices.Contains(keep, c.Serial) && (c.Revocation == nil || c.Revocation.Reason == ReasonCertificateHold) {
 				serials = append(serials, c.Serial)
 			}
 		}
@@ -296,6 +333,7 @@ func (s *Service) RevokeDevice(ctx context.Context, id string, reason int, actor
 		if err != nil {
 			return all, err
 		}
+		s.changed(ctx, revoked...)
 		all = append(all, revoked...)
 	}
 }

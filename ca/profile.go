@@ -105,10 +105,13 @@ func (p *Profile) append(oid asn1.ObjectIdentifier, value []byte) {
 	p.fixed = b.BytesOrPanic()
 }
 
+// PartitionSize is how many consecutive issuance indexes share a CRL partition;
+// package crl says why. It must never change.
+const PartitionSize = 1 << 16
+
 // Partition is the CRL partition of an issuance index, fixed at issuance and
-// named in the certificate. Consecutive ranges of 65,536 age out together; with
-// 1 % revoked, a partition's CRL is about 25 kB.
-func Partition(index uint64) int { return int(index >> 16) }
+// named in the certificate.
+func Partition(index uint64) int { return int(index / PartitionSize) }
 
 // extensions encodes what varies with the certificate, after what does not.
 func (p *Profile) extensions(serial Serial, spki []byte, names Names) ([]byte, error) {

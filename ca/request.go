@@ -31,12 +31,14 @@ type Request struct {
 // earns nothing.
 type Requester struct {
 	Kind       policy.RequesterKind
-	Device     string             // the one device it may act for; "" where Credential or the RA's bounds decide
+	Device     string             // the one device it may act for; "" where Credential or RA decides
 	Credential *device.Credential // with ByCredential
 	// Certificate is the ledger's record of the certificate shown (as
 	// Ledger.Presented reads it), with ByCertificate and ByQuarantine. Lapsed is how long ago it expired.
-	Certificate *Certificate
-	Lapsed      time.Duration
+	Certificate  *Certificate
+	Lapsed       time.Duration
+	Manufacturer *Manufacturer // with ByIDevID: who issued the certificate that names Device
+	RA           *RA           // with ByRA
 
 	standing *device.Device    // the device's line, read together with Certificate
 	leaf     *x509.Certificate // Certificate, parsed
@@ -46,6 +48,12 @@ type Requester struct {
 func (r Requester) Actor() string {
 	if r.Credential != nil {
 		return "credential:" + r.Credential.Reference
+	}
+	if r.Manufacturer != nil {
+		return r.Manufacturer.Mark()
+	}
+	if r.RA != nil {
+		return r.RA.Mark()
 	}
 	return "device:" + r.Device
 }

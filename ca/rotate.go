@@ -29,7 +29,7 @@ func (s *Service) Next(role string) (name string, generation int) {
 // which must be signed by one of our roots; or of a root or cross-certificate.
 // Errors: Malformed (what is wrong with the certificate), Conflict.
 func (s *Service) Take(ctx context.Context, r IssuerRecord, actor string) error {
-	if r.subordinate() {
+	if r.Subordinate() {
 		key, err := s.opts.Key(ctx, r.Key)
 		if err != nil {
 			return fmt.Errorf("the key of CA %s: %w", r.Name, err)
@@ -96,7 +96,7 @@ func (s *Service) RevokeCA(ctx context.Context, name string, reason int, actor s
 	switch {
 	case i == nil || i.Record.Name != name:
 		return Errorf(NotFound, "there is no CA %s; name one generation, such as issuing-1", name)
-	case !i.Record.subordinate():
+	case !i.Record.Subordinate():
 		return Errorf(Denied, "%s is a root: what trusts it cannot be told by a list that it signs; take it out of the devices' trust stores", name)
 	case st.issuers[i.Record.Role] == i:
 		return Errorf(Conflict, "%s is the newest %s CA: make another one first with `ca rotate %s`", name, i.Record.Role, i.Record.Role)

@@ -38,6 +38,10 @@ type Options struct {
 	WrongPerReference, WrongPerAddress int
 	// Reloaded, if set, is told the CAs whenever they have changed.
 	Reloaded func([]IssuerRecord)
+	// Changed, if set, is told of certificates whose revocation changed (revoked or
+	// released), once that is durable and before the change is answered.
+	Changed  func(ctx context.Context, issuer string, serials []Serial)
+	Approval ApprovalOptions
 	Now      func() time.Time
 	Logger   *slog.Logger
 }
@@ -51,6 +55,7 @@ type Service struct {
 	log      *slog.Logger
 	attempts *attempts
 
+	compiled sync.Map // of registered manufacturers: ID to *compiledManufacturer
 	counts   counts
 	applying sync.Mutex // one Apply at a time
 	current  atomic.Pointer[state]
@@ -106,7 +111,7 @@ func (s *Service) loadIssuers(ctx context.Context) ([]*Issuer, error) {
 	var issuers []*Issuer
 	for _, r := range records {
 		var signer crypto.Signer
-		if r.subordinate() {
+		if r.Subordinate() {
 			if signer, err = s.opts.Key(ctx, r.Key); err != nil {
 				return nil, fmt.Errorf("the key of CA %s: %w", r.Name, err)
 			}
@@ -116,7 +121,7 @@ func (s *Service) loadIssuers(ctx context.Context) ([]*Issuer, error) {
 			return nil, err
 		}
 		// Of the newest generation it does not matter, and would cost a search at each start.
-		if r.subordinate() && slices.ContainsFunc(records, func(o IssuerRecord) bool { return o.Role == r.Role && o.Generation > r.Generation }) {
+		if r.Subordinate() && slices.ContainsFunc(records, func(o IssuerRecord) bool { return o.Role == r.Role && o.Generation > r.Generation }) {
 			if i.liveUntil, err = s.ledger.LiveUntil(ctx, r.Name); err != nil {
 				return nil, err
 			}
@@ -237,7 +242,7 @@ func (s *Service) Anchors() [][]byte {
 	st, now := s.current.Load(), s.now()
 	for _, i := range st.ordered {
 		newest := st.issuers[i.Record.Role] == i
-		spent := i.Record.subordinate() && !newest && !now.Before(i.liveUntil)
+		spent := i.Record.Subordinate() && !newest && !now.Before(i.liveUntil)
 		if now.Before(i.Cert.NotAfter) && i.Record.Revoked == nil && !spent {
 			anchors = append(anchors, i.Cert.Raw)
 		}
@@ -296,6 +301,10 @@ func (s *Service) ProfileFor(r Requester, asked string) (policy.Profile, error) 
 		level, named = r.Credential.Level, true
 	case r.Certificate != nil:
 		level, named = r.Certificate.Level, true
+	case r.Manufacturer != nil:
+		level, named = r.Manufacturer.Level, true
+	case r.RA != nil:
+		level, named = r.RA.Levels[0], true
 	}
 	if named {
 		l, ok := p.Level(level)

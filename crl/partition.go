@@ -1,5 +1,7 @@
 package crl
 
+import "github.com/deviceca/deviceca/ca"
+
 // DefaultPartition is how many consecutive issuance indexes share a partition.
 //
 // With 65,536 a partition's complete list takes 32 kB when 1 % are revoked and
@@ -9,9 +11,9 @@ package crl
 // before yesterday hold nothing that is still valid and are no longer
 // published; had indexes been spread by a modulus, each list would carry a
 // share of every day for ever.
-const DefaultPartition = 1 << 16
+const DefaultPartition = ca.PartitionSize
 
 // Partition is the partition that a certificate belongs to for good: it is fixed
-// at issuance and named in its CRL distribution points. The size must never
-// change for a CA generation.
+// at issuance and named in its CRL distribution points; with DefaultPartition
+// that is ca.Partition. The size must never change for a CA generation.
 func Partition(index uint64, size int) int { return int(index / uint64(size)) }

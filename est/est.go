@@ -68,6 +68,8 @@ type Options struct {
 	// default 10 s, negative for no limit. Middleware in front must implement
 	// Unwrap (see http.ResponseController), or there is no limit.
 	BodyTimeout time.Duration
+	// Proxies may stand in front and end TLS for the devices.
+	Proxies Proxies
 	// Observe, if set, is told of each request when its reply is ready: op is the
 	// EST operation or "other", outcome a policy outcome, "ok", an error kind of
 	// package ca, or the name of an HTTP-level refusal (see errors.go).
@@ -149,6 +151,9 @@ func (s *server) run(op operation, labelled bool, w http.ResponseWriter, r *http
 	label := chi.URLParam(r, "label")
 	var answer *reply
 	err := s.precheck(r, label, labelled)
+	if err == nil {
+		r, err = s.Proxies.client(r)
+	}
 	if err == nil {
 		answer, err = op.serve(s, w, r, label)
 	}

@@ -27,7 +27,8 @@ type service struct {
 	late atomic.Int64 // nanoseconds that the core's clock is ahead
 }
 
-func newService(t *testing.T) *service {
+// Each change is a func(*ca.Options) or a func(*est.Options).
+func newService(t *testing.T, changes ...any) *service {
 	t.Helper()
 	s := &service{}
 	now := func() time.Time { return time.Now().Add(time.Duration(s.late.Load())) }
@@ -67,12 +68,24 @@ func newService(t *testing.T) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.core, err = ca.NewService(t.Context(), ca.Options{Ledger: ledger, Sealer: sealer, Policy: rules, Key: func(_ context.Context, label string) (crypto.Signer, error) { return signers[label], nil }, URL: h.URL,
-		LintShare: 1, Now: now, Logger: slog.New(slog.DiscardHandler)})
+	opts := ca.Options{Ledger: ledger, Sealer: sealer, Policy: rules, Key: func(_ context.Context, label string) (crypto.Signer, error) { return signers[label], nil }, URL: h.URL,
+		LintShare: 1, Now: now, Logger: slog.New(slog.DiscardHandler)}
+	toEST := []func(*est.Options){}
+	for _, change := range changes {
+		switch change := change.(type) {
+		case func(*ca.Options):
+			change(&opts)
+		case func(*est.Options):
+			toEST = append(toEST, change)
+		default:
+			t.Fatalf("a change of type %T", change)
+		}
+	}
+	s.core, err = ca.NewService(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.env = newEnv(t, func(o *est.Options) { o.Authority = s.core })
+	s.env = newEnv(t, append(toEST, func(o *est.Options) { o.Authority = s.core })...)
 	return s
 }
 

@@ -24,7 +24,7 @@ const (
 )
 
 var profileFields = []string{"extends", "issuer", "keys", "subject", "san", "names", "key_usage", "eku", "policy_oids",
-	"backdate", "validity", "renew_at", "renew_after_expiry", "status"}
+	"backdate", "validity", "renew_at", "renew_after_expiry", "status", "approval"}
 
 // wellFormedName is what profiles and levels are called: profiles are path segments of EST and CMP URLs.
 var wellFormedName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
@@ -160,6 +160,17 @@ func (d *document) profile(name string, at value, f map[string]value) *Profile {
 	}
 	if v, ok := f["status"]; ok {
 		p.Status = d.status(v)
+	}
+	if v, ok := f["approval"]; ok {
+		p.Approval = d.truth(v)
+		// A rule that sets a device apart, and may revoke, must not wait for a person:
+		// a mistake where it is written, without effect where it is inherited.
+		if p.Approval && p.Issuer == quarantine {
+			p.Approval = false
+			if v.path == "profiles."+name+".approval" {
+				d.fault(v, "leave it out here: approve what the device gets once it is sound", "profile %q is issued by the quarantine CA, and quarantine waits for nobody", name)
+			}
+		}
 	}
 	return p
 }

@@ -20,6 +20,7 @@ type Profile struct {
 	RenewAt      float64             // fraction of the validity, 0.5
 	RenewExpired time.Duration       // renew_after_expiry: how long after notAfter the same key may still renew; 0: not at all
 	Status       Status
+	Approval     bool // an administrator must approve each certificate before it is issued
 }
 
 // SubjectTemplate is one attribute of the subject: Attr is "cn", "o", "ou",

@@ -4,7 +4,8 @@
 #
 # No image registry is needed: base images that the engine does not have are made here
 # from Debian packages and this machine's Go, under the names that the Dockerfile says.
-# Images that are there already are used and kept. Everything made here is removed at the end.
+# Images that are there already are used and kept, with the engine's build cache on top of
+# them. Everything else that was made here is removed at the end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -50,6 +51,7 @@ cleanup() {
 	compose down --volumes --remove-orphans --timeout 10 >/dev/null 2>&1
 	exists "$project" && docker image rm "$project" >/dev/null
 	for image in "${stand_ins[@]}"; do
+		exists "$image" || continue
 		# What the build left without a name on top of a stand-in can be of use to nobody else.
 		top=$(layers "$image" | awk '{print $NF}')
 		for id in $(docker image ls -q --filter dangling=true --no-trunc); do
@@ -74,14 +76,12 @@ debian_root() {
 	}
 }
 
-# import NAME CHANGE makes an image of $temp/root, as slim as Debian's, and of $temp/extra.
-# One import, for where the engine's storage driver makes each step of a build slow.
+# import NAME CHANGE makes an image of $temp/root, as slim as Debian's. One import and
+# no Dockerfile, for where the engine's storage driver makes each step slow.
 import() {
 	stand_ins=("$1" "${stand_ins[@]}")
-	mkdir -p "$temp/extra"
-	"${as_root[@]}" tar -c --exclude='./usr/share/doc/*' --exclude='./usr/share/man/*' --exclude='./usr/share/locale/*' \
-		--exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*' -C "$temp/root" . -C "$temp/extra" --owner=0 --group=0 . |
-		docker import --change "$2" - "$1" >/dev/null
+	"${as_root[@]}" tar -C "$temp/root" -c --exclude='./usr/share/doc/*' --exclude='./usr/share/man/*' --exclude='./usr/share/locale/*' \
+		--exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*' . | docker import --change "$2" - "$1" >/dev/null
 }
 
 # debian_stand_in NAME: the release is in the tag.
@@ -101,9 +101,10 @@ go_stand_in() {
 	}
 	local cache proxy
 	cache=$(go env GOMODCACHE) proxy=$(go env GOPROXY)
-	mkdir -p "$temp/extra/usr/local/go" "$temp/extra/go/pkg/mod"
-	tar -C "$(go env GOROOT)" -ch --exclude=./test --exclude=./api --exclude=./doc . | tar -C "$temp/extra/usr/local/go" -x
-	GOFLAGS=-modcacherw GOMODCACHE=$temp/extra/go/pkg/mod GOPROXY="file://$cache/cache/download,$proxy" timeout 600 go mod download
+	"${as_root[@]}" mkdir -p "$temp/root/usr/local/go" "$temp/root/go/pkg"
+	tar -C "$(go env GOROOT)" -ch --exclude=./test --exclude=./api --exclude=./doc . | "${as_root[@]}" tar -C "$temp/root/usr/local/go" -x --no-same-owner
+	GOFLAGS=-modcacherw GOMODCACHE=$temp/mod GOPROXY="file://$cache/cache/download,$proxy" timeout 600 go mod download
+	"${as_root[@]}" mv "$temp/mod" "$temp/root/go/pkg/mod"
 	import "$1" "ENV GOPATH=/go GOTOOLCHAIN=local PATH=/go/bin:/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 }
 

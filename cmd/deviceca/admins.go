@@ -38,7 +38,7 @@ func (a *app) adminAdd() *cobra.Command {
 issuer), or make a key and a self-signed certificate in --out. Roles:
 
   admin     everything but backups, which stay on the host
-  operator  devices, credentials, revocation; reads the rest
+  operator  devices, credentials, revocation, withdrawing who vouches; reads the rest
   auditor   reads, the audit log included; changes nothing
 
 Here --cert is the newcomer's. With --server, yours comes from $DEVICECA_CERT.`,

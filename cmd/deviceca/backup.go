@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 
+	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/internal/admin"
 	"github.com/spf13/cobra"
 )
@@ -28,6 +30,9 @@ as safely. This works on the CA's host alone.`,
 			}
 			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
 				report, err := c.Backup(ctx, dir)
+				if p, ok := errors.AsType[*admin.Problem](err); ok && p.Kind == ca.Conflict.String() {
+					return hinted(err, "name a directory that does not exist; backups are never written over")
+				}
 				if err != nil {
 					return err
 				}

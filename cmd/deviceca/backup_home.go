@@ -50,7 +50,7 @@ var homeParts = []string{"deviceca.yaml", "policy.yaml", "root.crt", "issuing.cr
 func (s *system) backup(ctx context.Context, dir, actor string) (report admin.BackupReport, err error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		if errors.Is(err, fs.ErrExist) {
-			return report, ca.Errorf(ca.Conflict, "%s is there already: name a directory that is not", dir)
+			return report, ca.Errorf(ca.Conflict, "%s is there already", dir)
 		}
 		return report, ca.Errorf(ca.Malformed, "the backup directory cannot be made: %w", err)
 	}

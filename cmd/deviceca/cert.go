@@ -13,7 +13,7 @@ import (
 )
 
 func (a *app) certCommand() *cobra.Command {
-	return a.target(group("cert", "Certificates that were issued", a.certList(), a.certShow(), a.certRevoke()))
+	return a.target(group("cert", "Certificates that were issued", a.certList(), a.certShow(), a.certRevoke(), a.certRelease()))
 }
 
 func (a *app) certList() *cobra.Command {
@@ -72,6 +72,8 @@ func (o output) certificates(items iter.Seq2[ca.Certificate, error]) error {
 
 func (o output) state(c *ca.Certificate) string {
 	switch {
+	case c.Revocation != nil && c.Revocation.Reason == ca.ReasonCertificateHold:
+		return "on hold"
 	case c.Revocation != nil:
 		return "revoked"
 	case o.now.After(c.NotAfter):
@@ -163,8 +165,10 @@ func (a *app) certRevoke() *cobra.Command {
 	var reason, invalid string
 	cmd := withJSON(&cobra.Command{
 		Use:   "revoke SERIAL --reason REASON",
-		Short: "Revoke a certificate, for good",
-		Long: `Revoke a certificate, for good. REASON is a name of RFC 5280 §5.3.1. The
+		Short: "Revoke a certificate",
+		Long: `Revoke a certificate: for good, unless the reason is certificateHold, which
+cert release ends. REASON is a name of RFC 5280 §5.3.1. OCSP, delta CRLs and delta
+packs say so within a second. The
 invalidity date says since when the key may have been in other hands (§5.3.2).`,
 		Example: `  deviceca cert revoke $SERIAL --reason superseded
   deviceca cert revoke $SERIAL --reason keyCompromise --invalidity-date 2030-01-31T12:00:00Z`,
@@ -205,6 +209,36 @@ invalidity date says since when the key may have been in other hands (§5.3.2).`
 	cmd.Flags().StringVar(&invalid, "invalidity-date", "", "since when the key is not to be trusted (RFC 3339)")
 	cmd.RegisterFlagCompletionFunc("reason", completeReasons)
 	return cmd
+}
+
+func (a *app) certRelease() *cobra.Command {
+	return withJSON(&cobra.Command{
+		Use:   "release SERIAL",
+		Short: "End the hold of a certificate",
+		Long: `End the hold of a certificate that was revoked for certificateHold: it is good again.
+What was revoked for any other reason stays so.`,
+		Example: `  deviceca cert revoke $SERIAL --reason certificateHold
+  deviceca cert release $SERIAL`,
+		Args: takes("SERIAL"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			serial, err := parseSerial(args[0])
+			if err != nil {
+				return err
+			}
+			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
+				cert, err := c.ReleaseCertificate(ctx, serial)
+				if err != nil {
+					return err
+				}
+				o := a.output(cmd)
+				return o.print(cert, func(fact func(name, value string)) {
+					fact("serial", cert.Serial.String())
+					fact("device", cert.Device)
+					fact("state", o.state(cert))
+				})
+			})
+		},
+	})
 }
 
 // parseTime reads a time flag; "" is none.

@@ -10,6 +10,8 @@ import (
 	"reflect"
 	"strings"
 	"time"
+
+	"github.com/deviceca/deviceca/internal/webhook"
 )
 
 // configFile is the name of the configuration in the home directory.
@@ -21,17 +23,23 @@ const configFile = "deviceca.yaml"
 // file: limits.header_timeout is DEVICECA_LIMITS_HEADER_TIMEOUT; lists are
 // separated by commas.
 type Config struct {
-	Name      string       `yaml:"name" doc:"Organization that the CA certificates name. Read when they are made, by init."`
-	URL       string       `yaml:"url" doc:"Public base of the pointers that certificates carry (OCSP, CRL, CA certificates), for example http://ca.example:8080. It must stay reachable for as long as certificates live. Empty: http:// and listen.http."`
-	Listen    ListenConfig `yaml:"listen"`
-	TLS       TLSConfig    `yaml:"tls"`
-	Keys      KeysConfig   `yaml:"keys"`
-	DB        string       `yaml:"db" doc:"Ledger: a file, relative to the home, or a postgres:// URL."`
-	Policy    string       `yaml:"policy" doc:"Policy file, relative to the home."`
-	LintShare float64      `yaml:"lint_share" doc:"Share of the certificates that are linted whole before they are signed. Every profile is linted when the policy is loaded, whatever this says." unit:"0 to 1"`
-	Limits    LimitsConfig `yaml:"limits"`
-	Audit     AuditConfig  `yaml:"audit"`
-	Log       LogConfig    `yaml:"log"`
+	Name      string         `yaml:"name" doc:"Organization that the CA certificates name. Read when they are made, by init."`
+	URL       string         `yaml:"url" doc:"Public base of the pointers that certificates carry (OCSP, CRL, CA certificates), for example http://ca.example:8080. It must stay reachable for as long as certificates live. Empty: http:// and listen.http."`
+	Listen    ListenConfig   `yaml:"listen"`
+	TLS       TLSConfig      `yaml:"tls"`
+	EST       ESTConfig      `yaml:"est"`
+	Keys      KeysConfig     `yaml:"keys"`
+	DB        string         `yaml:"db" doc:"Ledger: a file, relative to the home, or a postgres:// URL."`
+	Policy    string         `yaml:"policy" doc:"Policy file, relative to the home."`
+	LintShare float64        `yaml:"lint_share" doc:"Share of the certificates that are linted whole before they are signed. Every profile is linted when the policy is loaded, whatever this says." unit:"0 to 1"`
+	Limits    LimitsConfig   `yaml:"limits"`
+	OCSP      OCSPConfig     `yaml:"ocsp"`
+	CRL       CRLConfig      `yaml:"crl"`
+	Pack      PackConfig     `yaml:"pack"`
+	Approval  ApprovalConfig `yaml:"approval"`
+	Webhook   WebhookConfig  `yaml:"webhook"`
+	Audit     AuditConfig    `yaml:"audit"`
+	Log       LogConfig      `yaml:"log"`
 }
 
 // ListenConfig says where the server listens.
@@ -70,6 +78,33 @@ type LimitsConfig struct {
 	WrongSecretsPerCredential int           `yaml:"wrong_secrets_per_reference" doc:"Wrong secrets for one credential before it has to wait." unit:"per minute"`
 }
 
+// OCSPConfig is about the OCSP responder.
+type OCSPConfig struct {
+	Life        time.Duration `yaml:"life" doc:"Validity of an answer. Answers are signed again before half of it is over, so that an outage of less than half a life is not seen."`
+	MaxAge      time.Duration `yaml:"max_age" doc:"How long HTTP caches may keep an answer: so long may one hide a revocation from who asks with GET."`
+	Retention   time.Duration `yaml:"retention" doc:"How long the status of a certificate is told after its end."`
+	DelegateKey string        `yaml:"delegate_key" doc:"Where the keys that sign answers are: memory (a new one at each start, under a certificate of 30 days), or token, where each answer costs the token a signature."`
+	LiveRate    int           `yaml:"live_rate" doc:"Answers signed for one asker, which has sent a nonce, asked for several certificates at once, or for one that was never issued." unit:"per second"`
+	Answers     int           `yaml:"answers" doc:"Signed answers kept in memory, about 0.55 kB each."`
+}
+
+// CRLConfig is about certificate revocation lists.
+type CRLConfig struct {
+	FullEvery    time.Duration `yaml:"full_every" doc:"How often complete lists are made."`
+	Overlap      time.Duration `yaml:"overlap" doc:"How long a complete list lasts beyond the next: so long may the token be away without anyone finding an expired list."`
+	DeltaEvery   time.Duration `yaml:"delta_every" doc:"How often deltas are made when nothing is revoked. A revocation is in the delta within a second."`
+	DeltaOverlap time.Duration `yaml:"delta_overlap" doc:"How long a delta lasts beyond the next one due."`
+	MaxAge       time.Duration `yaml:"max_age" doc:"How long HTTP caches may keep a complete list; a delta they may keep for a minute."`
+}
+
+// PackConfig is about the revocation packs for offline relying parties.
+type PackConfig struct {
+	Every   time.Duration `yaml:"every" doc:"How often full packs are made."`
+	Refresh time.Duration `yaml:"refresh" doc:"How often there is a new state, and with it a delta, when nothing is revoked: certificates newer than the state are unknown to it."`
+	Overlap time.Duration `yaml:"overlap" doc:"How long a state lasts beyond the next full pack: how stale relying parties may be."`
+	Keep    int           `yaml:"keep" doc:"Full packs that can still be followed by a delta."`
+}
+
 // AuditConfig is about the audit log.
 type AuditConfig struct {
 	CheckpointEvery time.Duration `yaml:"checkpoint_every" doc:"How often the head of the audit log is signed, if it moved."`
@@ -97,8 +132,13 @@ func DefaultConfig() Config {
 			HeaderBytes: 16 << 10, HeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 			Connections: 10_000, WrongSecretsPerAddress: 30, WrongSecretsPerCredential: 10,
 		},
-		Audit: AuditConfig{CheckpointEvery: time.Minute},
-		Log:   LogConfig{Level: "info", Format: "text"},
+		OCSP:     OCSPConfig{Life: 12 * time.Hour, MaxAge: 5 * time.Minute, DelegateKey: "memory", LiveRate: 2000, Answers: 1 << 18},
+		CRL:      CRLConfig{FullEvery: 24 * time.Hour, Overlap: 24 * time.Hour, DeltaEvery: time.Hour, DeltaOverlap: 12 * time.Hour, MaxAge: time.Hour},
+		Pack:     PackConfig{Every: 24 * time.Hour, Refresh: time.Hour, Overlap: 48 * time.Hour, Keep: 8},
+		Approval: ApprovalConfig{RetryAfter: time.Minute, Lifetime: 7 * 24 * time.Hour, MaxWaiting: 1000},
+		Webhook:  WebhookConfig{Events: webhook.DefaultEvents(), Timeout: 10 * time.Second},
+		Audit:    AuditConfig{CheckpointEvery: time.Minute},
+		Log:      LogConfig{Level: "info", Format: "text"},
 	}
 }
 
@@ -139,11 +179,11 @@ func (c Config) Resolve(home string) (Config, error) {
 		}
 		return filepath.Join(home, path)
 	}
-	c.Policy = in(c.Policy)
+	c.Policy, c.Webhook.Roots, c.EST.ProxyCert = in(c.Policy), in(c.Webhook.Roots), in(c.EST.ProxyCert)
 	if !strings.Contains(c.DB, "://") {
 		c.DB = in(c.DB)
 	}
-	for _, uri := range []*string{&c.Keys.Root, &c.Keys.Issuing, &c.Keys.PINRoot, &c.Keys.PINIssuing} {
+	for _, uri := range []*string{&c.Keys.Root, &c.Keys.Issuing, &c.Keys.PINRoot, &c.Keys.PINIssuing, &c.Webhook.Secret} {
 		if path, ok := strings.CutPrefix(*uri, "file:"); ok {
 			*uri = "file:" + in(path)
 		}

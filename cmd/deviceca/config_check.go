@@ -39,6 +39,7 @@ func (c *Config) faults(fault func(key, format string, args ...any)) {
 			fault("tls.names", "%q is neither a DNS name nor an IP address", name)
 		}
 	}
+	c.checkEST(fault)
 	c.checkKeys(fault)
 	if scheme, _, isURL := strings.Cut(c.DB, "://"); isURL && scheme != "postgres" && scheme != "postgresql" {
 		fault("db", "%q databases are not known: use a file, or postgres://", scheme)
@@ -52,6 +53,9 @@ func (c *Config) faults(fault func(key, format string, args ...any)) {
 		fault("lint_share", "%g is not between 0 and 1", c.LintShare)
 	}
 	c.checkLimits(fault)
+	c.checkRevocation(fault)
+	c.Approval.check(fault)
+	c.Webhook.check(fault)
 	if d := c.Audit.CheckpointEvery; d < time.Second || d > 24*time.Hour {
 		fault("audit.checkpoint_every", "%s is not between 1s and 24h", c.Audit.CheckpointEvery)
 	}
@@ -215,4 +219,41 @@ func isHostName(s string) bool {
 	last := s[strings.LastIndexByte(s, '.')+1:]
 	_, err := strconv.Atoi(last)
 	return err != nil
+}
+
+// checkRevocation: what is published ends before the certificate that it is
+// signed under, and after what replaces it.
+func (c *Config) checkRevocation(fault func(key, format string, args ...any)) {
+	const day = 24 * time.Hour
+	for _, d := range []struct {
+		key             string
+		value, min, max time.Duration
+	}{
+		{"ocsp.life", c.OCSP.Life, time.Minute, delegateLife / 4},
+		{"ocsp.max_age", c.OCSP.MaxAge, time.Second, delegateLife / 4},
+		{"ocsp.retention", c.OCSP.Retention, 0, 100 * 365 * day},
+		{"crl.full_every", c.CRL.FullEvery, time.Minute, 90 * day},
+		{"crl.overlap", c.CRL.Overlap, time.Minute, 90 * day},
+		{"crl.delta_every", c.CRL.DeltaEvery, 10 * time.Second, 30 * day},
+		{"crl.delta_overlap", c.CRL.DeltaOverlap, 10 * time.Second, 30 * day},
+		{"crl.max_age", c.CRL.MaxAge, time.Second, 30 * day},
+		{"pack.every", c.Pack.Every, time.Minute, delegateLife / 4},
+		{"pack.refresh", c.Pack.Refresh, 10 * time.Second, delegateLife / 4},
+		{"pack.overlap", c.Pack.Overlap, time.Minute, delegateLife / 4},
+	} {
+		if d.value < d.min || d.value > d.max {
+			fault(d.key, "%s is not between %s and %s", durationText(d.value), durationText(d.min), durationText(d.max))
+		}
+	}
+	if c.OCSP.DelegateKey != "memory" && c.OCSP.DelegateKey != "token" {
+		fault("ocsp.delegate_key", "%q is neither memory nor token", c.OCSP.DelegateKey)
+	}
+	for _, n := range []struct {
+		key             string
+		value, min, max int
+	}{{"ocsp.live_rate", c.OCSP.LiveRate, 1, 1_000_000}, {"ocsp.answers", c.OCSP.Answers, 256, 1 << 28}, {"pack.keep", c.Pack.Keep, 1, 1000}} {
+		if n.value < n.min || n.value > n.max {
+			fault(n.key, "%d is not between %d and %d", n.value, n.min, n.max)
+		}
+	}
 }

@@ -14,7 +14,7 @@ import (
 
 func (a *app) deviceCommand() *cobra.Command {
 	return a.target(group("device", "The inventory of devices",
-		a.deviceAdd(), a.deviceList(), a.deviceShow(), a.deviceSuspend(), a.deviceResume(), a.deviceRetire(), a.deviceImport()))
+		a.deviceAdd(), a.deviceList(), a.deviceShow(), a.deviceClaim(), a.deviceSuspend(), a.deviceResume(), a.deviceRetire(), a.deviceImport()))
 }
 
 func (a *app) deviceAdd() *cobra.Command {
@@ -139,7 +139,7 @@ func (o output) device(d *admin.DeviceDetail) error {
 		fact("level", d.Level)
 		fact("group", d.Group)
 		fact("state", string(d.State))
-		fact("credential", d.Credential)
+		fact("brought in by", d.Credential)
 		fact("created", o.when(d.Created))
 		fact("updated", o.when(d.Updated))
 	})

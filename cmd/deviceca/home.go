@@ -15,6 +15,7 @@ import (
 //
 //	deviceca.yaml policy.yaml       configuration and policy
 //	root.crt issuing.crt quarantine.crt root.crl   what others need
+//	crl/ pack/                      what is published; can be made anew
 //	ledger.db                       the ledger, unless it is elsewhere
 //	secrets/                        PINs and the sealed data key, 0600
 //	softhsm2.conf tokens/           with --keys softhsm

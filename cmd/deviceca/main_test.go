@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"flag"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,7 +40,7 @@ func runScripts(t *testing.T, dir string) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"status": status, "waitfor": waitFor, "grant": grant, "serial": serial,
+			"status": status, "waitfor": waitFor, "grant": grant, "serial": serial, "fetch": fetch, "state": state,
 		},
 	})
 }
@@ -70,6 +72,35 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("%s does not appear", args[0])
+}
+
+// fetch waits until a URL gives something, for as long as a revocation may take
+// to be published, and keeps it: fetch URL FILE
+func fetch(ts *testscript.TestScript, neg bool, args []string) {
+	status := ""
+	for until := time.Now().Add(3 * time.Second); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
+		resp, err := http.Get(args[0])
+		if err != nil {
+			status = err.Error()
+			continue
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if status = resp.Status; err == nil && resp.StatusCode == http.StatusOK {
+			ts.Check(os.WriteFile(ts.MkAbs(args[1]), body, 0o644))
+			return
+		}
+	}
+	ts.Fatalf("%s: %s", args[0], status)
+}
+
+// state puts the state of a pack, as verify's JSON says it, into the environment.
+func state(ts *testscript.TestScript, neg bool, args []string) {
+	var v struct {
+		Sources []struct{ State string }
+	}
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &v))
+	ts.Setenv("STATE", v.Sources[0].State)
 }
 
 // grant puts the reference and the secret of a grant's JSON into the environment.

@@ -32,6 +32,7 @@ const drainTime = 20 * time.Second
 // server is `serve`: a system, and the listeners that lead to it.
 type server struct {
 	*system
+	proxies est.Proxies
 	metrics *metrics
 	cert    *serverCert
 	cmp     *cmpserver.Server
@@ -47,12 +48,16 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}
+	proxies, err := cfg.proxies()
+	if err != nil {
+		return err
+	}
 	sys, err := open(ctx, home, cfg, log, time.Now())
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, sys.Close()) }()
-	s := &server{system: sys, fails: make(chan error, 8)}
+	s := &server{system: sys, proxies: proxies, fails: make(chan error, 8)}
 	s.metrics = newMetrics(sys)
 	if s.cert, err = newServerCert(ctx, sys.service, serverNames(cfg.TLS.Names, cfg.Listen.HTTPS), log); err != nil {
 		return fmt.Errorf("the server's own certificate: %w", err)
@@ -65,8 +70,12 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	defer s.running.Wait()
 	defer stop()
 	s.background(background, s.cert.keepFresh, s.cmp.Run, s.keepCheckpoints, s.keepPolicy)
+	s.background(background, s.revocation.run)
+	if err := s.startWebhook(background); err != nil {
+		return err
+	}
 	defer s.shutDown()
-	if err := s.listen(); err != nil {
+	if err := s.listen(background); err != nil {
 		return err
 	}
 	ready(s)
@@ -87,7 +96,7 @@ func (s *server) background(ctx context.Context, tasks ...func(context.Context))
 
 // listen opens every listener: https for devices and remote administrators,
 // http for what is signed by itself, the socket for the host's administrator, and metrics.
-func (s *server) listen() error {
+func (s *server) listen(ctx context.Context) error {
 	minVersion := uint16(tls.VersionTLS13)
 	if s.cfg.TLS.MinVersion == "1.2" {
 		minVersion = tls.VersionTLS12
@@ -100,7 +109,12 @@ func (s *server) listen() error {
 	// if both are there when it looks, and Go begins connections with small ones.
 	secure := &tls.Config{MinVersion: minVersion, ClientAuth: tls.RequestClientCert, GetCertificate: s.cert.get,
 		NextProtos: []string{"h2", "http/1.1"}, DynamicRecordSizingDisabled: true}
-	if err := s.listenHTTP("https", s.cfg.Listen.HTTPS, s.secureRoutes(), secure); err != nil {
+	sessions, err := newTickets(s.tickets, secure, time.Now)
+	if err != nil {
+		return err
+	}
+	s.background(ctx, sessions.keepTurning)
+	if err := s.listenHTTP("https", s.cfg.Listen.HTTPS, s.secureRoutes(), sessions.serve()); err != nil {
 		return err
 	}
 	if err := s.listenHTTP("http", s.cfg.Listen.HTTP, s.publicRoutes(), nil); err != nil {
@@ -119,11 +133,10 @@ func (s *server) listen() error {
 
 // secureRoutes is what the https listener serves.
 func (s *server) secureRoutes() http.Handler {
-	public := chi.NewRouter()
-	s.public(public)
+	public := s.publicRoutes()
 	administrators := s.api.TLS()
 	devices := est.New(est.Options{
-		Authority: s.service, BodyTimeout: time.Duration(s.cfg.Limits.ReadTimeout), Observe: s.metrics.observe("est"), Logger: s.log,
+		Authority: s.service, BodyTimeout: time.Duration(s.cfg.Limits.ReadTimeout), Observe: s.metrics.observe("est"), Logger: s.log, Proxies: s.proxies,
 	})
 	// By hand, not by a router in front: that would answer methods it does not
 	// know by itself, in nobody's terms.
@@ -131,8 +144,6 @@ func (s *server) secureRoutes() http.Handler {
 		switch path := r.URL.Path; {
 		case strings.HasPrefix(path, est.Prefix):
 			devices.ServeHTTP(w, r)
-		case strings.HasPrefix(path, cmpserver.Prefix):
-			s.cmp.ServeHTTP(w, r)
 		case strings.HasPrefix(path, admin.Prefix+"/"):
 			administrators.ServeHTTP(w, r)
 		default:
@@ -141,12 +152,16 @@ func (s *server) secureRoutes() http.Handler {
 	})
 }
 
-// publicRoutes is what the http listener serves: nothing secret, nothing that
-// needs TLS to know who asks (CMP protects each message by itself).
+// publicRoutes is what the http listener serves, and https too: nothing secret,
+// nothing that needs TLS to know who asks (CMP protects each message by itself).
 func (s *server) publicRoutes() http.Handler {
 	mux := chi.NewRouter()
 	s.public(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h := s.revocation.handler(r.URL.Path); h != nil {
+			h.ServeHTTP(w, r)
+			return
+		}
 		if strings.HasPrefix(r.URL.Path, cmpserver.Prefix) {
 			s.cmp.ServeHTTP(w, r)
 			return
@@ -174,13 +189,14 @@ func (s *server) start(name string, l net.Listener, handler http.Handler, secure
 		Handler:           recovered(handler, s.log.With("listener", name)),
 		TLSConfig:         secure,
 		ReadHeaderTimeout: time.Duration(limits.HeaderTimeout),
+		ReadTimeout:       time.Duration(limits.ReadTimeout),
 		WriteTimeout:      time.Duration(limits.WriteTimeout),
 		IdleTimeout:       time.Duration(limits.IdleTimeout),
 		MaxHeaderBytes:    limits.HeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.log.With("listener", name).Handler(), slog.LevelDebug), // handshakes that fail are the peers' affair
 	}
 	if name == "admin" {
-		srv.WriteTimeout = 0 // imports and backups take as long as they take; the peer is the owner
+		srv.ReadTimeout, srv.WriteTimeout = 0, 0 // imports and backups take as long as they take; the peer is the owner
 	}
 	s.stops = append(s.stops, srv.Shutdown)
 	s.log.Info("listening", "listener", name, "address", l.Addr().String())

@@ -22,19 +22,21 @@ import (
 // system is the CA put together: what `serve` listens for, and what the other
 // commands use directly when no server runs.
 type system struct {
-	home    Home
-	cfg     Config
-	log     *slog.Logger
-	keys    keys.Provider // the issuing token; the root's is never opened here
-	audit   keys.Key      // signs the audit log's checkpoints
-	store   *store.Store
-	service *ca.Service
-	api     *admin.API
-	close   []func() error
+	home       Home
+	cfg        Config
+	log        *slog.Logger
+	keys       keys.Provider // the issuing token; the root's is never opened here
+	audit      keys.Key      // signs the audit log's checkpoints
+	tickets    []byte        // secret of TLS session tickets
+	store      *store.Store
+	service    *ca.Service
+	api        *admin.API
+	revocation *publications
+	close      []func() error
 }
 
 // open puts the system together, in the order in which its parts need each
-// other: configuration, token, data key, ledger, policy, core, API.
+// other: configuration, token, data key, ledger, policy, core, publications, API.
 func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started time.Time) (_ *system, err error) {
 	s := &system{home: home, cfg: cfg, log: log}
 	defer func() {
@@ -59,7 +61,7 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 	if s.audit, err = s.keys.Key(ctx, "audit"); err != nil {
 		return nil, fmt.Errorf("the audit key: %w", err)
 	}
-	sealer, err := openSealer(ctx, home, s.keys)
+	sealer, err := s.openSealer(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -79,15 +81,24 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 	s.service, err = ca.NewService(ctx, ca.Options{
 		Ledger: s.store, Sealer: sealer, Policy: rules, Key: s.caKey, URL: cfg.PublicURL(),
 		LintShare: cfg.LintShare, WrongPerReference: cfg.Limits.WrongSecretsPerCredential, WrongPerAddress: cfg.Limits.WrongSecretsPerAddress,
-		Logger: log,
+		// Neither is called before the publications are there: nothing changes while the system is put together.
+		Changed: func(ctx context.Context, issuer string, serials []ca.Serial) {
+			s.revocation.changed(ctx, issuer, serials)
+		},
+		Reloaded: func(cas []ca.IssuerRecord) { s.revocation.casChanged(cas) },
+		Approval: ca.ApprovalOptions(cfg.Approval),
+		Logger:   log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("the policy does not fit this CA: %w", err)
 	}
+	if s.revocation, err = newPublications(ctx, s); err != nil {
+		return nil, fmt.Errorf("the publication of revocations: %w", err)
+	}
 
 	s.api = admin.New(admin.Options{
 		Core: s.service, Reader: s.store, Audit: auditLog{s.store, s.audit.Public()}, Counts: s.counts,
-		Backup: s.backup, Rotation: rotation{s}, SavePolicy: s.savePolicy, Health: s.health,
+		Backup: s.backup, Rotation: rotation{s}, SavePolicy: s.savePolicy, Health: s.health, Publish: s.revocation.publish,
 		Version: programVersion(), Started: started, Logger: log,
 	})
 	return s, nil
@@ -164,14 +175,18 @@ func openKeys(ctx context.Context, home Home, cfg Config, which string, log *slo
 // dataKeyContext binds the sealed data key to its use.
 var dataKeyContext = []byte("deviceca data key")
 
-func openSealer(ctx context.Context, home Home, provider keys.Provider) (*device.Sealer, error) {
-	sealed, err := os.ReadFile(home.dataKey())
+// openSealer opens the data key, and derives what else hangs on it.
+func (s *system) openSealer(ctx context.Context) (*device.Sealer, error) {
+	sealed, err := os.ReadFile(s.home.dataKey())
 	if err != nil {
 		return nil, fmt.Errorf("the data key: %w", err)
 	}
-	dataKey, err := provider.Unseal(ctx, sealed, dataKeyContext)
+	dataKey, err := s.keys.Unseal(ctx, sealed, dataKeyContext)
 	if err != nil {
-		return nil, fmt.Errorf("the data key %s: %w", home.dataKey(), err)
+		return nil, fmt.Errorf("the data key %s: %w", s.home.dataKey(), err)
+	}
+	if s.tickets, err = ticketSecret(dataKey); err != nil {
+		return nil, err
 	}
 	return device.NewSealer(dataKey)
 }

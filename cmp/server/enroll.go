@@ -153,13 +153,16 @@ func (x *exchange) readCRMF(w *wanted) error {
 }
 
 // checkPOP demands the proof by signature (RFC 9483 §4.1.1). That an RA has
-// verified it may only an RA say (§5.2.3), and none is registered.
+// verified it may only a registered RA say (§5.2.3).
 func (x *exchange) checkPOP(r *cmp.CertReqMsg) error {
 	if r.POP == nil {
 		return refuse(cmp.BadPOP, "RFC 9483 §4.1.1", "there is no proof of possession")
 	}
 	switch r.POP.Method {
 	case cmp.RAVerified:
+		if x.requester.RA != nil {
+			return nil
+		}
 		return refuse(cmp.NotAuthorized, "RFC 9483 §5.2.3", "raVerified is for registration authorities: prove possession by a signature")
 	case cmp.KeyEncipherment, cmp.KeyAgreement:
 		return refuse(cmp.BadPOP, "RFC 9483 §4.1", "%s is not offered here: certify a key that signs", r.POP.Method)
@@ -240,6 +243,9 @@ func (x *exchange) isIssuer(name []byte) bool {
 // that are left out are those of the old certificate.
 func (x *exchange) checkUpdate(r *cmp.CertReqMsg, subject, san []byte) (_, _ []byte, err error) {
 	old := x.by.Certificate
+	if x.requester.Certificate == nil { // an RA's, or a manufacturer's
+		return nil, nil, refuse(cmp.NotAuthorized, "RFC 9483 §4.1.3", "a kur is protected by the certificate that it renews: send ir or cr")
+	}
 	id, named, err := r.Controls.OldCertID()
 	if err != nil {
 		return nil, nil, err

@@ -105,7 +105,7 @@ func (x *exchange) steps(ctx context.Context) (answer []byte, err error) {
 			return x.general(ctx, b)
 		}
 	case *cmp.NestedMessages:
-		return nil, refuse(cmp.NotAuthorized, "RFC 9483 §5.2.2", "no registration authority is known here: send the message itself")
+		return nil, refuse(cmp.NotAuthorized, "RFC 9483 §5.2.2", "nested messages are not taken: send the message itself, protected by the registration authority")
 	case *cmp.PollRequests:
 		return nil, refuse(cmp.BadRequest, "RFC 9483 §4.4", "nothing is waiting in this transaction")
 	case *cmp.ErrorBody:

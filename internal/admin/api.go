@@ -17,18 +17,21 @@ const Prefix = "/admin/v1"
 
 // Core is what the API changes the CA through; *ca.Service is one.
 type Core interface {
+	RegisterCore
 	Policy() *policy.Policy
 	Check(p *policy.Policy) error
 	Apply(ctx context.Context, p *policy.Policy, actor string) error
 	Explain(in policy.Input) policy.Decision
 	CACert(name string) ([]byte, bool)
 	Revoke(ctx context.Context, serial ca.Serial, reason int, invalid *time.Time, actor string) (*ca.Certificate, error)
+	Release(ctx context.Context, serial ca.Serial, actor string) (*ca.Certificate, error)
 	AddDevice(ctx context.Context, d device.Device, uses int, ttl time.Duration, actor string) (*ca.Grant, error)
 	ImportDevices(ctx context.Context, devices []device.Device, actor string) ([]error, error)
 	AddCredential(ctx context.Context, c device.Credential, ttl time.Duration, actor string) (*ca.Grant, error)
 	RevokeCredential(ctx context.Context, reference, actor string) error
 	MoveDevice(ctx context.Context, id string, to device.State, reason int, actor string) ([]ca.Certificate, error)
 	RevokeCA(ctx context.Context, name string, reason int, actor string) error
+	DecideRequest(ctx context.Context, id int64, approve bool, reason, actor string) (*ca.PendingRequest, error)
 }
 
 // Reader is what the API reads the ledger through, and keeps administrators in.
@@ -36,6 +39,7 @@ type Core interface {
 // ("" and 0 are before all); they hold at most limit lines, fewer only at the
 // end. Reads that find nothing return ca.ErrNoRecord.
 type Reader interface {
+	RegisterReader
 	// Devices pages by ID, folded.
 	Devices(ctx context.Context, f device.Filter, after string, limit int) ([]device.Device, error)
 	Device(ctx context.Context, id string) (*device.Device, error)
@@ -44,6 +48,9 @@ type Reader interface {
 	// Certificates pages by Certificate.ID, oldest first.
 	Certificates(ctx context.Context, f ca.CertificateFilter, after int64, limit int) ([]ca.Certificate, error)
 	CertificateBySerial(ctx context.Context, serial ca.Serial) (*ca.Certificate, error)
+	// Pendings pages by PendingRequest.ID, oldest first.
+	Pendings(ctx context.Context, f ca.PendingFilter, after int64, limit int) ([]ca.PendingRequest, error)
+	PendingByID(ctx context.Context, id int64) (*ca.PendingRequest, error)
 	Issuers(ctx context.Context) ([]ca.IssuerRecord, error)
 	Admins(ctx context.Context) ([]ca.Admin, error)
 	// AddAdmin returns ca.ErrRecorded if the name or the key is there already.
@@ -72,6 +79,10 @@ type Options struct {
 	Backup func(ctx context.Context, dir, actor string) (BackupReport, error)
 	// Rotation makes new CA generations. Nil: this server cannot.
 	Rotation Rotation
+	// Publish makes CRLs and revocation packs now, of the CA named (a generation or
+	// a role), or of all that publish here if name is "", and returns their
+	// names. Nil: this server cannot.
+	Publish func(ctx context.Context, name string) ([]string, error)
 	// SavePolicy replaces the policy file of the home, so that a policy that was
 	// applied is in force after a restart too.
 	SavePolicy func(source []byte) error

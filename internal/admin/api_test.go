@@ -28,6 +28,14 @@ var examples = map[string]struct{ path, body string }{
 	"POST /devices":                        {"/devices", `{"id":"new","level":"software"}`},
 	"POST /devices/import":                 {"/devices/import", `{"line":1,"id":"new","level":"software"}`},
 	"GET /devices/{id}":                    {"/devices/lamp-1", ""},
+	"POST /devices/{id}/claim":             {"/devices/box-1/claim", `{}`},
+	"GET /manufacturers":                   {"/manufacturers", ""},
+	"POST /manufacturers":                  {"/manufacturers", ""}, // takes a certificate: made in the test
+	"GET /manufacturers/{name}":            {"/manufacturers/bolt", ""},
+	"POST /manufacturers/{name}/withdraw":  {"/manufacturers/bolt/withdraw", `{"format":"idevid"}`},
+	"GET /ras":                             {"/ras", ""},
+	"POST /ras":                            {"/ras", ""}, // likewise
+	"DELETE /ras/{name}":                   {"/ras/line-1", ""},
 	"POST /devices/{id}/suspend":           {"/devices/lamp-1/suspend", `{}`},
 	"POST /devices/{id}/resume":            {"/devices/lamp-2/resume", `{}`},
 	"POST /devices/{id}/retire":            {"/devices/lamp-1/retire", `{"reason":"superseded"}`},
@@ -36,7 +44,13 @@ var examples = map[string]struct{ path, body string }{
 	"POST /credentials/{reference}/revoke": {"/credentials/a1/revoke", `{}`},
 	"GET /certificates":                    {"/certificates?revoked=false&expires_before=2031-01-01T00:00:00Z&after=0", ""},
 	"GET /certificates/{serial}":           {"/certificates/" + serialOf(1).String(), ""},
+	"POST /certificates/{serial}/release":  {"/certificates/" + serialOf(4).String() + "/release", `{}`},
+	"POST /publish":                        {"/publish", `{"ca":"issuing"}`},
 	"POST /certificates/{serial}/revoke":   {"/certificates/" + serialOf(1).String() + "/revoke", `{"reason":"keyCompromise","invalidity_date":"2030-01-01T00:00:00Z"}`},
+	"GET /requests":                        {"/requests?state=waiting&device=lamp-1&after=0", ""},
+	"GET /requests/{id}":                   {"/requests/1", ""},
+	"POST /requests/{id}/approve":          {"/requests/1/approve", `{}`},
+	"POST /requests/{id}/deny":             {"/requests/1/deny", `{"reason":"not ours"}`},
 	"GET /cas":                             {"/cas", ""},
 	"GET /cas/{name}":                      {"/cas/issuing", ""},
 	"POST /cas":                            {"/cas", ""}, // takes a certificate: made in the test
@@ -81,6 +95,8 @@ func example(t *testing.T, c *Client, rt route) error {
 		cert, _ := signed(t, "issuing-2", nil, nil, now.Add(time.Hour))
 		raw, _ := json.Marshal(NewCA{Name: "issuing-2", Role: "issuing", Generation: 2, Cert: encodePEM(cert.Raw)})
 		body = string(raw)
+	case rt.method == http.MethodPost && (rt.path == "/manufacturers" || rt.path == "/ras"):
+		body = bodyWith(t, rt.path)
 	case rt.path == "/devices/import":
 		media = "application/x-ndjson"
 	}
@@ -254,6 +270,9 @@ func TestBadRequests(t *testing.T) {
 		{"group without names", "POST", "/credentials", "application/json", `{"group":"g","level":"software"}`, 400, "names"},
 		{"bad glob", "POST", "/credentials", "application/json", `{"group":"g","level":"software","names":["["]}`, 400, "pattern"},
 		{"another level than the device's", "POST", "/credentials", "application/json", `{"device":"lamp-1","level":"hsm"}`, 409, "software"},
+		{"not on hold", "POST", "/certificates/" + serial + "/release", "application/json", `{}`, 409, "not on hold"},
+		{"release of none", "POST", "/certificates/" + serialOf(99).String() + "/release", "application/json", `{}`, 404, "no certificate"},
+		{"publish of none", "POST", "/publish", "application/json", `{"ca":"other"}`, 404, "other"},
 		{"unknown credential", "POST", "/credentials/zz/revoke", "application/json", `{}`, 404, "zz"},
 		{"unknown CA", "GET", "/cas/other", "", "", 404, "other"},
 		{"bad policy", "POST", "/policy", "application/json", policyBody("version: 9"), 400, "version"},
@@ -335,6 +354,12 @@ func TestWays(t *testing.T) {
 			x, err := c.Replay(ctx, serialOf(1))
 			if err != nil || len(x.Trace) == 0 || x.Stored == nil || x.Decision.Outcome != x.Stored.Outcome {
 				t.Errorf("replay: %+v, %v", x, err)
+			}
+			if released, err := c.ReleaseCertificate(ctx, serialOf(4)); err != nil || released.Revocation != nil {
+				t.Errorf("release: %+v, %v", released, err)
+			}
+			if made, err := c.Publish(ctx, ""); err != nil || !slices.Equal(made.CAs, []string{"issuing-1"}) {
+				t.Errorf("publish: %+v, %v", made, err)
 			}
 			if err := c.RevokeCredential(ctx, "a1"); err != nil || w.creds[0].Revoked == nil {
 				t.Errorf("credential: %v", err)

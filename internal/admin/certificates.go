@@ -85,3 +85,31 @@ func (c *call) revokeCertificate() (any, error) {
 	cert, err := c.Core.Revoke(c.r.Context(), serial, reason, in.Invalid, c.who.Actor)
 	return nonNil(cert, missing(err, "no certificate with serial %s", serial))
 }
+
+func (c *call) releaseCertificate() (any, error) {
+	serial, err := c.serial()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.decode(&struct{}{}); err != nil {
+		return nil, err
+	}
+	cert, err := c.Core.Release(c.r.Context(), serial, c.who.Actor)
+	return nonNil(cert, missing(err, "no certificate with serial %s", serial))
+}
+
+// publish makes CRLs and packs beside their schedule.
+func (c *call) publish() (any, error) {
+	var in Publish
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	if c.Publish == nil {
+		return nil, ca.Errorf(ca.Denied, "this server publishes no CRLs")
+	}
+	names, err := c.Publish(c.r.Context(), in.CA)
+	if err != nil {
+		return nil, err
+	}
+	return Published{CAs: names}, nil
+}

@@ -78,9 +78,19 @@ func (c *Client) Certificate(ctx context.Context, serial ca.Serial) (*Certificat
 	return get[CertificateDetail](ctx, c, "/certificates/"+serial.String(), nil)
 }
 
-// RevokeCertificate revokes one certificate, for good.
+// RevokeCertificate revokes one certificate, for good unless the reason is certificateHold.
 func (c *Client) RevokeCertificate(ctx context.Context, serial ca.Serial, reason string, invalid *time.Time) (*ca.Certificate, error) {
 	return post[ca.Certificate](ctx, c, "/certificates/"+serial.String()+"/revoke", Revoke{reason, invalid})
+}
+
+// ReleaseCertificate ends a hold.
+func (c *Client) ReleaseCertificate(ctx context.Context, serial ca.Serial) (*ca.Certificate, error) {
+	return post[ca.Certificate](ctx, c, "/certificates/"+serial.String()+"/release", struct{}{})
+}
+
+// Publish makes CRLs and revocation packs now; name "" means those of all CAs.
+func (c *Client) Publish(ctx context.Context, name string) (*Published, error) {
+	return post[Published](ctx, c, "/publish", Publish{name})
 }
 
 // CAs lists the CA certificates.

@@ -43,6 +43,8 @@ type fake struct {
 	certs    []ca.Certificate
 	issuers  []ca.IssuerRecord
 	admins   []ca.Admin
+	makers   []ca.Manufacturer
+	ras      []ca.RA
 	events   []AuditEvent
 	actors   []string // of every change
 	batches  []int    // sizes of imports
@@ -94,6 +96,24 @@ func (f *fake) Revoke(_ context.Context, serial ca.Serial, reason int, invalid *
 			return nil, ca.Errorf(ca.Conflict, "certificate %s is revoked already", serial)
 		}
 		c.Revocation = &ca.Revocation{Sequence: 1, Time: now, Reason: reason, Invalid: invalid}
+		return c, nil
+	}
+	return nil, ca.Errorf(ca.NotFound, "there is no certificate %s", serial)
+}
+
+func (f *fake) Release(_ context.Context, serial ca.Serial, actor string) (*ca.Certificate, error) {
+	if err := f.changed(actor, ca.EventReleased, ""); err != nil {
+		return nil, err
+	}
+	for i := range f.certs {
+		c := &f.certs[i]
+		if c.Serial != serial {
+			continue
+		}
+		if c.Revocation == nil || c.Revocation.Reason != ca.ReasonCertificateHold {
+			return nil, ca.Errorf(ca.Conflict, "certificate %s is not on hold", serial)
+		}
+		c.Revocation = nil
 		return c, nil
 	}
 	return nil, ca.Errorf(ca.NotFound, "there is no certificate %s", serial)
@@ -323,7 +343,8 @@ func newWorld(t *testing.T) *world {
 	}
 	root, rootKey := signed(t, "root", nil, nil, now.AddDate(20, 0, 0))
 	issuing, _ := signed(t, "issuing", root, rootKey, now.AddDate(5, 0, 0))
-	f := &fake{policy: p, devices: map[string]device.Device{
+	f := &fake{policy: p, makers: []ca.Manufacturer{{Name: "bolt", Format: "idevid", Created: now}}, ras: []ca.RA{{Name: "line-1"}}, devices: map[string]device.Device{
+		"box-1":  {ID: "box-1", Level: "software", State: device.Manufactured, Created: now, Updated: now},
 		"lamp-1": {ID: "Lamp-1", Level: "software", State: device.Active, Created: now, Updated: now},
 		"lamp-2": {ID: "lamp-2", Level: "software", Group: "hall", State: device.Suspended, Created: now, Updated: now},
 	}}
@@ -347,6 +368,8 @@ func newWorld(t *testing.T) *world {
 		{ID: 2, Serial: serialOf(2), Issuer: "issuing-1", Device: "Lamp-1", Profile: "gateway", Level: "software", NotAfter: now.Add(48 * time.Hour), DER: issuing.Raw},
 		{ID: 3, Serial: serialOf(3), Issuer: "issuing-1", Device: "server", Profile: "server", NotAfter: now.Add(48 * time.Hour), DER: issuing.Raw,
 			Revocation: &ca.Revocation{Time: now, Reason: 4}},
+		{ID: 4, Serial: serialOf(4), Issuer: "issuing-1", Device: "other", Profile: "device", NotAfter: now.Add(48 * time.Hour), DER: issuing.Raw,
+			Revocation: &ca.Revocation{Time: now, Reason: ca.ReasonCertificateHold}},
 	}
 	f.events = []AuditEvent{{1, ca.Event{Time: now, Kind: ca.EventIssued, Actor: "credential:a1", Device: "Lamp-1", Serial: serialOf(1)}},
 		{2, ca.Event{Time: now, Kind: ca.EventRevoked, Actor: "admin:x", Serial: serialOf(3)}}}
@@ -359,7 +382,13 @@ func newWorld(t *testing.T) *world {
 		Backup: func(_ context.Context, dir, actor string) (BackupReport, error) {
 			return BackupReport{Dir: dir, Files: []string{"ledger.db"}, Bytes: 5}, f.changed(actor, ca.EventBackup, "")
 		},
-		Rotation:   f,
+		Rotation: f,
+		Publish: func(_ context.Context, name string) ([]string, error) {
+			if name != "" && name != "issuing" {
+				return nil, ca.Errorf(ca.NotFound, "no CA called %q publishes CRLs here", name)
+			}
+			return []string{"issuing-1"}, f.fail
+		},
 		SavePolicy: func(source []byte) error { w.saved = source; return nil },
 		Version:    "v0.0.0-test", Started: now.Add(-time.Hour),
 		Now:    func() time.Time { return now },

@@ -12,7 +12,7 @@ type Role string
 
 const (
 	RoleAdmin    Role = "admin"    // everything but backups, which stay on the host
-	RoleOperator Role = "operator" // devices, credentials, revocation; reads the rest
+	RoleOperator Role = "operator" // devices, credentials, requests, revocation, withdrawing who vouches; reads the rest
 	RoleAuditor  Role = "auditor"  // reads, the audit log included; changes nothing
 )
 
@@ -45,6 +45,7 @@ func routes() []route {
 		{method: post, path: "/devices", roles: workers, run: (*call).addDevice},
 		{method: post, path: "/devices/import", roles: workers, run: (*call).importDevices},
 		{method: get, path: "/devices/{id}", roles: everyone, run: (*call).showDevice},
+		{method: post, path: "/devices/{id}/claim", roles: workers, run: (*call).claimDevice},
 		{method: post, path: "/devices/{id}/suspend", roles: workers, run: (*call).suspendDevice},
 		{method: post, path: "/devices/{id}/resume", roles: workers, run: (*call).resumeDevice},
 		{method: post, path: "/devices/{id}/retire", roles: workers, run: (*call).retireDevice},
@@ -53,15 +54,30 @@ func routes() []route {
 		{method: post, path: "/credentials", roles: workers, run: (*call).addCredential},
 		{method: post, path: "/credentials/{reference}/revoke", roles: workers, run: (*call).revokeCredential},
 
+		{method: get, path: "/manufacturers", roles: everyone, run: (*call).listManufacturers},
+		{method: post, path: "/manufacturers", roles: admins, run: (*call).addManufacturer},
+		{method: get, path: "/manufacturers/{name}", roles: everyone, run: (*call).showManufacturer},
+		{method: post, path: "/manufacturers/{name}/withdraw", roles: workers, run: (*call).withdrawManufacturer},
+		{method: get, path: "/ras", roles: everyone, run: (*call).listRAs},
+		{method: post, path: "/ras", roles: admins, run: (*call).addRA},
+		{method: del, path: "/ras/{name}", roles: workers, run: (*call).removeRA},
+
 		{method: get, path: "/certificates", roles: everyone, run: (*call).listCertificates},
 		{method: get, path: "/certificates/{serial}", roles: everyone, run: (*call).showCertificate},
 		{method: post, path: "/certificates/{serial}/revoke", roles: workers, run: (*call).revokeCertificate},
+		{method: post, path: "/certificates/{serial}/release", roles: workers, run: (*call).releaseCertificate},
+
+		{method: get, path: "/requests", roles: everyone, run: (*call).listRequests},
+		{method: get, path: "/requests/{id}", roles: everyone, run: (*call).showRequest},
+		{method: post, path: "/requests/{id}/approve", roles: workers, run: (*call).approveRequest},
+		{method: post, path: "/requests/{id}/deny", roles: workers, run: (*call).denyRequest},
 
 		{method: get, path: "/cas", roles: everyone, run: (*call).listCAs},
 		{method: get, path: "/cas/{name}", roles: everyone, run: (*call).exportCA},
 		{method: post, path: "/cas", roles: admins, local: true, run: (*call).takeCA},
 		{method: post, path: "/cas/{name}/request", roles: admins, local: true, run: (*call).requestCA},
 		{method: post, path: "/cas/{name}/revoke", roles: admins, local: true, run: (*call).revokeCA},
+		{method: post, path: "/publish", roles: workers, run: (*call).publish},
 
 		{method: get, path: "/policy", roles: everyone, run: (*call).showPolicy},
 		{method: post, path: "/policy", roles: admins, run: (*call).applyPolicy},

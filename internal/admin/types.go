@@ -75,6 +75,17 @@ type Revoke struct {
 	Invalid *time.Time `json:"invalidity_date,omitempty"`
 }
 
+// Publish asks for CRLs and revocation packs of one CA, by generation or role;
+// of all if it is "".
+type Publish struct {
+	CA string `json:"ca,omitempty"`
+}
+
+// Published names the CAs whose CRLs and packs were made.
+type Published struct {
+	CAs []string `json:"cas"`
+}
+
 // Moved answers a change of a device's state.
 type Moved struct {
 	Device  *device.Device   `json:"device"`

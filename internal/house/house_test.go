@@ -19,6 +19,7 @@ const module = "github.com/deviceca/deviceca/"
 var mayImport = map[string][]string{
 	"policy":         {},
 	"pack":           {},
+	"pack/publisher": {"pack"},
 	"internal/der":   {},
 	"internal/keys":  {},
 	"internal/audit": {},
@@ -33,6 +34,8 @@ var mayImport = map[string][]string{
 	"ocsp":           {"ca", "internal/der"},
 	"crl":            {"ca", "internal/der"},
 	"client":         {"cmp", "internal/cms", "internal/der"},
+	// Tells others what happens.
+	"internal/webhook": {"ca"},
 	// The administrator's protocol.
 	"internal/admin": {"ca", "policy", "device"},
 	// The store serves the packages whose interfaces it satisfies.
@@ -41,6 +44,7 @@ var mayImport = map[string][]string{
 	"cmd/deviceca":               {"*"},
 	"client/cmd/deviceca-device": {"client"},
 	"bench":                      {"*"},
+	"bench/revocation":           {"*"},
 	"interop":                    {},
 	"internal/keys/keystest":     {"internal/keys"},
 	"internal/store/storetest":   {"*"},

@@ -13,7 +13,7 @@ import (
 )
 
 const certificateColumns = `c.id, c.serial, c.issuer, d.name, c.key_id, c.profile, c.level, c.protocol, c.requester, c.actor, c.replaces,
-	c.issued, c.not_before, c.not_after, c.request, c.decision, c.input, c.der, r.sequence, r.revoked, r.reason, r.invalid`
+	c.issued, c.not_before, c.not_after, c.request, c.decision, c.input, c.der, c.no_status, r.sequence, r.revoked, r.reason, r.invalid`
 
 const fromCertificate = ` FROM certificate c LEFT JOIN device d ON d.id = c.device LEFT JOIN revocation r ON r.certificate = c.id `
 
@@ -44,7 +44,7 @@ func scanCertificate(row scanner) (*ca.Certificate, error) {
 		revocation                     nullRevocation
 	)
 	if err := row.Scan(append([]any{&c.ID, &serial, &c.Issuer, &name, &key, &c.Profile, &c.Level, &c.Protocol, &c.Requester, &c.Actor, &replaces,
-		&issued, &notBefore, &notAfter, &request, &decision, &c.Input, &c.DER}, revocation.columns()...)...); err != nil {
+		&issued, &notBefore, &notAfter, &request, &decision, &c.Input, &c.DER, &c.NoStatus}, revocation.columns()...)...); err != nil {
 		return nil, err
 	}
 	copy(c.Serial[:], serial)
@@ -97,10 +97,11 @@ func (s *Store) Certificates(ctx context.Context, f ca.CertificateFilter, after 
 	return list(ctx, s, "SELECT "+certificateColumns+from+q.String()+" ORDER BY c.id LIMIT ?", append(q.args, limit), byValue(scanCertificate))
 }
 
-// liveCertificates are the unexpired, unrevoked certificates of a device, in a transaction.
+// liveCertificates are the unexpired certificates of a device that are not
+// revoked, or on hold at most, in a transaction.
 func liveCertificates(t *tx, row int64, now time.Time) ([]ca.Certificate, error) {
 	rows, err := t.query("SELECT "+certificateColumns+fromCertificate+
-		"WHERE c.device = ? AND c.not_after > ? AND r.sequence IS NULL ORDER BY c.id", row, micros(now))
+		"WHERE c.device = ? AND c.not_after > ? AND (r.sequence IS NULL OR r.reason = ?) ORDER BY c.id", row, micros(now), ca.ReasonCertificateHold)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/device"
@@ -122,6 +123,7 @@ func (s *Store) MoveDevice(ctx context.Context, id string, to device.State, r ca
 			if revoked, err = liveCertificates(t, row, now); err != nil {
 				return err
 			}
+			revoked = slices.DeleteFunc(revoked, func(c ca.Certificate) bool { return !changes(&c, r) })
 			if err := revoke(t, revoked, r); err != nil {
 				return err
 			}

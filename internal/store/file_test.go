@@ -241,7 +241,7 @@ func TestReopen100k(t *testing.T) {
 	for _, statement := range []string{
 		`INSERT INTO device SELECT value, 'Lamp-' || value, 'lamp-' || value, 'software', '', 'active', '', 0, 0 FROM generate_series(1, 100000)`,
 		`INSERT INTO certificate SELECT value, X'01' || substr(CAST(printf('%012x', value) AS BLOB), 7) || randomblob(12), 'issuing-1', value, randomblob(32), 'device', 'software', 'est',
-			'credential', 'device:x', NULL, 0, 0, 4102444800000000 + value, randomblob(32), '{}', randomblob(400), randomblob(620) FROM generate_series(1, 100000)`,
+			'credential', 'device:x', NULL, 0, 0, 4102444800000000 + value, randomblob(32), '{}', randomblob(400), randomblob(620), 0 FROM generate_series(1, 100000)`,
 	} {
 		statement = strings.ReplaceAll(statement, "generate_series(1, 100000)",
 			"(WITH RECURSIVE n (value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < 100000) SELECT value FROM n)")

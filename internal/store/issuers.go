@@ -31,18 +31,26 @@ func (s *Store) ReserveIndexes(ctx context.Context, issuer string, n int) (first
 		first = uint64(next) - uint64(n)
 		return nil
 	})
+	if err == nil {
+		s.reserved.raise(issuer, first+uint64(n))
+	}
 	return first, err
 }
 
 // AdvanceIndexes is for after a restore: indexes may have been used that this
 // copy knows nothing of. Of each issuer the next index becomes the highest that
-// any certificate, revocation or reservation shows, plus margin. It returns the
+// any certificate, revocation or reservation shows, plus margin. Counters (of the
+// revocation journal, of CRLs and packs) advance by 2^32: what was numbered
+// after the copy was made is out there. It returns the
 // next index of each, and records e once per issuer with that in its reason.
 func (s *Store) AdvanceIndexes(ctx context.Context, margin uint64, e ca.Event) (map[string]uint64, error) {
 	var next map[string]uint64
 	err := s.write(ctx, func(t *tx) error {
 		var err error
 		if next, err = usedIndexes(t); err != nil {
+			return err
+		}
+		if _, err := t.exec("UPDATE counter SET value = value + 4294967296"); err != nil {
 			return err
 		}
 		for _, issuer := range slices.Sorted(maps.Keys(next)) {

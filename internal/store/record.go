@@ -26,8 +26,8 @@ FROM (SELECT 1 AS one) AS one LEFT JOIN device d ON d.folded = ?`
 
 const insertCertificate = `
 INSERT INTO certificate (serial, issuer, device, key_id, profile, level, protocol, requester, actor, replaces,
-	issued, not_before, not_after, request, decision, input, der)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	issued, not_before, not_after, request, decision, input, der, no_status)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 // Record makes an issuance durable; see ca.Ledger. On success it sets the
 // certificate's ID.
@@ -95,7 +95,7 @@ func (r *recording) run(t *tx) error {
 		return fmt.Errorf("serial %s: its index %d was not reserved for %s", c.Serial, c.Serial.Index(), c.Issuer)
 	case row.Valid && !device.State(state.String).MayEnrol():
 		return ca.ErrDeviceGone
-	case row.Valid && r.NewDevice != nil && credential.String != r.Credential:
+	case row.Valid && r.NewDevice != nil && credential.String != r.NewDevice.Credential:
 		return ca.ErrDeviceGone // another credential was quicker: the device is not ours to enrol
 	case !row.Valid && r.folded != "" && (r.NewDevice == nil || !r.NewDevice.State.MayEnrol()):
 		return ca.ErrDeviceGone
@@ -103,6 +103,14 @@ func (r *recording) run(t *tx) error {
 		return ca.ErrKeyTaken
 	case replacedRevoked:
 		return ca.ErrReplaced
+	}
+	if err := r.vouched(t, row, credential.String); err != nil {
+		return err
+	}
+	if r.Pending != 0 {
+		if err := spendPending(t, r.Pending, c); err != nil {
+			return err
+		}
 	}
 	if r.Credential != "" {
 		n, err := t.exec("UPDATE credential SET used = used + 1 WHERE reference = ? AND used < uses AND revoked IS NULL", r.Credential)
@@ -113,12 +121,17 @@ func (r *recording) run(t *tx) error {
 			return ca.ErrSpent
 		}
 	}
+	if row.Valid {
+		if err := r.bind(t, row, credential.String); err != nil {
+			return err
+		}
+	}
 	if err := r.activate(t, &row, device.State(state.String)); err != nil {
 		return err
 	}
 	var err error
 	r.id, err = t.insert(insertCertificate, c.Serial[:], c.Issuer, row, c.KeyID[:], c.Profile, c.Level, c.Protocol, c.Requester, c.Actor,
-		serialOrNull(c.Replaces), micros(c.IssuedAt), micros(c.NotBefore), micros(c.NotAfter), c.Request[:], r.decision, c.Input, c.DER)
+		serialOrNull(c.Replaces), micros(c.IssuedAt), micros(c.NotBefore), micros(c.NotAfter), c.Request[:], r.decision, c.Input, c.DER, flag(c.NoStatus))
 	if err != nil {
 		return fmt.Errorf("serial %s: %w", c.Serial, err)
 	}
@@ -151,6 +164,14 @@ func (s *Store) RecordEvent(ctx context.Context, e ca.Event) error {
 		t.record(ev)
 		return nil
 	})
+}
+
+// flag is how a bool is kept.
+func flag(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func serialOrNull(s ca.Serial) any {

@@ -2,14 +2,14 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
 )
 
-// Revoke revokes the certificates named; see ca.Ledger. If one of them is not
+// Revoke revokes the certificates named; see ca.Ledger. One on hold is revoked
+// for good by any other reason than hold. If one of them is not
 // in the ledger, none is revoked (ca.ErrNoRecord). If all were revoked before
 // there is no event.
 func (s *Store) Revoke(ctx context.Context, serials []ca.Serial, r ca.Revocation, e ca.Event) ([]ca.Certificate, error) {
@@ -39,7 +39,7 @@ func (s *Store) Revoke(ctx context.Context, serials []ca.Serial, r ca.Revocation
 				return err
 			case len(found) == 0:
 				return fmt.Errorf("serial %s: %w", serial, ca.ErrNoRecord)
-			case found[0].Revocation == nil:
+			case changes(&found[0], r):
 				revoked = append(revoked, found[0])
 			}
 		}
@@ -55,14 +55,19 @@ func (s *Store) Revoke(ctx context.Context, serials []ca.Serial, r ca.Revocation
 	return revoked, nil
 }
 
-// revoke enters certificates that are not yet revoked in the journal, and sets
-// their Revocation.
+// changes reports whether a revocation says something new of a certificate.
+func changes(c *ca.Certificate, r ca.Revocation) bool {
+	return c.Revocation == nil || c.Revocation.Reason == ca.ReasonCertificateHold && r.Reason != ca.ReasonCertificateHold
+}
+
+// revoke enters certificates in the journal, in place of the hold that they
+// may be on, and sets their Revocation.
 func revoke(t *tx, certificates []ca.Certificate, r ca.Revocation) error {
 	if len(certificates) == 0 {
 		return nil
 	}
-	var last int64
-	if err := t.returning("UPDATE counter SET value = value + ? WHERE name = 'revocation' RETURNING value", len(certificates)).Scan(&last); err != nil {
+	last, err := t.count(journalCounter, len(certificates))
+	if err != nil {
 		return err
 	}
 	r.Time = fromMicros(micros(r.Time))
@@ -70,8 +75,13 @@ func revoke(t *tx, certificates []ca.Certificate, r ca.Revocation) error {
 	for i := range certificates {
 		c := &certificates[i]
 		r.Sequence++
-		if _, err := t.exec("INSERT INTO revocation (sequence, certificate, issuer, serial, not_after, revoked, reason, invalid) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-			r.Sequence, c.ID, c.Issuer, c.Serial[:], micros(c.NotAfter), micros(r.Time), r.Reason, microsOrNull(r.Invalid)); err != nil {
+		if c.Revocation != nil {
+			if _, err := t.exec("DELETE FROM revocation WHERE certificate = ?", c.ID); err != nil {
+				return err
+			}
+		}
+		if _, err := t.exec("INSERT INTO revocation (sequence, certificate, issuer, serial, not_after, revoked, reason, invalid, no_status) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+			r.Sequence, c.ID, c.Issuer, c.Serial[:], micros(c.NotAfter), micros(r.Time), r.Reason, microsOrNull(r.Invalid), flag(c.NoStatus)); err != nil {
 			return fmt.Errorf("serial %s: %w", c.Serial, err)
 		}
 		own := r
@@ -80,31 +90,48 @@ func revoke(t *tx, certificates []ca.Certificate, r ca.Revocation) error {
 	return nil
 }
 
-// Revoked is one line of the revocation journal.
-type Revoked struct {
-	ca.Revocation
-	Serial   ca.Serial // Serial.Index is the issuance index
-	Issuer   string
-	NotAfter time.Time // of the certificate
-}
-
-// Revocations lists the revocation journal of one issuer ("": of all) in order
-// of its sequence, beginning after the sequence after.
-func (s *Store) Revocations(ctx context.Context, issuer string, after int64, limit int) ([]Revoked, error) {
-	var q where
-	q.and("sequence > ?", after)
-	if issuer != "" {
-		q.and("issuer = ?", issuer)
+// Release ends a hold; see ca.Ledger.
+func (s *Store) Release(ctx context.Context, serial ca.Serial, at time.Time, e ca.Event) (*ca.Certificate, error) {
+	ev, err := encode(e)
+	if err != nil {
+		return nil, err
 	}
-	return list(ctx, s, "SELECT sequence, issuer, serial, not_after, revoked, reason, invalid FROM revocation"+q.String()+" ORDER BY sequence LIMIT ?",
-		append(q.args, limit), func(row scanner) (Revoked, error) {
-			var r Revoked
-			var serial []byte
-			var notAfter, revoked int64
-			var invalid sql.NullInt64
-			err := row.Scan(&r.Sequence, &r.Issuer, &serial, &notAfter, &revoked, &r.Reason, &invalid)
-			copy(r.Serial[:], serial)
-			r.NotAfter, r.Time, r.Invalid = fromMicros(notAfter), fromMicros(revoked), fromNull(invalid)
-			return r, err
-		})
+	var released *ca.Certificate
+	err = s.write(ctx, func(t *tx) error {
+		rows, err := t.query(selectBySerial, serial[:])
+		if err != nil {
+			return err
+		}
+		found, err := collect(rows, byValue(scanCertificate))
+		switch {
+		case err != nil:
+			return err
+		case len(found) == 0:
+			return fmt.Errorf("serial %s: %w", serial, ca.ErrNoRecord)
+		}
+		c := &found[0]
+		switch {
+		case c.Revocation == nil:
+			return ca.Errorf(ca.Conflict, "certificate %s is not on hold", serial)
+		case c.Revocation.Reason != ca.ReasonCertificateHold:
+			return ca.Errorf(ca.Conflict, "certificate %s is revoked for good (%s): only a hold can be released", serial, ca.ReasonName(c.Revocation.Reason))
+		}
+		sequence, err := t.count(journalCounter, 1)
+		if err != nil {
+			return err
+		}
+		if _, err := t.exec("DELETE FROM revocation WHERE certificate = ?", c.ID); err != nil {
+			return err
+		}
+		t.record(ev)
+		_, err = t.exec("INSERT INTO release (sequence, certificate, issuer, serial, released, no_status) VALUES (?, ?, ?, ?, ?, ?)",
+			sequence, c.ID, c.Issuer, serial[:], micros(at), flag(c.NoStatus))
+		c.Revocation = nil
+		released = c
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return released, nil
 }

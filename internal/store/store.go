@@ -15,7 +15,9 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/crl"
 	"github.com/deviceca/deviceca/internal/audit"
+	"github.com/deviceca/deviceca/ocsp"
 )
 
 // Options adjust a store. The zero value is good.
@@ -30,17 +32,20 @@ type Options struct {
 // Store is the ledger. It is safe for concurrent use, and several processes
 // may have the same file open.
 type Store struct {
-	path   string
-	now    func() time.Time
-	log    *slog.Logger
-	reads  *sql.DB
-	hot    hotReads
-	writer *writer
+	path     string
+	now      func() time.Time
+	log      *slog.Logger
+	reads    *sql.DB
+	hot      hotReads
+	reserved reserved
+	writer   *writer
 }
 
 var (
 	_ ca.Ledger    = (*Store)(nil)
 	_ audit.Source = (*Store)(nil)
+	_ crl.Source   = Journal{}
+	_ ocsp.Source  = Journal{}
 )
 
 // seams are what tests put something else in for.

@@ -185,3 +185,13 @@ func fromNull(us sql.NullInt64) *time.Time {
 	t := fromMicros(us.Int64)
 	return &t
 }
+
+// journalCounter numbers the lines of the revocation journal.
+const journalCounter = "revocation"
+
+// count takes the next n numbers of a counter and returns the last of them.
+// A counter begins with 1.
+func (t *tx) count(name string, n int) (last int64, err error) {
+	err = t.returning("INSERT INTO counter (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = counter.value + excluded.value RETURNING value", name, n).Scan(&last)
+	return last, err
+}

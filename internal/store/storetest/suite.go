@@ -25,7 +25,7 @@ type Engine interface {
 
 	Devices(ctx context.Context, f device.Filter, after string, limit int) ([]device.Device, error)
 	Credentials(ctx context.Context, f ca.CredentialFilter, after string, limit int) ([]device.Credential, error)
-	Revocations(ctx context.Context, issuer string, after int64, limit int) ([]store.Revoked, error)
+	Journal() store.Journal
 	CountDevices(ctx context.Context) ([]store.DeviceCount, error)
 	Counts(ctx context.Context) (store.Counts, error)
 
@@ -36,6 +36,10 @@ type Engine interface {
 	Setting(ctx context.Context, name string) ([]byte, error)
 	PutSetting(ctx context.Context, name string, value []byte, events ...ca.Event) error
 	AdvanceIndexes(ctx context.Context, margin uint64, e ca.Event) (map[string]uint64, error)
+
+	Pendings(ctx context.Context, f ca.PendingFilter, after int64, limit int) ([]ca.PendingRequest, error)
+	PendingByID(ctx context.Context, id int64) (*ca.PendingRequest, error)
+	NewestEvent(ctx context.Context) (int64, error)
 
 	Head(ctx context.Context) (audit.Entry, error)
 	EventLog(ctx context.Context, f store.EventFilter, after int64, limit int) ([]store.LoggedEvent, error)
@@ -65,15 +69,27 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		{"retire", testRetire},
 		{"credentials", testCredentials},
 		{"revoke", testRevoke},
+		{"hold and release", testRelease},
+		{"journal", testJournal},
+		{"status", testStatus},
+		{"oldest index", testOldest},
+		{"without status", testNoStatus},
 		{"issuers and indexes", testIssuers},
 		{"advance indexes", testAdvanceIndexes},
 		{"admins and settings", testAdmins},
+		{"manufacturers", testManufacturers},
+		{"registration authorities", testRAs},
+		{"vouched for", testVouched},
 		{"listing certificates", testListCertificates},
 		{"paging beside inserts", testPaging},
 		{"counts", testCounts},
 		{"audit", testAudit},
 		{"audit finds changes", testAuditEvents},
 		{"prune", testPrune},
+		{"requests for approval", testPending},
+		{"requests are bounded", testPendingLimits},
+		{"listing requests", testListPending},
+		{"spending an approval", testSpendPending},
 		{"64 at once", testConcurrent},
 		{"retire races record", testRetireRace},
 		{"one key, two devices", testKeyRace},

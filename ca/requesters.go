@@ -1,0 +1,88 @@
+package ca
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/deviceca/deviceca/device"
+)
+
+// ErrWithdrawn is what Ledger.Record says when the manufacturer or registration
+// authority behind a request was taken out of the register meanwhile.
+var ErrWithdrawn = errors.New("the manufacturer or registration authority that vouches is no longer registered")
+
+// Events about those who may vouch for devices.
+const (
+	EventManufacturerAdded     EventKind = "manufacturer.added"
+	EventManufacturerWithdrawn EventKind = "manufacturer.withdrawn"
+	EventRAAdded               EventKind = "ra.added"
+	EventRARemoved             EventKind = "ra.removed"
+)
+
+// Register is the part of the Ledger that holds who may vouch for devices. An
+// entry never changes but to end; a name whose entry ended may be given again.
+type Register interface {
+	// AddManufacturer enters a manufacturer and sets its ID; ErrRecorded if its
+	// name and format are there and not withdrawn.
+	AddManufacturer(ctx context.Context, m *Manufacturer, e Event) error
+	// Manufacturers lists all, withdrawn ones included, in the order of registration.
+	Manufacturers(ctx context.Context) ([]Manufacturer, error)
+	// WithdrawManufacturer ends the entry of that name and format (all formats
+	// if ""); ErrNoRecord if none is in force.
+	WithdrawManufacturer(ctx context.Context, name, format string, at time.Time, e Event) error
+
+	// AddRA enters a registration authority and sets its ID; ErrRecorded if its
+	// name or its key is there and not removed.
+	AddRA(ctx context.Context, ra *RA, e Event) error
+	// RAs lists all, removed ones included, in the order of registration.
+	RAs(ctx context.Context) ([]RA, error)
+	// RAByKey finds the registration authority in force by the SHA-256 of its SubjectPublicKeyInfo.
+	RAByKey(ctx context.Context, keyID [32]byte) (*RA, error)
+	// RemoveRA ends an entry; ErrNoRecord if none is in force.
+	RemoveRA(ctx context.Context, name string, at time.Time, e Event) error
+}
+
+// covers reports why a requester that is not bound to one device may not act for id.
+func (r *Requester) covers(id string) error {
+	switch {
+	case r.RA != nil:
+		if !r.RA.Covers(id) {
+			return Errorf(Denied, "registration authority %s may not act for device %s: its names are others", r.RA.Name, id)
+		}
+	case r.Credential == nil || !r.Credential.Covers(id):
+		return Errorf(Denied, "this credential is not for device %s", id)
+	}
+	return nil
+}
+
+// newcomer is a device that the inventory does not know, as this requester may
+// bring it in; nil if it may not.
+func (r *Requester) newcomer(id string, now time.Time) *device.Device {
+	d := &device.Device{ID: id, State: device.Active, Created: now, Updated: now}
+	switch {
+	case r.Manufacturer != nil:
+		d.Level, d.Credential = r.Manufacturer.Level, r.Manufacturer.Mark()
+	case r.RA != nil:
+		d.Level, d.Credential = r.RA.Levels[0], r.RA.Mark()
+	case r.Credential != nil && r.Credential.Group != "":
+		d.Level, d.Group, d.Credential = r.Credential.Level, r.Credential.Group, r.Credential.Reference
+	default:
+		return nil
+	}
+	return d
+}
+
+// mayEnrol reports why the requester may not enrol a device of the inventory:
+// who brings devices in by itself is held to what it was given.
+func (r *Requester) mayEnrol(d *device.Device) error {
+	switch c := r.Credential; {
+	case r.Manufacturer != nil:
+		return r.Manufacturer.mayEnrol(d)
+	case r.RA != nil:
+		return r.RA.mayEnrol(d)
+	case c != nil && c.Group != "" && d.Credential != c.Reference:
+		return Errorf(Denied, "device %s was not first enrolled with this group's credential; use its own", d.ID)
+	}
+	return nil
+}

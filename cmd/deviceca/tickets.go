@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"crypto/tls"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// ticketWindow is how long TLS session tickets are made under one key. They are
+// taken for one window more.
+const ticketWindow = 24 * time.Hour
+
+// tickets shares TLS sessions among all servers of a CA: each derives the same
+// keys from the data key, for each window of time, so that a device resumes at
+// any of them and none has to tell another. What a ticket saves is the
+// handshake; the certificate in it is judged per request like any other.
+type tickets struct {
+	secret []byte
+	base   *tls.Config
+	now    func() time.Time
+	config atomic.Pointer[tls.Config]
+}
+
+// ticketSecret derives what ticket keys are made from (HKDF, RFC 5869).
+func ticketSecret(dataKey []byte) ([]byte, error) {
+	return hkdf.Key(sha256.New, dataKey, nil, "deviceca tls session tickets", 32)
+}
+
+func newTickets(secret []byte, base *tls.Config, now func() time.Time) (*tickets, error) {
+	t := &tickets{secret: secret, base: base, now: now}
+	return t, t.turn()
+}
+
+// serve is the configuration of the listener.
+func (t *tickets) serve() *tls.Config {
+	config := t.base.Clone()
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return t.config.Load(), nil }
+	return config
+}
+
+// turn sets the keys of this time: tickets are made under the window's own, and
+// taken under its neighbours' too, since servers' clocks differ.
+func (t *tickets) turn() error {
+	window := t.now().Unix() / int64(ticketWindow/time.Second)
+	var keys [][32]byte
+	for _, w := range []int64{window, window - 1, window + 1} {
+		key, err := hkdf.Expand(sha256.New, t.secret, fmt.Sprintf("window %d", w), 32)
+		if err != nil {
+			return err
+		}
+		keys = append(keys, [32]byte(key))
+	}
+	config := t.base.Clone()
+	config.SetSessionTicketKeys(keys)
+	t.config.Store(config)
+	return nil
+}
+
+// keepTurning changes the keys at the beginning of each window until ctx ends.
+func (t *tickets) keepTurning(ctx context.Context) {
+	for {
+		now := t.now()
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(now.Truncate(ticketWindow).Add(ticketWindow).Sub(now)):
+		}
+		if err := t.turn(); err != nil {
+			panic(err) // the lengths are constants
+		}
+	}
+}

@@ -1,0 +1,257 @@
+package admin
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/device"
+)
+
+// RegisterCore changes who may vouch for devices; *ca.Service is one.
+type RegisterCore interface {
+	AddManufacturer(ctx context.Context, m ca.Manufacturer, actor string) (*ca.Manufacturer, error)
+	WithdrawManufacturer(ctx context.Context, name, format, actor string) error
+	AddRA(ctx context.Context, ra ca.RA, actor string) (*ca.RA, error)
+	RemoveRA(ctx context.Context, name, actor string) error
+}
+
+// RegisterReader reads who may vouch for devices, those that no longer may
+// included, in the order of registration.
+type RegisterReader interface {
+	Manufacturers(ctx context.Context) ([]ca.Manufacturer, error)
+	RAs(ctx context.Context) ([]ca.RA, error)
+}
+
+// Cert is a certificate that is registered.
+type Cert struct {
+	Subject  string    `json:"subject"`
+	NotAfter time.Time `json:"not_after"`
+	SHA256   string    `json:"sha256"` // of the certificate, hex
+	PEM      string    `json:"pem,omitempty"`
+}
+
+// Manufacturer is one entry of the register with its anchors.
+type Manufacturer struct {
+	ca.Manufacturer
+	Anchors []Cert `json:"anchors"`
+}
+
+// NewManufacturer registers a manufacturer. Anchors are certificates in PEM,
+// one after the other.
+type NewManufacturer struct {
+	Name    string    `json:"name"`
+	Format  string    `json:"format,omitempty"` // "idevid" if empty
+	Level   string    `json:"level"`
+	Anchors string    `json:"anchors"`
+	Models  []string  `json:"models,omitempty"`
+	Serials []string  `json:"serials,omitempty"`
+	Until   time.Time `json:"until,omitzero"`
+}
+
+// Withdraw says what to withdraw of a manufacturer.
+type Withdraw struct {
+	Format string `json:"format,omitempty"` // all formats if empty
+}
+
+// RA is one registration authority with its certificate.
+type RA struct {
+	ca.RA
+	Cert Cert `json:"cert"`
+}
+
+// NewRA registers a registration authority.
+type NewRA struct {
+	Name   string   `json:"name"`
+	Cert   string   `json:"cert"` // PEM
+	Names  []string `json:"names"`
+	Levels []string `json:"levels"`
+}
+
+func viewCert(der []byte, whole bool) Cert {
+	sum := sha256.Sum256(der)
+	c := Cert{SHA256: hex.EncodeToString(sum[:])}
+	if cert, err := x509.ParseCertificate(der); err == nil { // it was, when it was registered
+		c.Subject, c.NotAfter = cert.Subject.String(), cert.NotAfter
+	}
+	if whole {
+		c.PEM = encodePEM(der)
+	}
+	return c
+}
+
+func viewManufacturer(m ca.Manufacturer, whole bool) Manufacturer {
+	v := Manufacturer{Manufacturer: m}
+	for _, der := range m.Anchors {
+		v.Anchors = append(v.Anchors, viewCert(der, whole))
+	}
+	return v
+}
+
+func (c *call) listManufacturers() (any, error) {
+	if _, err := c.query(); err != nil {
+		return nil, err
+	}
+	list, err := c.Reader.Manufacturers(c.r.Context())
+	out := Page[Manufacturer]{Items: make([]Manufacturer, 0, len(list))}
+	for _, m := range list {
+		out.Items = append(out.Items, viewManufacturer(m, false))
+	}
+	return out, err
+}
+
+// showManufacturer answers with every entry of a name, anchors in PEM.
+func (c *call) showManufacturer() (any, error) {
+	if _, err := c.query(); err != nil {
+		return nil, err
+	}
+	list, err := c.Reader.Manufacturers(c.r.Context())
+	if err != nil {
+		return nil, err
+	}
+	var out Page[Manufacturer]
+	for _, m := range list {
+		if m.Name == c.param("name") {
+			out.Items = append(out.Items, viewManufacturer(m, true))
+		}
+	}
+	if len(out.Items) == 0 {
+		return nil, ca.Errorf(ca.NotFound, "no manufacturer %q", c.param("name"))
+	}
+	return out, nil
+}
+
+func (c *call) addManufacturer() (any, error) {
+	var in NewManufacturer
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	anchors, err := certificates(in.Anchors)
+	if err != nil {
+		return nil, err
+	}
+	m, err := c.Core.AddManufacturer(c.r.Context(), ca.Manufacturer{Name: in.Name, Format: in.Format, Level: in.Level, Anchors: anchors,
+		Constraints: ca.Constraints{Models: in.Models, Serials: in.Serials, NotAfter: in.Until}}, c.who.Actor)
+	if err != nil {
+		return nil, err
+	}
+	return viewManufacturer(*m, false), nil
+}
+
+func (c *call) withdrawManufacturer() (any, error) {
+	var in Withdraw
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	return nil, c.Core.WithdrawManufacturer(c.r.Context(), c.param("name"), in.Format, c.who.Actor)
+}
+
+func (c *call) listRAs() (any, error) {
+	if _, err := c.query(); err != nil {
+		return nil, err
+	}
+	list, err := c.Reader.RAs(c.r.Context())
+	out := Page[RA]{Items: make([]RA, 0, len(list))}
+	for _, ra := range list {
+		out.Items = append(out.Items, RA{ra, viewCert(ra.Cert, false)})
+	}
+	return out, err
+}
+
+func (c *call) addRA() (any, error) {
+	var in NewRA
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	certs, err := certificates(in.Cert)
+	if err != nil {
+		return nil, err
+	}
+	if len(certs) != 1 {
+		return nil, ca.Errorf(ca.Malformed, "cert must be one certificate: a registration authority is known by its own, not by who issued it")
+	}
+	ra, err := c.Core.AddRA(c.r.Context(), ca.RA{Name: in.Name, Cert: certs[0], Names: in.Names, Levels: in.Levels}, c.who.Actor)
+	if err != nil {
+		return nil, err
+	}
+	return RA{*ra, viewCert(ra.Cert, false)}, nil
+}
+
+func (c *call) removeRA() (any, error) {
+	return nil, c.Core.RemoveRA(c.r.Context(), c.param("name"), c.who.Actor)
+}
+
+// claimDevice lets a device that was known as manufactured enrol.
+func (c *call) claimDevice() (any, error) { return c.move(device.Claimed) }
+
+// certificates reads PEM that holds certificates and nothing else.
+func certificates(text string) ([][]byte, error) {
+	var all [][]byte
+	for rest := []byte(text); strings.TrimSpace(string(rest)) != ""; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil || block.Type != "CERTIFICATE" {
+			return nil, ca.Errorf(ca.Malformed, "give certificates in PEM, and no keys or other objects beside them")
+		}
+		all = append(all, block.Bytes)
+	}
+	return all, nil
+}
+
+// Claim lets a device that was known as manufactured enrol.
+func (c *Client) Claim(ctx context.Context, id string) (*Moved, error) {
+	return post[Moved](ctx, c, "/devices/"+url.PathEscape(id)+"/claim", struct{}{})
+}
+
+// Manufacturers lists manufacturers, withdrawn ones included.
+func (c *Client) Manufacturers(ctx context.Context) ([]Manufacturer, error) {
+	p, err := get[Page[Manufacturer]](ctx, c, "/manufacturers", nil)
+	if err != nil {
+		return nil, err
+	}
+	return p.Items, nil
+}
+
+// Manufacturer shows every entry of a name, with the anchors in PEM.
+func (c *Client) Manufacturer(ctx context.Context, name string) ([]Manufacturer, error) {
+	p, err := get[Page[Manufacturer]](ctx, c, "/manufacturers/"+url.PathEscape(name), nil)
+	if err != nil {
+		return nil, err
+	}
+	return p.Items, nil
+}
+
+// AddManufacturer registers a manufacturer.
+func (c *Client) AddManufacturer(ctx context.Context, n NewManufacturer) (*Manufacturer, error) {
+	return post[Manufacturer](ctx, c, "/manufacturers", n)
+}
+
+// WithdrawManufacturer takes effect with the next request; format "" is all of its formats.
+func (c *Client) WithdrawManufacturer(ctx context.Context, name, format string) error {
+	return c.do(ctx, http.MethodPost, "/manufacturers/"+url.PathEscape(name)+"/withdraw", nil, Withdraw{format}, nil)
+}
+
+// RAs lists registration authorities, removed ones included.
+func (c *Client) RAs(ctx context.Context) ([]RA, error) {
+	p, err := get[Page[RA]](ctx, c, "/ras", nil)
+	if err != nil {
+		return nil, err
+	}
+	return p.Items, nil
+}
+
+// AddRA registers a registration authority.
+func (c *Client) AddRA(ctx context.Context, n NewRA) (*RA, error) {
+	return post[RA](ctx, c, "/ras", n)
+}
+
+// RemoveRA takes effect with the next request.
+func (c *Client) RemoveRA(ctx context.Context, name string) error {
+	return c.do(ctx, http.MethodDelete, "/ras/"+url.PathEscape(name), nil, nil, nil)
+}
