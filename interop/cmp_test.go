@@ -124,6 +124,11 @@ func TestOpenSSLCMP(t *testing.T) {
 	c.fails(with(c.secret(g), "-cmd", "ir", "-newkey", key, "-subject", "/CN=lamp-2", "-certout", "no.crt"), "notAuthorized")
 	c.fails(with(c.secret(g), "-cmd", "ir", "-popo", "0", "-newkey", key, "-subject", "/CN=lamp-1", "-certout", "no.crt"), "notAuthorized")
 
+	// Any message can be read.
+	c.ok(with(c.secret(g), "-cmd", "ir", "-newkey", c.key("shown"), "-subject", "/CN=lamp-1", "-certout", "shown.crt",
+		"-reqout", "ir.der certconf.der", "-rspout", "ip.der pkiconf.der")...)
+	mustContain(t, "cmp show", a.deviceca("cmp", "show", filepath.Join(c.dir, "ip.der")), "ip", "confirmWaitTime", "CN=lamp-1")
+
 	// Profiles by path; https.
 	c.path = ".well-known/cmp/p/gateway/keyupdate"
 	c.ok(with(own, "-cmd", "kur", "-newkey", c.key("gw"), "-certout", "gw.crt")...)
@@ -133,4 +138,30 @@ func TestOpenSSLCMP(t *testing.T) {
 	c.path = ".well-known/cmp"
 	_, httpsPort, _ := strings.Cut(a.https, ":")
 	c.ok(with(own, "-cmd", "kur", "-newkey", c.key("tls"), "-certout", "tls.crt", "-server", "localhost:"+httpsPort, "-tls_used", "-tls_trusted", a.root())...)
+}
+
+// The same CA, credential and certificate, by our own client.
+func TestOwnCMP(t *testing.T) {
+	a := newAuthority(t)
+	g, dir := a.addDevice("lamp-1"), t.TempDir()
+	secret := write(t, filepath.Join(dir, "secret"), g.Secret+"\n")
+	for _, server := range []string{"http://" + a.http, "https://" + a.https} {
+		enroll := func(args ...string) string {
+			return a.deviceca(append([]string{"enroll", "--protocol", "cmp", "--server", server, "--roots", a.root(), "--id", "lamp-1", "--dir", filepath.Join(dir, "lamp-1")}, args...)...)
+		}
+		if server[:5] == "http:" {
+			mustContain(t, "enroll", enroll("--reference", g.Reference, "--secret-file", secret), "enrolled")
+		}
+		mustContain(t, "enroll again", enroll(), "current")
+		mustContain(t, "renew", enroll("--renew"), "renewed")
+		mustContain(t, "renew by another profile", enroll("--renew", "--label", "gateway"), "renewed")
+	}
+	// The other protocol carries on with the same files.
+	mustContain(t, "renew over EST", a.deviceca("enroll", "--protocol", "est", "--server", "https://"+a.https, "--id", "lamp-1", "--dir", filepath.Join(dir, "lamp-1"), "--renew"), "renewed")
+	_, stderr, err := try(dir, a.program, "enroll", "--protocol", "cmp", "--server", "http://"+a.http, "--roots", a.root(), "--id", "lamp-1", "--dir", "other",
+		"--reference", "nobody", "--secret-file", secret)
+	if err == nil {
+		t.Error("an unknown reference enrolled")
+	}
+	mustContain(t, "an unknown reference", stderr, "badMessageCheck")
 }
