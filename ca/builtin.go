@@ -23,6 +23,7 @@ const (
 	BuiltinOCSP   Builtin = "deviceca-ocsp"   // delegated OCSP responder (RFC 6960 §4.2.2.2)
 	BuiltinPack   Builtin = "deviceca-pack"   // signer of revocation packs (docs/revocation-pack.md)
 	BuiltinCMC    Builtin = "deviceca-cmc"    // signer of CMC answers and of keys made for devices (RFC 6402 §2.10, RFC 9483 §4.1.6)
+	BuiltinCMP    Builtin = "deviceca-cmp"    // signer of CMP answers (RFC 9483 §1.5)
 )
 
 // PackSigningEKU is what a revocation pack's delegated signer may do.
@@ -41,6 +42,7 @@ var builtins = []struct {
 	{Profile: policy.Profile{Name: string(BuiltinOCSP), EKU: []string{"ocspSigning"}}, noCheck: true},
 	{Profile: policy.Profile{Name: string(BuiltinPack), EKU: []string{PackSigningEKU}}},
 	{Profile: policy.Profile{Name: string(BuiltinCMC), EKU: []string{"cmcCA", "cmKGA"}}},
+	{Profile: policy.Profile{Name: string(BuiltinCMP), EKU: []string{"cmcCA"}}},
 }
 
 var oidOCSPNoCheck = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}

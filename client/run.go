@@ -21,7 +21,7 @@ type Config struct {
 	// keys made by this package and kept in Dir.
 	Signer crypto.Signer
 
-	Protocol string // "est", which "" stands for
+	Protocol string // "est", which "" stands for, or "cmp"
 	Server   string // base URL
 	Label    string // certificate profile, "" for the server's choice
 	// Trust is needed for the first contact; later the anchors in Dir do as well.
@@ -167,8 +167,8 @@ func newRun(c Config) (*run, error) {
 			return nil, err
 		}
 	}
-	if p := c.Protocol; c.Enroller == nil && p != "" && p != "est" {
-		return usage("no protocol "+printable(p), "this client speaks est")
+	if p := c.Protocol; c.Enroller == nil && p != "" && p != "est" && p != "cmp" {
+		return usage("no protocol "+printable(p), "this client speaks est and cmp")
 	}
 	return r, nil
 }
@@ -185,6 +185,14 @@ func (r *run) enroller() (Enroller, []*x509.Certificate, error) {
 	}
 	if r.config.Enroller != nil {
 		return r.config.Enroller, kept, nil
+	}
+	if r.config.Protocol == "cmp" {
+		e, err := NewCMP(CMPConfig{Server: r.config.Server, Label: r.config.Label, Trust: trust,
+			Timeout: r.config.Timeout, Wait: r.config.Wait, Now: r.now})
+		if err != nil { // a nil *CMP must not become an Enroller
+			return nil, nil, err
+		}
+		return e, kept, nil
 	}
 	e, err := NewEST(ESTConfig{Server: r.config.Server, Label: r.config.Label, Trust: trust,
 		MinTLS: r.config.MinTLS, Timeout: r.config.Timeout, Wait: r.config.Wait, Now: r.now})

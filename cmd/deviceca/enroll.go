@@ -30,11 +30,11 @@ small enough for devices.`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch c.Protocol {
-			case "est":
-			case "acme", "cmp":
-				return &usageError{fmt.Errorf("--protocol %s is not in this build yet", c.Protocol), "use est"}
+			case "est", "cmp":
+			case "acme":
+				return &usageError{fmt.Errorf("--protocol %s is not in this build yet", c.Protocol), "use est or cmp"}
 			default:
-				return &usageError{fmt.Errorf("--protocol: %q is not a protocol", c.Protocol), "use est"}
+				return &usageError{fmt.Errorf("--protocol: %q is not a protocol", c.Protocol), "use est or cmp"}
 			}
 			if c.Server = cmp.Or(c.Server, a.getenv("DEVICECA_SERVER")); c.Server == "" {
 				return usagef("--server is missing")
@@ -69,7 +69,7 @@ small enough for devices.`,
 		},
 	})
 	f := cmd.Flags()
-	f.StringVar(&c.Protocol, "protocol", "est", "est (acme and cmp come later)")
+	f.StringVar(&c.Protocol, "protocol", "est", "est or cmp (acme comes later)")
 	f.StringVar(&c.Server, "server", "", "base URL of the CA ($DEVICECA_SERVER)")
 	f.StringVar(&c.Device, "id", "", "device ID")
 	f.StringVar(&reference, "reference", "", "reference of the enrolment credential")
@@ -81,7 +81,7 @@ small enough for devices.`,
 	f.StringVar(&key, "key", "", "kind of key to make (default: what the CA asks for, else ecdsa-p256)")
 	f.BoolVar(&c.Renew, "renew", false, "renew now, due or not")
 	f.BoolVar(&c.Force, "force", false, "enrol anew, whatever there is")
-	cmd.RegisterFlagCompletionFunc("protocol", cobra.FixedCompletions([]string{"est"}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("protocol", cobra.FixedCompletions([]string{"est", "cmp"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

@@ -89,7 +89,7 @@ func (a *app) root() *cobra.Command {
 	root := group("deviceca", "A certificate authority for devices",
 		a.deviceCommand(), a.credentialCommand(), a.requestCommand(), a.manufacturerCommand(), a.raCommand(), a.certCommand(), a.caCommand(), a.policyCommand(),
 		a.adminCommand(), a.backupCommand(), a.auditCommand(), a.statusCommand(),
-		a.crlCommand(), a.ocspCommand(), a.verifyCommand(), a.configCommand(), a.enrollCommand(), a.versionCommand(), completionCommand())
+		a.crlCommand(), a.ocspCommand(), a.verifyCommand(), a.configCommand(), a.enrollCommand(), a.cmpCommand(), a.versionCommand(), completionCommand())
 	root.Long = "deviceca runs a private certificate authority for devices, and administers it."
 	root.Example = `  deviceca init --home ./deviceca-data
   deviceca serve --home ./deviceca-data

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"github.com/deviceca/deviceca/ca"
+	cmpserver "github.com/deviceca/deviceca/cmp/server"
 	"github.com/deviceca/deviceca/est"
 	"github.com/deviceca/deviceca/internal/admin"
 	"github.com/deviceca/deviceca/internal/audit"
@@ -34,6 +35,7 @@ type server struct {
 	proxies est.Proxies
 	metrics *metrics
 	cert    *serverCert
+	cmp     *cmpserver.Server
 	fails   chan error
 	running sync.WaitGroup
 	stops   []func(context.Context) error
@@ -65,11 +67,14 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	if s.cert, err = newServerCert(ctx, sys.service, serverNames(cfg.TLS.Names, cfg.Listen.HTTPS), log); err != nil {
 		return fmt.Errorf("the server's own certificate: %w", err)
 	}
+	if s.cmp, err = s.newCMP(ctx); err != nil {
+		return err
+	}
 
 	background, stop := context.WithCancel(ctx)
 	defer s.running.Wait()
 	defer stop()
-	s.background(background, s.cert.keepFresh, s.keepCheckpoints, s.keepPolicy)
+	s.background(background, s.cert.keepFresh, s.cmp.Run, s.keepCheckpoints, s.keepPolicy)
 	s.background(background, s.revocation.run)
 	if err := s.startWebhook(background); err != nil {
 		return err
@@ -154,13 +159,17 @@ func (s *server) secureRoutes() http.Handler {
 }
 
 // publicRoutes is what the http listener serves, and https too: nothing secret,
-// nothing that needs to know who asks.
+// nothing that needs TLS to know who asks (CMP protects each message by itself).
 func (s *server) publicRoutes() http.Handler {
 	mux := chi.NewRouter()
 	s.public(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if h := s.revocation.handler(r.URL.Path); h != nil {
 			h.ServeHTTP(w, r)
+			return
+		}
+		if strings.HasPrefix(r.URL.Path, cmpserver.Prefix) {
+			s.cmp.ServeHTTP(w, r)
 			return
 		}
 		mux.ServeHTTP(w, r)

@@ -10,12 +10,13 @@ import (
 )
 
 // hotReads are the statements on the path of every request.
-type hotReads struct{ standing, presented, bySerial, device, credential, status, head *sql.Stmt }
+type hotReads struct{ standing, presented, bySerial, device, credential, status, head, transaction *sql.Stmt }
 
 func prepareHot(ctx context.Context, db *sql.DB) (h hotReads, err error) {
 	for stmt, query := range map[**sql.Stmt]string{
 		&h.standing: selectStanding, &h.presented: selectPresented, &h.bySerial: selectBySerial, &h.device: selectDevice, &h.credential: selectCredential,
-		&h.status: selectStatus, &h.head: selectHead,
+		&h.transaction: selectTransaction,
+		&h.status:      selectStatus, &h.head: selectHead,
 	} {
 		if *stmt, err = db.PrepareContext(ctx, query); err != nil {
 			return h, errors.Join(err, h.close())
@@ -26,7 +27,7 @@ func prepareHot(ctx context.Context, db *sql.DB) (h hotReads, err error) {
 
 func (h hotReads) close() error {
 	var errs []error
-	for _, s := range []*sql.Stmt{h.standing, h.presented, h.bySerial, h.device, h.credential, h.status, h.head} {
+	for _, s := range []*sql.Stmt{h.standing, h.presented, h.bySerial, h.device, h.credential, h.status, h.head, h.transaction} {
 		if s != nil {
 			errs = append(errs, s.Close())
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/cmp/server"
 	"github.com/deviceca/deviceca/device"
 	"github.com/deviceca/deviceca/internal/audit"
 	"github.com/deviceca/deviceca/internal/store"
@@ -20,10 +21,10 @@ import (
 type Engine interface {
 	ca.Ledger
 	audit.Source
+	server.Ledger
 
 	Devices(ctx context.Context, f device.Filter, after string, limit int) ([]device.Device, error)
 	Credentials(ctx context.Context, f ca.CredentialFilter, after string, limit int) ([]device.Credential, error)
-	Certificates(ctx context.Context, f ca.CertificateFilter, after int64, limit int) ([]ca.Certificate, error)
 	Journal() store.Journal
 	CountDevices(ctx context.Context) ([]store.DeviceCount, error)
 	Counts(ctx context.Context) (store.Counts, error)
@@ -96,6 +97,8 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		{"one use, 32 records", testUseRace},
 		{"indexes are reserved once", testReserveRace},
 		{"cancelled", testCancelled},
+		{"CMP transactions", testTransactions},
+		{"one CMP transaction, 32 connections", testTransactionRace},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e := open(t)

@@ -1,0 +1,109 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/cmp"
+)
+
+// confirm answers certConf (RFC 9483 §4.1.1). A rejection revokes.
+func (x *exchange) confirm(ctx context.Context, t *Transaction, b *cmp.Confirmations) ([]byte, error) {
+	if t == nil || t.State == Working {
+		return nil, refuse(cmp.BadRequest, "RFC 9483 §3.5", "there is no transaction that waits for this certConf")
+	}
+	if err := x.in.Header.Check(cmp.HeaderRules{RecipNonces: [][]byte{t.Nonce}}); err != nil {
+		return nil, err
+	}
+	switch {
+	case t.State == Overdue || t.State == Waiting && !x.now.Before(t.Deadline):
+		return nil, refuse(cmp.CertRevoked, "RFC 9810 §5.1.1.2", "certConf came after confirmWaitTime: the certificate is revoked")
+	case t.Serial.IsZero():
+		return nil, refuse(cmp.BadRequest, "RFC 9483 §3.5", "no certificate was issued in this transaction")
+	case t.State != Waiting:
+		return nil, refuse(cmp.CertConfirmed, "RFC 9483 §4.1.1", "the certificate was confirmed or rejected before")
+	case len(b.List) != 1:
+		return nil, refuse(cmp.BadRequest, "RFC 9483 §4.1.1", "%d CertStatus in certConf: send one", len(b.List))
+	}
+	c := b.List[0]
+	// Clients confirm what they asked for by p10cr, which has no certReqId, as -1 or 0.
+	if c.CertReqID != t.ReqID && !(t.ReqID == -1 && c.CertReqID == 0) {
+		return nil, refuse(cmp.BadRequest, "RFC 9483 §4.1.1", "certReqId is not that of the request")
+	}
+	cert, err := x.Ledger.CertificateBySerial(ctx, t.Serial)
+	if err != nil {
+		return nil, err
+	}
+	if c.HashAlg.Present() && x.in.Header.Version < cmp.CMP2021 {
+		return nil, refuse(cmp.BadRequest, "RFC 9483 §4.1.1", "hashAlg needs pvno 3")
+	}
+	if err := c.Matches(cert.DER); err != nil {
+		return nil, err
+	}
+	t.State, t.Confirm, t.Expires = Confirmed, x.digest(), x.keepUntil()
+	if !c.Accepted() {
+		// First revoked, then marked: a crash between leaves it to the sweeper.
+		if err := x.takeBack(ctx, t, x.actor); err != nil {
+			return nil, err
+		}
+		t.State = Rejected
+		x.Logger.LogAttrs(ctx, slog.LevelInfo, "certificate rejected by its device", slog.String("protocol", "cmp"),
+			slog.String("device", cert.Device), slog.String("serial", cert.Serial.String()), slog.String("status", printable(c.Status.String())))
+	}
+	if t.ConfirmAnswer, err = x.send(&cmp.Confirm{}); err != nil {
+		return nil, err
+	}
+	if err := x.Ledger.ConfirmTransaction(ctx, t); errors.Is(err, ca.ErrNoRecord) {
+		return nil, refuse(cmp.CertConfirmed, "RFC 9483 §4.1.1", "the certificate was confirmed or rejected on another connection")
+	} else if err != nil {
+		return nil, err
+	}
+	x.outcome = string(t.State)
+	return t.ConfirmAnswer, nil
+}
+
+// takeBack revokes the certificate of a transaction; that it is revoked already is as good.
+func (s *Server) takeBack(ctx context.Context, t *Transaction, actor string) error {
+	_, err := s.Authority.Revoke(ctx, t.Serial, ca.ReasonCessationOfOperation, nil, actor)
+	if ca.KindOf(err) == ca.Conflict && err != nil {
+		return nil
+	}
+	return err
+}
+
+// sweepGrace keeps the sweeper away from a certConf that came at the last moment
+// and is still being worked on.
+const sweepGrace = 30 * time.Second
+
+const sweepBatch = 100
+
+// Sweep revokes every certificate whose certConf did not come in time (RFC 9810
+// §5.1.1.2), and forgets the transactions that nobody can ask about any more.
+func (s *Server) Sweep(ctx context.Context) error {
+	now := s.Now()
+	for {
+		late, err := s.Ledger.OverdueTransactions(ctx, now.Add(-sweepGrace), sweepBatch)
+		if err != nil {
+			return err
+		}
+		for _, t := range late {
+			if err := s.takeBack(ctx, &t, "system:cmp"); err != nil {
+				return err
+			}
+			t.State, t.Expires = Overdue, now.Add(2*s.TimeWindow+abandoned)
+			if err := s.Ledger.ConfirmTransaction(ctx, &t); err != nil && !errors.Is(err, ca.ErrNoRecord) {
+				return err
+			}
+			s.Logger.LogAttrs(ctx, slog.LevelWarn, "certificate was never confirmed, and is revoked", slog.String("protocol", "cmp"),
+				slog.String("actor", t.Actor), slog.String("serial", t.Serial.String()))
+		}
+		if len(late) < sweepBatch {
+			break
+		}
+	}
+	_, err := s.Ledger.PruneTransactions(ctx, now)
+	return err
+}

@@ -1,0 +1,53 @@
+package server
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/cmp"
+)
+
+// delegateLife is short: the certificate renews itself, and its key is in memory alone.
+const delegateLife = 7 * 24 * time.Hour
+
+// delegate is who signs our answers: a certificate with id-kp-cmcCA below the
+// issuing CA (RFC 9483 §1.5), whose chain goes into extraCerts.
+type delegate struct{ current atomic.Pointer[cmp.Signer] }
+
+func (s *Server) renewDelegate(ctx context.Context) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	issued, err := s.Authority.IssueBuiltin(ctx, ca.BuiltinCMP, "issuing", key.Public(), nil, delegateLife)
+	if err != nil {
+		return fmt.Errorf("the CMP signer's certificate: %w", err)
+	}
+	var certs []*x509.Certificate
+	for _, raw := range append([][]byte{issued.Certificate.DER}, issued.Chain...) {
+		c, err := x509.ParseCertificate(raw)
+		if err != nil {
+			return err
+		}
+		certs = append(certs, c)
+	}
+	signer, err := cmp.NewSigner(key, certs[0], cmp.SignerOptions{Chain: certs[1:]})
+	if err != nil {
+		return err
+	}
+	s.delegate.current.Store(signer)
+	s.Logger.Info("CMP signer certificate issued", "serial", issued.Certificate.Serial, "not_after", issued.Certificate.NotAfter)
+	return nil
+}
+
+// delegateDue: at half of its life, so that a token that is away for days does no harm.
+func (s *Server) delegateDue() bool {
+	return s.Now().After(s.delegate.current.Load().Certificate().NotAfter.Add(-delegateLife / 2))
+}

@@ -1,0 +1,74 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"time"
+
+	"github.com/deviceca/deviceca/ca"
+)
+
+// State is how far a transaction has come.
+type State string
+
+// The states of a transaction.
+const (
+	Working   State = "working"   // someone is at it; there is no answer yet
+	Waiting   State = "waiting"   // answered, and waits for certConf
+	Done      State = "done"      // answered, and nothing more is expected
+	Confirmed State = "confirmed" // certConf has accepted
+	Rejected  State = "rejected"  // certConf has rejected; the certificate is revoked
+	Overdue   State = "overdue"   // certConf did not come in time; the certificate is revoked
+)
+
+// Transaction is what outlives a message: enough to answer a repeated one with
+// the same octets, and to know what a certConf speaks of.
+type Transaction struct {
+	ID      [32]byte  // SHA-256 of the transactionID
+	Begun   time.Time // when its first message was taken up
+	Expires time.Time // when it may be forgotten
+	State   State
+	Request [32]byte // SHA-256 of the first message
+	Answer  []byte   // to it; nil while Working
+
+	Actor    string    // who began it: credential or device
+	Signer   []byte    // protection certificate of the first message, DER; nil with a MAC
+	Serial   ca.Serial // of the certificate issued; zero if none
+	ReqID    int64     // certReqId of the request
+	Nonce    []byte    // senderNonce of Answer
+	Deadline time.Time // by when certConf must be there
+
+	Confirm       [32]byte // SHA-256 of the certConf
+	ConfirmAnswer []byte   // to it; nil before
+}
+
+// transactionID is a transactionID as the ledger keeps it.
+func transactionID(id []byte) [32]byte { return sha256.Sum256(id) }
+
+// Ledger remembers transactions, for all servers on the same database. What a
+// method changes is durable when it returns nil. Errors are ca.ErrNoRecord where
+// something is not there, or *ca.Error of kind Unavailable.
+type Ledger interface {
+	// Transaction finds a transaction by its ID.
+	Transaction(ctx context.Context, id [32]byte) (*Transaction, error)
+	// BeginTransaction enters t and returns nil. If there is one of its ID, that
+	// is returned, untouched, and t not entered. But if that has the same Request, is
+	// still Working and was begun before stale, whoever was at it is gone: then
+	// Begun is set anew, and it is returned with resumed true, for the caller to finish.
+	BeginTransaction(ctx context.Context, t *Transaction, stale time.Time) (there *Transaction, resumed bool, err error)
+	// FinishTransaction stores State, Answer, Serial, ReqID, Nonce, Deadline and Expires of one that is Working.
+	FinishTransaction(ctx context.Context, t *Transaction) error
+	// DropTransaction forgets one that is Working: nothing came of it.
+	DropTransaction(ctx context.Context, id [32]byte) error
+	// ConfirmTransaction ends one that is Waiting, with the certConf and its answer if t has them.
+	// ErrNoRecord if it is not Waiting any more.
+	ConfirmTransaction(ctx context.Context, t *Transaction) error
+	// OverdueTransactions lists those Waiting whose Deadline is before a time.
+	OverdueTransactions(ctx context.Context, before time.Time, limit int) ([]Transaction, error)
+	// PruneTransactions forgets those that Expires allows to, but for those Waiting.
+	PruneTransactions(ctx context.Context, before time.Time) (int64, error)
+
+	// CertificateBySerial and Certificates are those of ca.Ledger.
+	CertificateBySerial(ctx context.Context, serial ca.Serial) (*ca.Certificate, error)
+	Certificates(ctx context.Context, f ca.CertificateFilter, after int64, limit int) ([]ca.Certificate, error)
+}

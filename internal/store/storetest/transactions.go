@@ -1,0 +1,115 @@
+package storetest
+
+import (
+	"bytes"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/cmp/server"
+)
+
+func transaction(id byte) *server.Transaction {
+	return &server.Transaction{ID: [32]byte{id}, Begun: Start, Expires: Start.Add(time.Hour), State: server.Working,
+		Request: [32]byte{1, id}, Actor: "credential:abcdefghijklmnop", Signer: []byte("certificate")}
+}
+
+func testTransactions(t *testing.T, e Engine) {
+	ctx, never := t.Context(), time.Time{}
+	first := transaction(1)
+	_, err := e.Transaction(ctx, first.ID)
+	wantErr(t, err, ca.ErrNoRecord)
+	there, resumed, err := e.BeginTransaction(ctx, first, never)
+	if there != nil || resumed || err != nil {
+		t.Fatalf("a new one: %v %v %v", there, resumed, err)
+	}
+	other := transaction(1)
+	other.Request = [32]byte{9}
+	for name, c := range map[string]struct {
+		begin   *server.Transaction
+		stale   time.Time
+		resumed bool
+	}{
+		"the same, being worked on": {transaction(1), never, false},
+		"another, long ago":         {other, Start.Add(time.Minute), false},
+		"the same, abandoned":       {transaction(1), Start.Add(time.Minute), true},
+	} {
+		there, resumed, err := e.BeginTransaction(ctx, c.begin, c.stale)
+		if err != nil || there == nil || resumed != c.resumed || there.Request != first.Request || !there.Begun.Equal(Start) {
+			t.Errorf("%s: %+v %v %v", name, there, resumed, err)
+		}
+	}
+
+	// Finished, waiting for certConf.
+	first.State, first.Answer, first.Nonce, first.ReqID = server.Waiting, []byte("answer"), []byte("nonce"), -1
+	first.Serial, first.Deadline = ca.NewSerial(7, [12]byte{7}), Start.Add(time.Minute)
+	must(t, e.FinishTransaction(ctx, first))
+	wantErr(t, e.FinishTransaction(ctx, first), ca.ErrNoRecord)
+	wantErr(t, e.DropTransaction(ctx, first.ID), ca.ErrNoRecord)
+	got := value[*server.Transaction](t)(e.Transaction(ctx, first.ID))
+	if got.State != first.State || string(got.Answer) != "answer" || string(got.Nonce) != "nonce" || got.ReqID != -1 || got.Serial != first.Serial ||
+		!got.Deadline.Equal(first.Deadline) || got.Actor != first.Actor || !bytes.Equal(got.Signer, first.Signer) || got.ConfirmAnswer != nil {
+		t.Errorf("read back %+v", got)
+	}
+	overdue := func(at time.Time) int {
+		return len(value[[]server.Transaction](t)(e.OverdueTransactions(ctx, at, 10)))
+	}
+	if a, b := overdue(first.Deadline), overdue(first.Deadline.Add(time.Second)); a != 0 || b != 1 {
+		t.Errorf("%d overdue at the deadline, %d after it; want 0 and 1", a, b)
+	}
+	if n := value[int64](t)(e.PruneTransactions(ctx, Start.Add(24*time.Hour))); n != 0 {
+		t.Error("one that waits was forgotten")
+	}
+
+	first.State, first.Confirm, first.ConfirmAnswer = server.Confirmed, [32]byte{5}, []byte("pkiConf")
+	must(t, e.ConfirmTransaction(ctx, first))
+	wantErr(t, e.ConfirmTransaction(ctx, first), ca.ErrNoRecord)
+	got = value[*server.Transaction](t)(e.Transaction(ctx, first.ID))
+	if got.State != server.Confirmed || got.Confirm != first.Confirm || string(got.ConfirmAnswer) != "pkiConf" || string(got.Answer) != "answer" {
+		t.Errorf("read back %+v", got)
+	}
+	if overdue(Start.Add(time.Hour)) != 0 {
+		t.Error("a confirmed one is overdue")
+	}
+
+	// Dropped: the ID is free again.
+	second := transaction(2)
+	second.Signer = nil
+	for range 2 {
+		if there, _, err := e.BeginTransaction(ctx, second, never); there != nil || err != nil {
+			t.Fatal(there, err)
+		}
+		if got := value[*server.Transaction](t)(e.Transaction(ctx, second.ID)); got.Signer != nil || !got.Serial.IsZero() || !got.Deadline.IsZero() {
+			t.Errorf("read back %+v", got)
+		}
+		must(t, e.DropTransaction(ctx, second.ID))
+	}
+	if a, b := value[int64](t)(e.PruneTransactions(ctx, first.Expires)), value[int64](t)(e.PruneTransactions(ctx, first.Expires.Add(time.Second))); a != 0 || b != 1 {
+		t.Errorf("pruned %d and %d, want 0 and 1", a, b)
+	}
+	_, err = e.Transaction(ctx, first.ID)
+	wantErr(t, err, ca.ErrNoRecord)
+}
+
+// The same message on many connections begins one transaction.
+func testTransactionRace(t *testing.T, e Engine) {
+	var began atomic.Int64
+	var wg sync.WaitGroup
+	for range 32 {
+		wg.Go(func() {
+			there, resumed, err := e.BeginTransaction(t.Context(), transaction(3), time.Time{})
+			if err != nil || resumed {
+				t.Error(resumed, err)
+			}
+			if there == nil {
+				began.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if began.Load() != 1 {
+		t.Errorf("begun %d times", began.Load())
+	}
+}

@@ -1,0 +1,138 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/cmp/server"
+)
+
+var _ server.Ledger = (*Store)(nil)
+
+const (
+	transactionColumns = "id, begun, expires, state, request, answer, actor, signer, serial, req_id, nonce, deadline, confirm, confirm_answer"
+	selectTransaction  = "SELECT " + transactionColumns + " FROM cmp_transaction WHERE id = ?"
+	insertTransaction  = "INSERT INTO cmp_transaction (id, begun, expires, state, request, actor, signer, req_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+func scanTransaction(row scanner) (*server.Transaction, error) {
+	var (
+		t                            server.Transaction
+		id, request, serial, confirm []byte
+		begun, expires               int64
+		deadline                     sql.NullInt64
+	)
+	err := row.Scan(&id, &begun, &expires, &t.State, &request, &t.Answer, &t.Actor, &t.Signer, &serial, &t.ReqID, &t.Nonce, &deadline, &confirm, &t.ConfirmAnswer)
+	copy(t.ID[:], id)
+	copy(t.Request[:], request)
+	copy(t.Serial[:], serial)
+	copy(t.Confirm[:], confirm)
+	t.Begun, t.Expires = fromMicros(begun), fromMicros(expires)
+	if deadline.Valid {
+		t.Deadline = fromMicros(deadline.Int64)
+	}
+	return &t, err
+}
+
+// Transaction finds a CMP transaction; ca.ErrNoRecord if there is none.
+func (s *Store) Transaction(ctx context.Context, id [32]byte) (*server.Transaction, error) {
+	t, err := one(ctx, s.hot.transaction, scanTransaction, id[:])
+	if err != nil {
+		return nil, s.fault(err)
+	}
+	return t, nil
+}
+
+// BeginTransaction enters a CMP transaction; see server.Ledger. One that is
+// resumed is returned as it was.
+func (s *Store) BeginTransaction(ctx context.Context, t *server.Transaction, stale time.Time) (there *server.Transaction, resumed bool, err error) {
+	err = s.write(ctx, func(tx *tx) error {
+		resumed = false
+		var err error
+		there, err = scanTransaction(tx.row(selectTransaction+lockRow, t.ID[:]))
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			there = nil
+			_, err = tx.exec(insertTransaction, t.ID[:], micros(t.Begun), micros(t.Expires), string(t.State), t.Request[:], t.Actor, t.Signer, t.ReqID)
+			return recorded(err, "transaction")
+		case err != nil || there.State != server.Working || there.Request != t.Request || !there.Begun.Before(stale):
+			return err
+		}
+		resumed = true
+		_, err = tx.exec("UPDATE cmp_transaction SET begun = ? WHERE id = ?", micros(t.Begun), t.ID[:])
+		return err
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	return there, resumed, nil
+}
+
+// FinishTransaction stores the answer of a CMP transaction that is worked on;
+// ca.ErrNoRecord if there is none.
+func (s *Store) FinishTransaction(ctx context.Context, t *server.Transaction) error {
+	return s.moveTransaction(ctx, "UPDATE cmp_transaction SET state = ?, answer = ?, serial = ?, req_id = ?, nonce = ?, deadline = ?, expires = ? WHERE id = ? AND state = ?",
+		string(t.State), t.Answer, serialOrNull(t.Serial), t.ReqID, t.Nonce, deadlineOrNull(t), micros(t.Expires), t.ID[:], string(server.Working))
+}
+
+// DropTransaction forgets a CMP transaction that is worked on; ca.ErrNoRecord if there is none.
+func (s *Store) DropTransaction(ctx context.Context, id [32]byte) error {
+	return s.moveTransaction(ctx, "DELETE FROM cmp_transaction WHERE id = ? AND state = ?", id[:], string(server.Working))
+}
+
+// ConfirmTransaction ends a CMP transaction that waits for certConf;
+// ca.ErrNoRecord if it does not wait (any more).
+func (s *Store) ConfirmTransaction(ctx context.Context, t *server.Transaction) error {
+	var confirm any
+	if t.ConfirmAnswer != nil {
+		confirm = t.Confirm[:]
+	}
+	return s.moveTransaction(ctx, "UPDATE cmp_transaction SET state = ?, deadline = NULL, confirm = ?, confirm_answer = ?, expires = ? WHERE id = ? AND state = ?",
+		string(t.State), confirm, t.ConfirmAnswer, micros(t.Expires), t.ID[:], string(server.Waiting))
+}
+
+// moveTransaction runs a statement that must change one transaction.
+func (s *Store) moveTransaction(ctx context.Context, query string, args ...any) error {
+	return s.write(ctx, func(t *tx) error {
+		n, err := t.exec(query, args...)
+		if err == nil && n == 0 {
+			return ca.ErrNoRecord
+		}
+		return err
+	})
+}
+
+func deadlineOrNull(t *server.Transaction) any {
+	if t.State != server.Waiting {
+		return nil
+	}
+	return micros(t.Deadline)
+}
+
+// OverdueTransactions lists the CMP transactions whose certConf should have come before a time.
+func (s *Store) OverdueTransactions(ctx context.Context, before time.Time, limit int) ([]server.Transaction, error) {
+	return list(ctx, s, "SELECT "+transactionColumns+" FROM cmp_transaction WHERE deadline < ? ORDER BY deadline LIMIT ?",
+		[]any{micros(before), limit}, byValue(scanTransaction))
+}
+
+// prunedAtOnce bounds how long one transaction of the database deletes.
+const prunedAtOnce = 1000
+
+// PruneTransactions forgets CMP transactions that have expired and wait for nothing.
+func (s *Store) PruneTransactions(ctx context.Context, before time.Time) (int64, error) {
+	for total := int64(0); ; {
+		var n int64
+		err := s.write(ctx, func(t *tx) (err error) {
+			n, err = t.exec("DELETE FROM cmp_transaction WHERE id IN (SELECT id FROM cmp_transaction WHERE expires < ? AND deadline IS NULL LIMIT ?)",
+				micros(before), prunedAtOnce)
+			return err
+		})
+		total += n
+		if err != nil || n < prunedAtOnce {
+			return total, err
+		}
+	}
+}
