@@ -83,4 +83,12 @@ func TestRA(t *testing.T) {
 			t.Errorf("%s: %v", c.name, got)
 		}
 	}
+	// RFC 9483 §5.3.2: it revokes for its devices, and for no others.
+	for id, want := range map[string]cmp.FailInfo{"lamp-3": 0, "gate-3": cmp.BadCertID} {
+		target := e.enrolled(id)
+		answer := e.ask(e.message(&cmp.Revocations{List: []cmp.Revocation{cmp.RevokeCert(target.crt.RawIssuer, target.crt.SerialNumber, 1)}}), ra)
+		if got := status(answer).FailInfo; got != want || e.revoked(target.crt) != (want == 0) {
+			t.Errorf("rr for %s: %s", id, got)
+		}
+	}
 }
