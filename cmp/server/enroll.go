@@ -37,12 +37,17 @@ func (x *exchange) enroll(ctx context.Context) ([]byte, error) {
 			return answer, nil
 		}
 	}
+	return x.reject(ctx, w, err)
+}
+
+// reject answers a certificate request with the reason why not.
+func (x *exchange) reject(ctx context.Context, w wanted, err error) ([]byte, error) {
 	if e, ok := errors.AsType[*cmp.Error](err); ok && e.Info&(cmp.TransactionIDInUse|cmp.BadRequest) != 0 {
 		return nil, err // about the message, not about the certificate
 	}
 	info := status(err, x.signed())
 	x.outcome = info.FailInfo.String()
-	answer, sendErr := x.send(&cmp.CertResponses{Of: x.in.Body.Type().Reply(),
+	answer, sendErr := x.send(&cmp.CertResponses{Of: x.asked.Body.Type().Reply(),
 		Responses: []cmp.CertResponse{{CertReqID: w.reqID, Status: info}}})
 	if sendErr != nil {
 		return nil, errors.Join(err, sendErr)
@@ -63,7 +68,7 @@ func (x *exchange) logRefusal(ctx context.Context, err error) {
 
 // read takes the request apart and checks the proof of possession.
 func (x *exchange) read() (w wanted, err error) {
-	if b, ok := x.in.Body.(*cmp.PKCS10); ok {
+	if b, ok := x.asked.Body.(*cmp.PKCS10); ok {
 		w.reqID = -1 // RFC 9483 §4.1.4
 		csr, err := ca.ParseCSR(b.Request)
 		if err != nil {
@@ -73,7 +78,7 @@ func (x *exchange) read() (w wanted, err error) {
 	} else if err := x.readCRMF(&w); err != nil {
 		return w, err
 	}
-	if w.implicit, err = x.in.Header.GeneralInfo.ImplicitConfirm(); err != nil {
+	if w.implicit, err = x.asked.Header.GeneralInfo.ImplicitConfirm(); err != nil {
 		return w, err
 	}
 	w.profile, err = x.profileAsked()
@@ -82,7 +87,7 @@ func (x *exchange) read() (w wanted, err error) {
 
 // profileAsked is the profile that the header or the path names; "" if neither does.
 func (x *exchange) profileAsked() (string, error) {
-	names, _, err := x.in.Header.GeneralInfo.CertProfile()
+	names, _, err := x.asked.Header.GeneralInfo.CertProfile()
 	switch {
 	case err != nil:
 		return "", err
@@ -98,7 +103,7 @@ func (x *exchange) profileAsked() (string, error) {
 
 // readCRMF reads the one request of an ir, cr or kur (RFC 9483 §4.1.1, §4.1.3).
 func (x *exchange) readCRMF(w *wanted) error {
-	requests := x.in.Body.(*cmp.CertRequests)
+	requests := x.asked.Body.(*cmp.CertRequests)
 	if len(requests.Requests) != 1 {
 		return refuse(cmp.BadRequest, "RFC 9483 §4.1.1", "%d certificate requests in one message: send one", len(requests.Requests))
 	}
@@ -167,7 +172,7 @@ func (x *exchange) checkPOP(r *cmp.CertReqMsg) error {
 	case cmp.KeyEncipherment, cmp.KeyAgreement:
 		return refuse(cmp.BadPOP, "RFC 9483 §4.1", "%s is not offered here: certify a key that signs", r.POP.Method)
 	}
-	rules := cmp.POPRules{Sender: x.in.Header.Sender, MAC: x.MAC}
+	rules := cmp.POPRules{Sender: x.asked.Header.Sender, MAC: x.MAC}
 	if x.by.MAC != nil {
 		rules.Secret = []byte(x.secret)
 	}
@@ -284,9 +289,17 @@ func (x *exchange) issue(ctx context.Context, w wanted) ([]byte, error) {
 	if answer != nil || err != nil {
 		return answer, err
 	}
+	return x.carryOut(ctx, w, t, resumed)
+}
+
+// carryOut is what is left of issue when the transaction is there.
+func (x *exchange) carryOut(ctx context.Context, w wanted, t *Transaction, resumed bool) ([]byte, error) {
 	issued, err := x.obtain(ctx, w, t, resumed)
 	// From here on the client's leaving changes nothing.
 	ctx = context.WithoutCancel(ctx)
+	if err != nil && ca.KindOf(err) == ca.Pending {
+		return x.postpone(ctx, t, ca.AsError(err))
+	}
 	if err != nil {
 		return nil, errors.Join(err, x.Ledger.DropTransaction(ctx, t.ID))
 	}
@@ -294,7 +307,7 @@ func (x *exchange) issue(ctx context.Context, w wanted) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.State, t.Serial = Done, issued.Certificate.Serial
+	t.State, t.Serial, t.Expires, t.Message = Done, issued.Certificate.Serial, x.keepUntil(), nil
 	if !w.implicit && !x.cannotRevoke(issued.Certificate.Profile) {
 		t.State, t.Deadline = Waiting, x.now.Add(x.ConfirmWait)
 		m.Header.GeneralInfo = m.Header.GeneralInfo.With(cmp.ConfirmWaitTime(t.Deadline))
@@ -309,7 +322,7 @@ func (x *exchange) issue(ctx context.Context, w wanted) ([]byte, error) {
 	x.Logger.LogAttrs(ctx, slog.LevelInfo, "issued", slog.String("protocol", "cmp"), slog.String("device", c.Device),
 		slog.String("serial", c.Serial.String()), slog.String("issuer", c.Issuer), slog.String("profile", c.Profile),
 		slog.String("outcome", x.outcome), slog.Bool("again", issued.Again), slog.String("address", x.address))
-	return t.Answer, nil
+	return m.Raw(), nil
 }
 
 // begin enters the transaction, or has the answer that another connection just
@@ -343,7 +356,12 @@ func (x *exchange) finishWith(ctx context.Context, t *Transaction, m *cmp.Messag
 	if err := x.protect(m); err != nil {
 		return err
 	}
-	t.Answer, t.Nonce = m.Raw(), m.Header.SenderNonce
+	t.Nonce = m.Header.SenderNonce
+	if x.asked == x.in {
+		t.Answer = m.Raw()
+	} else {
+		t.Confirm, t.ConfirmAnswer = x.digest(), m.Raw()
+	}
 	return x.Ledger.FinishTransaction(ctx, t)
 }
 
@@ -378,7 +396,7 @@ func (x *exchange) obtain(ctx context.Context, w wanted, t *Transaction, resumed
 	return x.Authority.Enroll(ctx, ca.Request{
 		Protocol:  "cmp",
 		Requester: x.requester,
-		Renew:     x.in.Body.Type() == cmp.KUR,
+		Renew:     x.asked.Body.Type() == cmp.KUR,
 		PublicKey: w.publicKey,
 		SPKI:      w.spki,
 		Names:     w.names,
@@ -433,9 +451,9 @@ func (x *exchange) certReply(w wanted, issued *ca.Issued) (*cmp.Message, error) 
 	if len(info.Text) > 0 {
 		info.Status = cmp.GrantedWithMods
 	}
-	body := &cmp.CertResponses{Of: x.in.Body.Type().Reply(), Responses: []cmp.CertResponse{{
+	body := &cmp.CertResponses{Of: x.asked.Body.Type().Reply(), Responses: []cmp.CertResponse{{
 		CertReqID: w.reqID, Status: info, KeyPair: &cmp.KeyPair{Certificate: issued.Certificate.DER}}}}
-	if x.by.MAC != nil && x.in.Body.Type() == cmp.IR {
+	if x.by.MAC != nil && x.asked.Body.Type() == cmp.IR {
 		for _, record := range x.Authority.Issuers() {
 			if record.Role == "root" && record.Revoked == nil {
 				body.CAPubs = append(body.CAPubs, record.Cert)

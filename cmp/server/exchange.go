@@ -22,6 +22,7 @@ type exchange struct {
 	outcome string // for Observe
 
 	in        *cmp.Message
+	asked     *cmp.Message  // what began the transaction, where in is a pollReq; else in
 	by        *cmp.Verified // by what the message is protected; nil until that is known
 	requester ca.Requester
 	secret    device.Secret // with a MAC
@@ -58,6 +59,7 @@ func (x *exchange) steps(ctx context.Context) (answer []byte, err error) {
 		x.in = nil
 		return nil, err
 	}
+	x.asked = x.in
 
 	// 2. The header by itself. After the time, for what is older than the window
 	// was forgotten and must not come again.
@@ -107,7 +109,7 @@ func (x *exchange) steps(ctx context.Context) (answer []byte, err error) {
 	case *cmp.NestedMessages:
 		return nil, refuse(cmp.NotAuthorized, "RFC 9483 §5.2.2", "nested messages are not taken: send the message itself, protected by the registration authority")
 	case *cmp.PollRequests:
-		return nil, refuse(cmp.BadRequest, "RFC 9483 §4.4", "nothing is waiting in this transaction")
+		return x.poll(ctx, there, b)
 	case *cmp.ErrorBody:
 		return x.errorMessage(there)
 	}
@@ -222,8 +224,11 @@ func (x *exchange) authenticate(ctx context.Context, there *Transaction) error {
 	case x.actor != there.Actor || by.Certificate != nil && string(by.Certificate.Raw) != string(there.Signer):
 		return refuse(cmp.BadMessageCheck, "RFC 9483 §3.1", "the transaction was begun with another credential")
 	}
-	x.by = by // that its credential has expired since the request is no matter
-	return nil
+	x.by = by
+	if x.in.Body.Type() == cmp.PollReq {
+		return usable
+	}
+	return nil // what was issued may be confirmed though the credential has expired since
 }
 
 // signed reports whether the message claims to be protected by a signature.

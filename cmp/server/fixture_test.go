@@ -70,7 +70,7 @@ func newKey(t testing.TB) crypto.Signer {
 	return must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 }
 
-func newEnv(t testing.TB) *env {
+func newEnv(t testing.TB, edits ...func([]byte) []byte) *env {
 	t.Helper()
 	e := &env{t: t, roots: x509.NewCertPool()}
 	now := func() time.Time { return time.Now().Add(time.Duration(e.late.Load())) }
@@ -93,8 +93,12 @@ func newEnv(t testing.TB) *env {
 		signers[role+"-1"] = key
 		add(role, role+"-1", must[[]byte](t)(ca.NewSubordinate(root, rootKey, role, 1, key.Public(), h)))
 	}
+	source := policy.Default()
+	for _, edit := range edits {
+		source = edit(source)
+	}
 	core := must[*ca.Service](t)(ca.NewService(t.Context(), ca.Options{Ledger: e.store, Sealer: must[*device.Sealer](t)(device.NewSealer(make([]byte, 32))),
-		Policy: must[*policy.Policy](t)(policy.Parse("policy.yaml", policy.Default())), URL: h.URL, Now: now, LintShare: 1,
+		Policy: must[*policy.Policy](t)(policy.Parse("policy.yaml", source)), URL: h.URL, Now: now, LintShare: 1,
 		Key: func(_ context.Context, label string) (crypto.Signer, error) { return signers[label], nil }}))
 	e.core = &authority{Service: core}
 	e.server = must[*server.Server](t)(server.New(t.Context(), server.Options{Authority: e.core, Ledger: e.store, Now: now, Logger: slog.New(slog.DiscardHandler)}))

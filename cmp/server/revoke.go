@@ -5,13 +5,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"slices"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/cmp"
 	"github.com/deviceca/deviceca/device"
 )
 
-// revoke answers rr (RFC 9483 §4.2): a device revokes a certificate of its own.
+// revoke answers rr (RFC 9483 §4.2): a device revokes a certificate of its own, an RA one of its devices'.
 func (x *exchange) revoke(ctx context.Context, b *cmp.Revocations) ([]byte, error) {
 	serial, reason, err := x.readRevocation(ctx, b)
 	if err != nil {
@@ -71,12 +72,21 @@ func (x *exchange) readRevocation(ctx context.Context, b *cmp.Revocations) (seri
 	switch {
 	case err != nil:
 		return serial, 0, err
-	case c.Device == "" || !device.SameID(c.Device, x.requester.Device) || !cmp.SameName(cert.RawIssuer, v.Template.Issuer):
+	case !x.mayRevoke(c) || !cmp.SameName(cert.RawIssuer, v.Template.Issuer):
 		return serial, 0, unknown // of others nobody learns anything
 	case c.Revocation != nil:
 		return serial, 0, errRevokedAlready
 	}
 	return serial, reason, nil
+}
+
+// mayRevoke: a device speaks for its own certificates (RFC 9483 §4.2), a
+// registration authority for those of the devices within its bounds (§5.3.2).
+func (x *exchange) mayRevoke(c *ca.Certificate) bool {
+	if ra := x.requester.RA; ra != nil {
+		return c.Device != "" && ra.Covers(c.Device) && slices.Contains(ra.Levels, c.Level)
+	}
+	return c.Device != "" && device.SameID(c.Device, x.requester.Device)
 }
 
 // revokeReply answers with rp; with a transaction, durably.

@@ -14,6 +14,7 @@ type State string
 // The states of a transaction.
 const (
 	Working   State = "working"   // someone is at it; there is no answer yet
+	Polling   State = "polling"   // answered with waiting: an administrator must approve
 	Waiting   State = "waiting"   // answered, and waits for certConf
 	Done      State = "done"      // answered, and nothing more is expected
 	Confirmed State = "confirmed" // certConf has accepted
@@ -38,8 +39,11 @@ type Transaction struct {
 	Nonce    []byte    // senderNonce of Answer
 	Deadline time.Time // by when certConf must be there
 
-	Confirm       [32]byte // SHA-256 of the certConf
+	Confirm       [32]byte // SHA-256 of the certConf, or before it the last pollReq
 	ConfirmAnswer []byte   // to it; nil before
+
+	Message []byte // the first message, while Polling
+	Profile string // that its path named
 }
 
 // transactionID is a transactionID as the ledger keeps it.
@@ -56,9 +60,9 @@ type Ledger interface {
 	// still Working and was begun before stale, whoever was at it is gone: then
 	// Begun is set anew, and it is returned with resumed true, for the caller to finish.
 	BeginTransaction(ctx context.Context, t *Transaction, stale time.Time) (there *Transaction, resumed bool, err error)
-	// FinishTransaction stores State, Answer, Serial, ReqID, Nonce, Deadline and Expires of one that is Working.
+	// FinishTransaction stores all that may have changed of one that is Working or Polling.
 	FinishTransaction(ctx context.Context, t *Transaction) error
-	// DropTransaction forgets one that is Working: nothing came of it.
+	// DropTransaction forgets one that is Working or Polling: nothing came of it.
 	DropTransaction(ctx context.Context, id [32]byte) error
 	// ConfirmTransaction ends one that is Waiting, with the certConf and its answer if t has them.
 	// ErrNoRecord if it is not Waiting any more.

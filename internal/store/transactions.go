@@ -13,7 +13,7 @@ import (
 var _ server.Ledger = (*Store)(nil)
 
 const (
-	transactionColumns = "id, begun, expires, state, request, answer, actor, signer, serial, req_id, nonce, deadline, confirm, confirm_answer"
+	transactionColumns = "id, begun, expires, state, request, answer, actor, signer, serial, req_id, nonce, deadline, confirm, confirm_answer, message, profile"
 	selectTransaction  = "SELECT " + transactionColumns + " FROM cmp_transaction WHERE id = ?"
 	insertTransaction  = "INSERT INTO cmp_transaction (id, begun, expires, state, request, actor, signer, req_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
@@ -25,7 +25,7 @@ func scanTransaction(row scanner) (*server.Transaction, error) {
 		begun, expires               int64
 		deadline                     sql.NullInt64
 	)
-	err := row.Scan(&id, &begun, &expires, &t.State, &request, &t.Answer, &t.Actor, &t.Signer, &serial, &t.ReqID, &t.Nonce, &deadline, &confirm, &t.ConfirmAnswer)
+	err := row.Scan(&id, &begun, &expires, &t.State, &request, &t.Answer, &t.Actor, &t.Signer, &serial, &t.ReqID, &t.Nonce, &deadline, &confirm, &t.ConfirmAnswer, &t.Message, &t.Profile)
 	copy(t.ID[:], id)
 	copy(t.Request[:], request)
 	copy(t.Serial[:], serial)
@@ -71,27 +71,26 @@ func (s *Store) BeginTransaction(ctx context.Context, t *server.Transaction, sta
 	return there, resumed, nil
 }
 
-// FinishTransaction stores the answer of a CMP transaction that is worked on;
-// ca.ErrNoRecord if there is none.
+// FinishTransaction stores how far a CMP transaction has come that is worked on
+// or polled for; ca.ErrNoRecord if there is none.
 func (s *Store) FinishTransaction(ctx context.Context, t *server.Transaction) error {
-	return s.moveTransaction(ctx, "UPDATE cmp_transaction SET state = ?, answer = ?, serial = ?, req_id = ?, nonce = ?, deadline = ?, expires = ? WHERE id = ? AND state = ?",
-		string(t.State), t.Answer, serialOrNull(t.Serial), t.ReqID, t.Nonce, deadlineOrNull(t), micros(t.Expires), t.ID[:], string(server.Working))
+	return s.moveTransaction(ctx, `UPDATE cmp_transaction SET state = ?, answer = ?, serial = ?, req_id = ?, nonce = ?, deadline = ?, expires = ?,
+		confirm = ?, confirm_answer = ?, message = ?, profile = ? WHERE id = ? AND state IN (?, ?)`,
+		string(t.State), t.Answer, serialOrNull(t.Serial), t.ReqID, t.Nonce, deadlineOrNull(t), micros(t.Expires),
+		confirmOrNull(t), t.ConfirmAnswer, t.Message, t.Profile, t.ID[:], string(server.Working), string(server.Polling))
 }
 
-// DropTransaction forgets a CMP transaction that is worked on; ca.ErrNoRecord if there is none.
+// DropTransaction forgets a CMP transaction that is worked on or polled for;
+// ca.ErrNoRecord if there is none.
 func (s *Store) DropTransaction(ctx context.Context, id [32]byte) error {
-	return s.moveTransaction(ctx, "DELETE FROM cmp_transaction WHERE id = ? AND state = ?", id[:], string(server.Working))
+	return s.moveTransaction(ctx, "DELETE FROM cmp_transaction WHERE id = ? AND state IN (?, ?)", id[:], string(server.Working), string(server.Polling))
 }
 
 // ConfirmTransaction ends a CMP transaction that waits for certConf;
 // ca.ErrNoRecord if it does not wait (any more).
 func (s *Store) ConfirmTransaction(ctx context.Context, t *server.Transaction) error {
-	var confirm any
-	if t.ConfirmAnswer != nil {
-		confirm = t.Confirm[:]
-	}
 	return s.moveTransaction(ctx, "UPDATE cmp_transaction SET state = ?, deadline = NULL, confirm = ?, confirm_answer = ?, expires = ? WHERE id = ? AND state = ?",
-		string(t.State), confirm, t.ConfirmAnswer, micros(t.Expires), t.ID[:], string(server.Waiting))
+		string(t.State), confirmOrNull(t), t.ConfirmAnswer, micros(t.Expires), t.ID[:], string(server.Waiting))
 }
 
 // moveTransaction runs a statement that must change one transaction.
@@ -103,6 +102,13 @@ func (s *Store) moveTransaction(ctx context.Context, query string, args ...any) 
 		}
 		return err
 	})
+}
+
+func confirmOrNull(t *server.Transaction) any {
+	if t.ConfirmAnswer == nil {
+		return nil
+	}
+	return t.Confirm[:]
 }
 
 func deadlineOrNull(t *server.Transaction) any {

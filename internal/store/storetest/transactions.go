@@ -42,6 +42,19 @@ func testTransactions(t *testing.T, e Engine) {
 		}
 	}
 
+	// Answered twice while it waits for an approval.
+	for _, answer := range []string{"waiting", "pollRep"} {
+		first.State, first.Message, first.Profile = server.Polling, []byte("message"), "gateway"
+		first.Confirm, first.ConfirmAnswer = [32]byte{4}, []byte(answer)
+		must(t, e.FinishTransaction(ctx, first))
+		got := value[*server.Transaction](t)(e.Transaction(ctx, first.ID))
+		if got.State != server.Polling || string(got.Message) != "message" || got.Profile != "gateway" || string(got.ConfirmAnswer) != answer || got.Confirm != first.Confirm {
+			t.Errorf("read back %+v", got)
+		}
+	}
+	wantErr(t, e.ConfirmTransaction(ctx, first), ca.ErrNoRecord)
+	first.Message, first.ConfirmAnswer = nil, nil
+
 	// Finished, waiting for certConf.
 	first.State, first.Answer, first.Nonce, first.ReqID = server.Waiting, []byte("answer"), []byte("nonce"), -1
 	first.Serial, first.Deadline = ca.NewSerial(7, [12]byte{7}), Start.Add(time.Minute)

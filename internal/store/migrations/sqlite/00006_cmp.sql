@@ -15,7 +15,9 @@ CREATE TABLE cmp_transaction (
     nonce          BLOB,
     deadline       INTEGER,             -- only while waiting for certConf
     confirm        BLOB,
-    confirm_answer BLOB
+    confirm_answer BLOB,
+    message        BLOB,                -- only while polling
+    profile        TEXT    NOT NULL DEFAULT ''
 );
 
 CREATE INDEX cmp_transaction_deadline ON cmp_transaction (deadline) WHERE deadline IS NOT NULL;

@@ -1,0 +1,72 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/cmp"
+)
+
+// pollFor is how long a transaction is remembered while it is polled for; longer
+// than a request waits for its approval.
+const pollFor = 8 * 24 * time.Hour
+
+// defaultPoll is when to ask again where the core does not say.
+const defaultPoll = time.Minute
+
+// postpone answers a request that an administrator must approve (RFC 9483 §4.4):
+// the first message with the status waiting, a pollReq with pollRep.
+func (x *exchange) postpone(ctx context.Context, t *Transaction, why *ca.Error) ([]byte, error) {
+	t.State, t.Expires = Polling, x.now.Add(pollFor)
+	reason := []string{printable(why.Reason)}
+	var body cmp.Body
+	if x.asked == x.in {
+		t.Message, t.Profile = x.raw, x.profile
+		body = &cmp.CertResponses{Of: x.in.Body.Type().Reply(),
+			Responses: []cmp.CertResponse{{CertReqID: t.ReqID, Status: cmp.StatusInfo{Status: cmp.Waiting, Text: reason}}}}
+	} else {
+		after := why.RetryAfter
+		if after <= 0 {
+			after = defaultPoll
+		}
+		body = &cmp.PollReplies{Replies: []cmp.PollReply{{CertReqID: t.ReqID, CheckAfter: after.Round(time.Second), Reason: reason}}}
+	}
+	m := x.reply(body)
+	if err := x.finishWith(ctx, t, m); err != nil {
+		return nil, err
+	}
+	x.outcome = why.Kind.String()
+	x.Logger.LogAttrs(ctx, slog.LevelInfo, "waiting for approval", slog.String("protocol", "cmp"),
+		slog.String("device", x.requester.Device), slog.String("actor", x.actor), slog.String("address", x.address))
+	return m.Raw(), nil
+}
+
+// poll answers pollReq: the request is put to the core once more.
+func (x *exchange) poll(ctx context.Context, t *Transaction, b *cmp.PollRequests) ([]byte, error) {
+	if t == nil || t.State != Polling {
+		return nil, refuse(cmp.BadRequest, "RFC 9483 §4.4", "nothing is waiting in this transaction")
+	}
+	if err := x.in.Header.Check(cmp.HeaderRules{RecipNonces: [][]byte{t.Nonce}}); err != nil {
+		return nil, err
+	}
+	// Clients poll for what they asked for by p10cr, which has no certReqId, as -1 or 0.
+	if len(b.CertReqIDs) != 1 || b.CertReqIDs[0] != t.ReqID && !(t.ReqID == -1 && b.CertReqIDs[0] == 0) {
+		return nil, refuse(cmp.BadRequest, "RFC 9483 §4.4", "pollReq does not name the certReqId of the request")
+	}
+	var err error
+	if x.asked, err = limits.Parse(t.Message); err != nil {
+		return nil, err
+	}
+	x.profile = t.Profile
+	w, err := x.read()
+	if err == nil {
+		var answer []byte
+		// A server may have gone away after it issued: carryOut looks for that.
+		if answer, err = x.carryOut(ctx, w, t, true); err == nil {
+			return answer, nil
+		}
+	}
+	return x.reject(ctx, w, err)
+}
