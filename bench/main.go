@@ -37,7 +37,7 @@ type options struct {
 }
 
 // parts are what -only selects from.
-var parts = []string{"renew", "estserver", "reenroll", "first", "handshake", "resumed", "sign"}
+var parts = []string{"renew", "estserver", "reenroll", "first", "keygen", "handshake", "resumed", "sign"}
 
 func main() {
 	o, err := parseOptions(os.Args[1:])

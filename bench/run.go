@@ -39,7 +39,7 @@ func (b *run) wants(names ...string) bool {
 
 func (b *run) setUp(ctx context.Context) (err error) {
 	b.rates = map[string]float64{}
-	if b.wants("renew", "reenroll", "first", "handshake", "resumed") {
+	if b.wants("renew", "reenroll", "first", "keygen", "handshake", "resumed") {
 		progress("starting %s on a fresh home", b.program)
 		if b.ours, err = startDeviceca(ctx, b.program, b.dir); err != nil {
 			return err
@@ -133,6 +133,7 @@ func (b *run) round(ctx context.Context, n int) error {
 			b.batch++
 			return newDevices(b.ours.target, enroll, b.connections, total, b.batch, b.ours.authorization)
 		}},
+		{"keygen", "serverkeygen, P-256 in clear, kept-alive mTLS", keptAlive, func(int) ([]*member, error) { return b.fleet.sameKey(estPath + "serverkeygen") }},
 		{"handshake", "renewal, new key, full handshake each", fresh, func(total int) ([]*member, error) { return b.fleet.newKeys(enroll, total) }},
 		{"resumed", "renewal, new key, resumed session each", resumed, func(total int) ([]*member, error) { return b.fleet.newKeys(enroll, total) }},
 	} {

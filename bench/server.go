@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// deviceca is the server under test: a fresh home, SoftHSM tokens, the default policy.
+// deviceca is the server under test: a fresh home, SoftHSM tokens, the default policy with keys made by the server allowed.
 type deviceca struct {
 	*process
 	target
@@ -67,6 +67,19 @@ func (s *deviceca) setUp(ctx context.Context, plain string) error {
 	}
 	s.roots = x509.NewCertPool()
 	s.roots.AppendCertsFromPEM(root)
+	// The default policy, with the one thing that it forbids and that is measured here.
+	policy, err := os.ReadFile(filepath.Join(s.home, "policy.yaml"))
+	if err != nil {
+		return err
+	}
+	allowed := filepath.Join(s.home, "bench-policy.yaml")
+	const uses = "    eku: [clientAuth]\n"
+	if err := os.WriteFile(allowed, []byte(strings.Replace(string(policy), uses, uses+"    server_keygen: {allow: true, clear: true}\n", 1)), 0o600); err != nil {
+		return err
+	}
+	if _, err := s.command(ctx, "policy", "apply", allowed, "--home", s.home); err != nil {
+		return err
+	}
 	out, err := s.command(ctx, "credential", "add", "--home", s.home, "--group", "bench", "--names", "bench-*", "--level", "software",
 		"--uses", strconv.Itoa(credentialUses), "--json")
 	if err != nil {

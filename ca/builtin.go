@@ -22,6 +22,7 @@ const (
 	BuiltinServer Builtin = "deviceca-server" // our TLS listener
 	BuiltinOCSP   Builtin = "deviceca-ocsp"   // delegated OCSP responder (RFC 6960 §4.2.2.2)
 	BuiltinPack   Builtin = "deviceca-pack"   // signer of revocation packs (docs/revocation-pack.md)
+	BuiltinCMC    Builtin = "deviceca-cmc"    // signer of CMC answers and of keys made for devices (RFC 6402 §2.10, RFC 9483 §4.1.6)
 	BuiltinCMP    Builtin = "deviceca-cmp"    // signer of CMP answers (RFC 9483 §1.5)
 )
 
@@ -40,6 +41,7 @@ var builtins = []struct {
 	{Profile: policy.Profile{Name: string(BuiltinServer), EKU: []string{"serverAuth"}, SAN: []string{"dns", "ip"}}},
 	{Profile: policy.Profile{Name: string(BuiltinOCSP), EKU: []string{"ocspSigning"}}, noCheck: true},
 	{Profile: policy.Profile{Name: string(BuiltinPack), EKU: []string{PackSigningEKU}}},
+	{Profile: policy.Profile{Name: string(BuiltinCMC), EKU: []string{"cmcCA", "cmKGA"}}},
 	{Profile: policy.Profile{Name: string(BuiltinCMP), EKU: []string{"cmcCA"}}},
 }
 

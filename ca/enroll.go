@@ -102,6 +102,9 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 	if profile == nil {
 		return nil, fmt.Errorf("policy %s grants profile %q, which was not compiled", decision.Version, decision.Profile)
 	}
+	if err := profile.suits(r); err != nil {
+		return nil, err
+	}
 
 	// 6. Must a person approve it, and has one? After policy, which is asked anew
 	// each time: an approval overrides no rule.
@@ -295,6 +298,18 @@ func (s *Service) input(st *state, r Request, d *device.Device, algorithm string
 		}
 	}
 	return in
+}
+
+// suits checks what a profile says of how a request came to be. It is the profile
+// that will be issued, which a rule may have put in the place of the one asked for.
+func (p *Profile) suits(r Request) error {
+	switch {
+	case r.ServerKey && !p.ServerKeygen.Allow:
+		return &Error{Kind: Denied, Reason: "profile " + p.Name + " wants keys that the device made itself", Rule: "profiles." + p.Name + ".server_keygen"}
+	case p.ChannelBinding && !r.Bound && r.Protocol == "est":
+		return &Error{Kind: BadPOP, Reason: "profile " + p.Name + " wants requests that are bound to their TLS connection: put the channel binding into the challengePassword (RFC 7030 section 3.5)", Rule: "profiles." + p.Name + ".channel_binding"}
+	}
+	return nil
 }
 
 func denied(d policy.Decision) *Error {

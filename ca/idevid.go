@@ -75,37 +75,58 @@ func identify(leaf *x509.Certificate) (*deviceIdentity, error) {
 // the register never changes, so that it is compiled once.
 type compiledManufacturer struct {
 	*Manufacturer
-	roots *x509.CertPool
+	roots    *x509.CertPool
+	subjects map[string]bool // of the anchors, DER
+}
+
+// mayReach reports whether a chain can lead to one of the anchors by its names,
+// before any signature is looked at: strangers should cost little however many
+// manufacturers there are.
+func (m *compiledManufacturer) mayReach(chain []*x509.Certificate) bool {
+	return slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return m.subjects[string(c.RawIssuer)] })
 }
 
 // manufacturers are those in force at now whose certificates authenticate.
 func (s *Service) manufacturers(ctx context.Context, now time.Time) ([]*compiledManufacturer, error) {
-	all, err := s.ledger.Manufacturers(ctx)
+	ids, err := s.ledger.ManufacturersInForce(ctx, FormatIDevID)
 	if err != nil {
 		return nil, err
 	}
+	if slices.ContainsFunc(ids, func(id int64) bool { _, known := s.compiled.Load(id); return !known }) {
+		if err := s.compileManufacturers(ctx); err != nil {
+			return nil, err
+		}
+	}
 	var inForce []*compiledManufacturer
-	for i := range all {
-		m := &all[i]
-		if m.Format != FormatIDevID || m.Withdrawn != nil || !m.Constraints.NotAfter.IsZero() && !now.Before(m.Constraints.NotAfter) {
-			continue
-		}
-		if known, ok := s.compiled.Load(m.ID); ok {
-			inForce = append(inForce, known.(*compiledManufacturer))
-			continue
-		}
-		c := &compiledManufacturer{m, x509.NewCertPool()}
-		for _, der := range m.Anchors {
-			anchor, err := x509.ParseCertificate(der)
-			if err != nil {
-				return nil, fmt.Errorf("manufacturer %s: %w", m.Name, err)
+	for _, id := range ids {
+		if found, ok := s.compiled.Load(id); ok {
+			m := found.(*compiledManufacturer)
+			if end := m.Constraints.NotAfter; end.IsZero() || now.Before(end) {
+				inForce = append(inForce, m)
 			}
-			c.roots.AddCert(anchor)
 		}
-		s.compiled.Store(m.ID, c)
-		inForce = append(inForce, c)
 	}
 	return inForce, nil
+}
+
+func (s *Service) compileManufacturers(ctx context.Context) error {
+	all, err := s.ledger.Manufacturers(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		c := &compiledManufacturer{&all[i], x509.NewCertPool(), map[string]bool{}}
+		for _, der := range c.Anchors {
+			anchor, err := x509.ParseCertificate(der)
+			if err != nil {
+				return fmt.Errorf("manufacturer %s: %w", c.Name, err)
+			}
+			c.roots.AddCert(anchor)
+			c.subjects[string(anchor.RawSubject)] = true
+		}
+		s.compiled.Store(c.ID, c)
+	}
+	return nil
 }
 
 // authenticateIDevID finds the manufacturer that issued a certificate which is
@@ -130,6 +151,9 @@ func (s *Service) authenticateIDevID(ctx context.Context, chain []*x509.Certific
 	}
 	refusal := foreign
 	for _, m := range registered {
+		if !m.mayReach(chain) {
+			continue
+		}
 		_, err := leaf.Verify(x509.VerifyOptions{Roots: m.roots, Intermediates: between, CurrentTime: now,
 			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 		if err != nil {

@@ -131,7 +131,11 @@ const (
 func (r *Request) pendingKey(device, profile string) [32]byte {
 	h := sha256.New()
 	enc := json.NewEncoder(h)
-	for _, part := range []any{r.Requester.Kind, r.Requester.Actor(), device, profile, r.SPKI, r.Names} {
+	spki := r.SPKI
+	if r.ServerKey {
+		spki = nil // made anew for each request
+	}
+	for _, part := range []any{r.Requester.Kind, r.Requester.Actor(), device, profile, spki, r.Names} {
 		enc.Encode(part)
 	}
 	return [32]byte(h.Sum(nil))

@@ -24,6 +24,9 @@ type Request struct {
 	NotAfter  time.Time // asked for; zero is the policy's. Earlier is granted, later is not.
 	Evidence  []policy.Evidence
 	Address   string // of the peer, for the log
+	// ServerKey says that the key was made by us for the device; Bound, that the
+	// request is bound to the TLS connection it came over. Profiles forbid the one and demand the other.
+	ServerKey, Bound bool
 }
 
 // Requester is who asks, and how that was proven. Make it with

@@ -28,6 +28,9 @@ type Register interface {
 	AddManufacturer(ctx context.Context, m *Manufacturer, e Event) error
 	// Manufacturers lists all, withdrawn ones included, in the order of registration.
 	Manufacturers(ctx context.Context) ([]Manufacturer, error)
+	// ManufacturersInForce gives the IDs of those with that format that are not
+	// withdrawn, in the order of registration. It is asked for each certificate that is not ours.
+	ManufacturersInForce(ctx context.Context, format string) ([]int64, error)
 	// WithdrawManufacturer ends the entry of that name and format (all formats
 	// if ""); ErrNoRecord if none is in force.
 	WithdrawManufacturer(ctx context.Context, name, format string, at time.Time, e Event) error

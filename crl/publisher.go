@@ -158,6 +158,17 @@ func (p *Publisher) Publish(ctx context.Context, name string) error {
 	return nil
 }
 
+// Refresh does what is due for the issuer called name now, once, as Run does all the time.
+// NotFound if there is none of that name.
+func (p *Publisher) Refresh(ctx context.Context, name string) error {
+	for _, is := range p.issuers {
+		if is.Name == name {
+			return p.round(ctx, is, false)
+		}
+	}
+	return ca.Errorf(ca.NotFound, "no CA called %q publishes CRLs here", name)
+}
+
 // round does what is due, in this order:
 //
 //  1. Read the head of the journal before anything is read from it: what comes

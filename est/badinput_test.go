@@ -200,7 +200,7 @@ func TestPathsAndMethods(t *testing.T) {
 		{"GET simplereenroll", "GET", "gateway/simplereenroll", nil, 405, "POST"},
 		{"unheard of method", "ENROL", "simpleenroll", nil, 405, "POST"},
 		{"GET serverkeygen", "GET", "serverkeygen", nil, 405, "POST"},
-		{"serverkeygen", "POST", "serverkeygen", body(), 501, ""},
+		{"serverkeygen without rules", "POST", "serverkeygen", body(), 501, ""},
 		{"fullcmc", "POST", "fullcmc", body(), 501, ""},
 		{"label fullcmc", "POST", "gateway/fullcmc", body(), 501, ""},
 

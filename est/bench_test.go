@@ -79,6 +79,44 @@ func BenchmarkParseCSR(b *testing.B) {
 	}
 }
 
+// BenchmarkServerKeygen makes the key, and has it certified by the fake core (one
+// P-256 signature); sealed adds a signature and ECDH.
+func BenchmarkServerKeygen(b *testing.B) {
+	e := newKeygenEnv(b)
+	e.credentials["lamp-ref"].Uses = 1 << 30
+	to := e.newReceiver(b, "ecdsa-p256", 0)
+	cert, err := x509.ParseCertificate(to.identity.DER)
+	if err != nil {
+		b.Fatal(err)
+	}
+	clear := newCSR(b, newKey(b), "lamp-1")
+	sealed := csrWith(b, newKey(b), "lamp-1", capabilities(aes256CBC, aes256Wrap), octets(attrPublicID, to.keyID))
+	for _, bench := range []struct {
+		name, label string
+		csr         []byte
+		chain       []*x509.Certificate
+	}{
+		{"P-256 clear", "device", clear, nil},
+		{"P-256 sealed", "sealed", sealed, []*x509.Certificate{cert}},
+		{"RSA-2048 clear", "rsa", clear, nil},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			body := base64.StdEncoding.EncodeToString(bench.csr)
+			for b.Loop() {
+				r := httptest.NewRequest("POST", est.Prefix+bench.label+"/serverkeygen", strings.NewReader(body))
+				r.TLS = &tls.ConnectionState{PeerCertificates: bench.chain}
+				r.Header.Set("Content-Type", "application/pkcs10")
+				r.SetBasicAuth("lamp-ref", lampSecret)
+				w := httptest.NewRecorder()
+				e.server.Config.Handler.ServeHTTP(w, r)
+				if w.Code != http.StatusOK {
+					b.Fatal(w.Body)
+				}
+			}
+		})
+	}
+}
+
 func BenchmarkCACerts(b *testing.B) {
 	handler := est.New(est.Options{Authority: newInstant(b), Logger: slog.New(slog.DiscardHandler)})
 	r := httptest.NewRequest("GET", est.Prefix+"cacerts", nil)

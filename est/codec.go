@@ -40,6 +40,27 @@ func decodeRequest(body []byte) ([]byte, error) {
 			return nil, ca.Errorf(ca.Malformed, "the body begins like PEM and is not one CERTIFICATE REQUEST block")
 		}
 	}
+	der, err := unpack(text)
+	if err != nil {
+		return nil, err
+	}
+	return bounded(der)
+}
+
+// decodeBase64 finds the DER of a message other than a PKCS#10 request: base64, or as it is.
+func decodeBase64(body []byte, what string) ([]byte, error) {
+	if len(body) > 0 && body[0] == 0x30 {
+		return body, nil
+	}
+	der, err := unpack(body)
+	if err == nil && len(der) == 0 {
+		err = ca.Errorf(ca.Malformed, "the body is empty: send %s in base64", what)
+	}
+	return der, err
+}
+
+// unpack decodes base64 with any white space.
+func unpack(text []byte) ([]byte, error) {
 	packed := make([]byte, 0, len(text))
 	for _, c := range text {
 		if c != ' ' && c != '\t' && c != '\r' && c != '\n' {
@@ -50,7 +71,7 @@ func decodeRequest(body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, &ca.Error{Kind: ca.Malformed, Reason: "the body is not base64 (RFC 4648 §4, with padding)", Err: err}
 	}
-	return bounded(packed[:n])
+	return packed[:n], nil
 }
 
 func bounded(der []byte) ([]byte, error) {
@@ -80,13 +101,12 @@ func encodeBody(der []byte) []byte {
 	return append(base64.StdEncoding.AppendEncode(out, der), '\n')
 }
 
-// checkMediaType demands application/pkcs10 (RFC 7030 §4.2.1) with any
-// parameters. It is demanded even where the body would speak for itself: a form
+// checkMediaType demands a media type, with any parameters. It is demanded even where the body would speak for itself: a form
 // posted by a browser that holds a client certificate must never be taken for a request.
-func checkMediaType(h http.Header) error {
+func checkMediaType(h http.Header, want string) error {
 	mediaType, _, _ := strings.Cut(h.Get("Content-Type"), ";")
-	if !strings.EqualFold(strings.TrimSpace(mediaType), "application/pkcs10") {
-		return errMediaType
+	if !strings.EqualFold(strings.TrimSpace(mediaType), want) {
+		return wrongMediaType(want)
 	}
 	return nil
 }

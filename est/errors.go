@@ -41,11 +41,9 @@ var (
 	errNoTLS = &httpError{status: http.StatusForbidden, outcome: "noTLS",
 		text: "EST is served over TLS only (RFC 7030 §3.3): use https"}
 	errNoOperation = &httpError{status: http.StatusNotFound, outcome: "noOperation",
-		text: "no EST operation here: the path is " + Prefix + "[LABEL/] and cacerts, csrattrs, simpleenroll or simplereenroll"}
+		text: "no EST operation here: the path is " + Prefix + "[LABEL/] and cacerts, csrattrs, simpleenroll, simplereenroll, serverkeygen or fullcmc"}
 	errNotImplemented = &httpError{status: http.StatusNotImplemented, outcome: "notImplemented",
 		text: "this server does not offer that EST operation: use simpleenroll or simplereenroll"}
-	errMediaType = &httpError{status: http.StatusUnsupportedMediaType, outcome: "mediaType",
-		text: "the request is not of Content-Type application/pkcs10"}
 	errTooLarge = &httpError{status: http.StatusRequestEntityTooLarge, outcome: "tooLarge",
 		text: "the certificate request is larger than " + strconv.Itoa(ca.MaxCSR) + " octets"}
 	errGone = &httpError{status: http.StatusServiceUnavailable, outcome: "gone",
@@ -53,6 +51,10 @@ var (
 	errSlow = &httpError{status: http.StatusRequestTimeout, outcome: "slow",
 		text: "the body took too long to arrive"}
 )
+
+func wrongMediaType(want string) error {
+	return &httpError{status: http.StatusUnsupportedMediaType, outcome: "mediaType", text: "the request is not of Content-Type " + want}
+}
 
 func wrongMethod(allow string) error {
 	return &httpError{status: http.StatusMethodNotAllowed, outcome: "method", text: "this EST operation wants " + allow, allow: allow}
@@ -73,6 +75,9 @@ const (
 // refuse translates an error into a short plain text (RFC 8951 §5.1) that says
 // what is wrong and nothing of our insides.
 func refuse(err error) *reply {
+	if t, ok := errors.AsType[*told](err); ok {
+		return t.answer
+	}
 	answer := &reply{contentType: "text/plain; charset=utf-8", header: http.Header{}}
 	if low, ok := errors.AsType[*httpError](err); ok {
 		answer.status, answer.outcome = low.status, low.outcome

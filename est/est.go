@@ -4,82 +4,43 @@
 //	GET  /.well-known/est/[LABEL/]cacerts         §4.1
 //	POST /.well-known/est/[LABEL/]simpleenroll    §4.2.1
 //	POST /.well-known/est/[LABEL/]simplereenroll  §4.2.2
+//	POST /.well-known/est/[LABEL/]fullcmc         §4.3
+//	POST /.well-known/est/[LABEL/]serverkeygen    §4.4
 //	GET  /.well-known/est/[LABEL/]csrattrs        §4.5
 //
-// A label is the name of a certificate profile. serverkeygen and fullcmc answer 501.
+// A label is the name of a certificate profile.
 //
-// One request goes a straight line, which is [server.enroll]: the body is read
-// within bounds, the requester authenticated, the PKCS#10 request decoded and its
-// proof of possession checked, the core asked, and the whole reply made before
-// its first octet is sent. What a client is told is decided in errors.go alone.
+// One request goes a straight line, which is server.enroll: the body is read
+// within bounds, the requester authenticated, the PKCS#10 request decoded, its
+// proof of possession and its binding to the connection checked, the core asked, and the whole
+// reply made before its first octet is sent. What a client is told is decided in errors.go alone.
 package est
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"path"
+	"runtime"
 	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
 
 	"github.com/deviceca/deviceca/ca"
-	"github.com/deviceca/deviceca/policy"
 )
 
 // Prefix is where every EST path begins (RFC 7030 §3.2.2).
 const Prefix = "/.well-known/est/"
 
-// Authority is what EST needs of the core. Errors that are no *ca.Error count
-// as internal faults. All methods are safe for concurrent use.
-type Authority interface {
-	// AuthenticateSecret finds the requester behind HTTP Basic. It compares in
-	// constant time, limits wrong attempts by address and reference, and answers
-	// the same Unauthenticated for an unknown reference and a wrong secret.
-	AuthenticateSecret(ctx context.Context, reference, secret string, from netip.Addr) (ca.Requester, error)
-	// AuthenticateCertificate finds the requester behind a TLS client
-	// certificate, leaf first as the peer sent it. TLS proved the key and nothing
-	// else: path, validity, revocation and the device are checked here, for each request.
-	AuthenticateCertificate(ctx context.Context, chain []*x509.Certificate) (ca.Requester, error)
-	// Enroll decides and issues. The record is durable when it returns.
-	Enroll(ctx context.Context, r ca.Request) (*ca.Issued, error)
-	// Anchors are the certificates of cacerts, DER.
-	Anchors() [][]byte
-	// HasProfile reports whether the policy in force has a certificate profile
-	// of that name, which makes it a label.
-	HasProfile(name string) bool
-	// ProfileFor is the profile the requester would get when asking for a
-	// label, "" for none. Nobody in particular (the zero Requester) is told what
-	// the label says, or what the policy names first.
-	ProfileFor(r ca.Requester, asked string) (policy.Profile, error)
-}
-
-var _ Authority = (*ca.Service)(nil)
-
-// Options are what the server is made of.
-type Options struct {
-	Authority Authority
-	Logger    *slog.Logger // default slog.Default()
-	// BodyTimeout is how long a client may take to send the body of one request;
-	// default 10 s, negative for no limit. Middleware in front must implement
-	// Unwrap (see http.ResponseController), or there is no limit.
-	BodyTimeout time.Duration
-	// Proxies may stand in front and end TLS for the devices.
-	Proxies Proxies
-	// Observe, if set, is told of each request when its reply is ready: op is the
-	// EST operation or "other", outcome a policy outcome, "ok", an error kind of
-	// package ca, or the name of an HTTP-level refusal (see errors.go).
-	Observe func(op, outcome string, took time.Duration)
-}
-
 const defaultBodyTimeout = 10 * time.Second
 
 type server struct {
 	Options
+	// making bounds how many keys are made at a time: an RSA key takes a
+	// processor for the better part of a second.
+	making chan struct{}
 }
 
 // operation is one EST operation. Its serve returns a whole reply or an error that refuse translates.
@@ -94,8 +55,8 @@ var operations = []operation{
 	{"csrattrs", http.MethodGet, (*server).csrattrs},
 	{"simpleenroll", http.MethodPost, (*server).simpleenroll},
 	{"simplereenroll", http.MethodPost, (*server).simplereenroll},
-	{"serverkeygen", http.MethodPost, (*server).notImplemented},
-	{"fullcmc", http.MethodPost, (*server).notImplemented},
+	{"serverkeygen", http.MethodPost, (*server).serverkeygen},
+	{"fullcmc", http.MethodPost, (*server).fullcmc},
 }
 
 // New makes the handler of everything under [Prefix]. Put it at that prefix of a
@@ -110,7 +71,10 @@ func New(opts Options) http.Handler {
 	if opts.BodyTimeout == 0 {
 		opts.BodyTimeout = defaultBodyTimeout
 	}
-	s := &server{opts}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	s := &server{opts, make(chan struct{}, runtime.GOMAXPROCS(0))}
 	mux := chi.NewRouter()
 	mux.Use(s.limitTime)
 	for _, op := range operations {
@@ -180,6 +144,7 @@ type reply struct {
 	header      http.Header
 	body        []byte
 	outcome     string // for Observe
+	secret      bool   // the body is wiped when it was sent
 }
 
 // finish logs, counts and sends.

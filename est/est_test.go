@@ -3,7 +3,6 @@ package est_test
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -23,6 +22,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/client"
 	"github.com/deviceca/deviceca/est"
 	"github.com/deviceca/deviceca/internal/cms"
 	"github.com/deviceca/deviceca/policy"
@@ -91,7 +91,7 @@ func (e *env) lastObserved() string {
 // identity is a device's certificate with its key.
 type identity struct {
 	cert *ca.Certificate
-	key  *ecdsa.PrivateKey
+	key  crypto.Signer
 }
 
 // newIdentity enters a certificate for the device into the core.
@@ -482,19 +482,18 @@ func TestFaultIsNoFallback(t *testing.T) {
 func TestCSRAttrs(t *testing.T) {
 	e := newEnv(t)
 	id := e.newIdentity(t, "lamp-1", time.Now().Add(time.Hour))
-	const p256 = "MBcwFQYHKoZIzj0CATEKBggqhkjOPQMBBw==\n"
 	tests := []struct {
 		name   string
 		call   call
 		status int
 		body   string
 	}{
-		{"anonymous, no label", call{path: "csrattrs"}, 200, p256},
-		{"anonymous, label", call{path: "gateway/csrattrs"}, 200, "MBMwEQYJKoZIhvcNAQEBMQQCAgwA\n"},
+		{"anonymous, no label", call{path: "csrattrs"}, 200, "ecdsa-p256"},
+		{"anonymous, label", call{path: "gateway/csrattrs"}, 200, "rsa-3072"},
 		{"anonymous, nothing to say", call{path: "silent/csrattrs"}, 204, ""},
 		{"anonymous, unknown label", call{path: "nosuch/csrattrs"}, 404, "no certificate profile"},
-		{"by certificate", call{path: "csrattrs", as: &id}, 200, p256},
-		{"by secret", call{path: "csrattrs", user: "lamp-ref", pass: lampSecret}, 200, p256},
+		{"by certificate", call{path: "csrattrs", as: &id}, 200, "ecdsa-p256"},
+		{"by secret", call{path: "csrattrs", user: "lamp-ref", pass: lampSecret}, 200, "ecdsa-p256"},
 		{"wrong secret", call{path: "csrattrs", user: "lamp-ref", pass: "wrong"}, 401, "wrong secret"},
 		{"label not for this requester", call{path: "gateway/csrattrs", as: &id}, 403, "may not have profile"},
 	}
@@ -503,8 +502,12 @@ func TestCSRAttrs(t *testing.T) {
 			r := e.do(t, tt.call)
 			switch tt.status {
 			case 200:
-				if r.status != 200 || r.body != tt.body {
-					t.Fatalf("status %d, body %q, want %q", r.status, r.body, tt.body)
+				der, err := base64.StdEncoding.DecodeString(strings.TrimSuffix(r.body, "\n"))
+				if err != nil || r.status != 200 {
+					t.Fatalf("status %d, body %q", r.status, r.body)
+				}
+				if got, err := client.ParseCSRAttrs(der); err != nil || string(got.Key) != tt.body || got.ChallengePassword {
+					t.Errorf("our client reads %+v, %v, want %s", got, err, tt.body)
 				}
 				r.wantHeader(t, "Content-Type", "application/csrattrs")
 				r.wantHeader(t, "Content-Transfer-Encoding", "base64")

@@ -116,6 +116,19 @@ func (a *authority) AuthenticateSecret(_ context.Context, reference, secret stri
 	return ca.Requester{Kind: policy.ByCredential, Device: c.Device, Credential: &c.Credential}, nil
 }
 
+func (a *authority) CredentialSecret(_ context.Context, reference string) (ca.Requester, device.Secret, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c, ok := a.credentials[reference]
+	if !ok {
+		return ca.Requester{}, device.NewSecret(), nil
+	}
+	if err := c.Usable(a.now()); err != nil {
+		return ca.Requester{}, device.Secret(c.secret), ca.Errorf(ca.Unauthenticated, "%w", err)
+	}
+	return ca.Requester{Kind: policy.ByCredential, Device: c.Device, Credential: &c.Credential}, device.Secret(c.secret), nil
+}
+
 func (a *authority) AuthenticateCertificate(_ context.Context, chain []*x509.Certificate) (ca.Requester, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

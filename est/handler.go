@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/internal/cms"
@@ -40,23 +41,14 @@ func (s *server) simplereenroll(w http.ResponseWriter, r *http.Request, label st
 
 // enroll is the straight line of one enrolment.
 func (s *server) enroll(w http.ResponseWriter, r *http.Request, label string, again bool) (*reply, error) {
-	// 1. The body, within bounds of size and time. What it holds is not looked
-	// at before the requester is known, so that strangers cost us no signature check.
-	if err := checkMediaType(r.Header); err != nil {
-		return nil, err
-	}
-	body, err := s.readBody(w, r)
+	// 1. The body, and who asks. What the body holds is not looked at before the
+	// requester is known, so that strangers cost us no signature check.
+	requester, body, err := s.receive(w, r, "application/pkcs10")
 	if err != nil {
 		return nil, err
 	}
 
-	// 2. Who asks.
-	requester, err := s.authenticate(r)
-	if err != nil {
-		return nil, err
-	}
-
-	// 3. What is asked, and that who asks holds the key.
+	// 2. What is asked, that who asks holds the key, and asks over this connection.
 	der, err := decodeRequest(body)
 	if err != nil {
 		return nil, err
@@ -65,9 +57,52 @@ func (s *server) enroll(w http.ResponseWriter, r *http.Request, label string, ag
 	if err != nil {
 		return nil, err
 	}
+	if err := s.bound(r, requester, label, csr); err != nil {
+		return nil, err
+	}
 
-	// 4. The core decides, issues, and makes it durable.
-	request := ca.Request{
+	// 3. The core decides, issues, and makes it durable.
+	issued, err := s.issue(r, request(r, requester, label, csr, again))
+	if err != nil {
+		return nil, err
+	}
+
+	// 4. The reply holds the certificate alone (RFC 7030 §4.2.3); its chain is in cacerts.
+	answer := newReply(certsOnly, cms.CertsOnly(issued.Certificate.DER))
+	answer.header, answer.outcome = decided(issued), string(issued.Outcome)
+	return answer, nil
+}
+
+const certsOnly = "application/pkcs7-mime; smime-type=certs-only"
+
+// receive reads the body, within bounds of size and time, and finds out who asks.
+func (s *server) receive(w http.ResponseWriter, r *http.Request, mediaType string) (ca.Requester, []byte, error) {
+	if err := checkMediaType(r.Header, mediaType); err != nil {
+		return ca.Requester{}, nil, err
+	}
+	body, err := s.readBody(w, r)
+	if err != nil {
+		return ca.Requester{}, nil, err
+	}
+	requester, err := s.authenticate(r)
+	return requester, body, err
+}
+
+// bound checks the link between the request and the connection.
+func (s *server) bound(r *http.Request, requester ca.Requester, label string, csr *ca.CSR) error {
+	demanded := false
+	if s.Rules != nil {
+		profile, err := s.profile(requester, label)
+		if err != nil {
+			return err
+		}
+		demanded = s.Rules(profile).Binding
+	}
+	return checkBinding(r.TLS, csr.ChallengePassword, demanded)
+}
+
+func request(r *http.Request, requester ca.Requester, label string, csr *ca.CSR, again bool) ca.Request {
+	return ca.Request{
 		Protocol:  "est",
 		Requester: requester,
 		Renew:     again && ownCertificate(requester),
@@ -76,9 +111,14 @@ func (s *server) enroll(w http.ResponseWriter, r *http.Request, label string, ag
 		Names:     csr.Names,
 		Profile:   label,
 		Address:   remoteAddr(r).String(),
+		Bound:     csr.ChallengePassword != "", // checkBinding has refused every other one
 	}
+}
+
+// issue asks the core, and logs what it issued.
+func (s *server) issue(r *http.Request, request ca.Request) (*ca.Issued, error) {
 	issued, err := s.Authority.Enroll(r.Context(), request)
-	if requester.Lapsed > 0 && offersSecret(r) && ca.KindOf(err) == ca.Unauthenticated {
+	if request.Requester.Lapsed > 0 && offersSecret(r) && ca.KindOf(err) == ca.Unauthenticated {
 		// The certificate lapsed longer ago than its profile forgives, which
 		// only the core could tell. A credential lets the device in again.
 		if request.Requester, err = s.bySecret(r); err == nil {
@@ -89,20 +129,25 @@ func (s *server) enroll(w http.ResponseWriter, r *http.Request, label string, ag
 	if err != nil {
 		return nil, err
 	}
+	s.logIssued(r, issued)
+	return issued, nil
+}
 
-	// 5. The reply holds the certificate alone (RFC 7030 §4.2.3); its chain is in cacerts.
+func (s *server) logIssued(r *http.Request, issued *ca.Issued) {
 	s.Logger.LogAttrs(r.Context(), slog.LevelInfo, "issued", slog.String("protocol", "est"),
 		slog.String("device", issued.Certificate.Device), slog.String("serial", issued.Certificate.Serial.String()),
 		slog.String("issuer", issued.Certificate.Issuer), slog.String("profile", issued.Certificate.Profile),
 		slog.String("outcome", string(issued.Outcome)), slog.Bool("again", issued.Again), slog.String("address", r.RemoteAddr))
+}
+
+// decided is the header that says what was decided, and why.
+func decided(issued *ca.Issued) http.Header {
 	header := http.Header{}
 	header.Set(OutcomeHeader, visible(string(issued.Outcome), maxReason))
 	for _, reason := range issued.Reasons[:min(len(issued.Reasons), maxReasons)] {
 		header.Add(ReasonHeader, visible(reason, maxReason))
 	}
-	answer := newReply("application/pkcs7-mime; smime-type=certs-only", cms.CertsOnly(issued.Certificate.DER))
-	answer.header, answer.outcome = header, string(issued.Outcome)
-	return answer, nil
+	return header
 }
 
 // ownCertificate reports whether the requester showed a certificate that can be renewed.
@@ -134,19 +179,15 @@ func (s *server) csrattrs(_ http.ResponseWriter, r *http.Request, label string) 
 			return nil, err
 		}
 	}
-	profile, err := s.Authority.ProfileFor(requester, label)
+	profile, err := s.profile(requester, label)
 	if err != nil {
 		return nil, err
 	}
-	attrs := encodeCSRAttrs(profile)
+	attrs := encodeCSRAttrs(profile, s.rules(profile), requester.Device)
 	if attrs == nil {
 		return &reply{status: http.StatusNoContent, outcome: "ok"}, nil
 	}
 	return newReply("application/csrattrs", attrs), nil
-}
-
-func (s *server) notImplemented(http.ResponseWriter, *http.Request, string) (*reply, error) {
-	return nil, errNotImplemented
 }
 
 // newReply is a 200 whose body is der in base64.
@@ -166,10 +207,13 @@ func (a *reply) send(w http.ResponseWriter) {
 		h.Set("Content-Type", a.contentType)
 		h.Set("Content-Length", strconv.Itoa(len(a.body)))
 		h.Set("X-Content-Type-Options", "nosniff")
-		if a.status == http.StatusOK {
+		if a.status == http.StatusOK && !strings.HasPrefix(a.contentType, "multipart/") {
 			h.Set("Content-Transfer-Encoding", "base64")
 		}
 	}
 	w.WriteHeader(a.status)
 	w.Write(a.body) // a client that went away is no fault of ours
+	if a.secret {
+		clear(a.body)
+	}
 }

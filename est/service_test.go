@@ -5,8 +5,10 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"io"
 	"log/slog"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -64,7 +66,8 @@ func newService(t *testing.T, changes ...any) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rules, err := policy.Parse("policy.yaml", policy.Default())
+	source := strings.Replace(string(policy.Default()), "    eku: [clientAuth]\n", "    eku: [clientAuth]\n    server_keygen: {allow: true, clear: true}\n", 1)
+	rules, err := policy.Parse("policy.yaml", []byte(source))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +88,14 @@ func newService(t *testing.T, changes ...any) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.env = newEnv(t, append(toEST, func(o *est.Options) { o.Authority = s.core })...)
+	var responder est.Responder
+	toEST = append(toEST, func(o *est.Options) {
+		responder = o.Authority.(*authority).newResponder(t)
+		o.Authority = s.core
+		o.Rules = func(p policy.Profile) est.Rules { return est.Rules{Keygen: est.KeygenClear} }
+		o.Responder = func(context.Context) (est.Responder, error) { return responder, nil }
+	})
+	s.env = newEnv(t, toEST...)
 	return s
 }
 
@@ -166,6 +176,66 @@ func TestService(t *testing.T) {
 			if err != nil || len(der) == 0 {
 				t.Errorf("%s: %x, %v", c.path, der, err)
 			}
+		}
+	})
+
+	t.Run("serverkeygen, read with the tools of docs/est.md", func(t *testing.T) {
+		grant := s.register(t, "lamp-3", 1)
+		r := s.do(t, call{path: "serverkeygen", body: base64Body(newCSR(t, newKey(t), "lamp-3")), user: grant.Reference, pass: grant.Secret})
+		_, cert := r.generated(t, clearKey)
+		verify(t, cert)
+		const script = `tr -d '\r' > reply
+grep -A2 '^Content-Type: application/pkcs8' reply | tail -1 | base64 -d | openssl pkey -inform DER -out key &&
+grep -A2 '^Content-Type: application/pkcs7' reply | tail -1 | base64 -d | openssl pkcs7 -inform DER -print_certs -out crt &&
+openssl pkey -in key -pubout && openssl x509 -in crt -noout -pubkey`
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
+		cmd.Dir, cmd.Stdin = t.TempDir(), strings.NewReader(r.body)
+		out, err := cmd.CombinedOutput()
+		if half := len(out) / 2; err != nil || half == 0 || string(out[:half]) != string(out[half:]) {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+	t.Run("serverkeygen under the credential's secret", func(t *testing.T) {
+		grant := s.register(t, "lamp-4", 1)
+		ask := csrWith(t, newKey(t), "lamp-4", capabilities(aes256CBC, aes256Wrap), octets(attrSecretID, []byte(grant.Reference)))
+		r := s.do(t, call{path: "serverkeygen", body: base64Body(ask), user: grant.Reference, pass: grant.Secret})
+		sealed, cert := r.generated(t, sealedKey)
+		verify(t, cert)
+		signed := decryptWithOpenSSL(t, t.TempDir(), sealed, "-secretkey", hex.EncodeToString(est.KEK(device.Secret(grant.Secret))))
+		if made := s.opened(t, signed); !samePublic(made, cert) {
+			t.Error("the key is not the certificate's")
+		}
+		// The default profile signs only, so that no key can be encrypted to such a certificate.
+		keyID := octets(attrPublicID, first.SubjectKeyId)
+		r = s.do(t, call{path: "serverkeygen", body: base64Body(csrWith(t, newKey(t), "lamp-1", capabilities(aes256Wrap), keyID)), as: &own})
+		r.wantRefusal(t, 400, "keyAgreement")
+	})
+	t.Run("fullcmc, from the secret to a renewal", func(t *testing.T) {
+		grant, key := s.register(t, "lamp-5", 1), newKey(t)
+		m := &pkiMessage{requests: [][]byte{tcr(1, newCSR(t, key, "lamp-5"))}, signer: byKey(key)}
+		m.prove(grant.Reference, grant.Secret)
+		leaf := func(a pkiAnswer) *x509.Certificate {
+			t.Helper()
+			for _, c := range a.certs {
+				if c.Subject.CommonName == "lamp-5" && a.status == 0 {
+					verify(t, c)
+					return c
+				}
+			}
+			t.Fatalf("answer %+v", a)
+			return nil
+		}
+		enrolled := leaf(s.pkiAnswer(t, s.cmc(t, "fullcmc", m.seal(t))))
+		next := newKey(t)
+		m = &pkiMessage{requests: [][]byte{tcr(1, newCSR(t, next, "lamp-5"))}, signer: byCertificate(t, identity{&ca.Certificate{DER: enrolled.Raw}, key})}
+		if renewed := leaf(s.pkiAnswer(t, s.cmc(t, "fullcmc", m.seal(t)))); !samePublic(next, renewed) {
+			t.Error("a certificate for another key")
+		}
+		m = &pkiMessage{requests: [][]byte{tcr(1, newCSR(t, newKey(t), "lamp-5"))}}
+		m.signer = byKey(newKey(t))
+		m.prove("nobody", grant.Secret)
+		if a := s.pkiAnswer(t, s.cmc(t, "fullcmc", m.seal(t))); a.fail != 7 {
+			t.Errorf("answer %+v", a)
 		}
 	})
 

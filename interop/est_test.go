@@ -104,6 +104,32 @@ func TestGlobalSign(t *testing.T) {
 	run(t, dir, "openssl", "verify", "-CAfile", a.root(), "-untrusted", filepath.Join(a.home, "issuing.crt"), "again.crt")
 }
 
+// Keys made by the server, for estclient in clear and for openssl encrypted.
+func TestServerKeygen(t *testing.T) {
+	client := filepath.Join(t.TempDir(), "estclient")
+	build := exec.Command("go", "build", "-o", client, "github.com/globalsign/est/cmd/estclient")
+	build.Dir = "globalsign"
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building estclient: %v\n%s", err, out)
+	}
+	a, dir := newAuthority(t), t.TempDir()
+	g := a.addDevice("sensor-7", "--uses", "3")
+	server := []string{"-server", "localhost:" + port(a.https), "-explicit", a.root()}
+	ask := append([]string{"serverkeygen", "-cn", "sensor-7", "-user", g.Reference, "-pass", g.Secret, "-keyout", "made.key", "-out", "made.crt"}, server...)
+
+	if out, errs, err := try(dir, client, ask...); err == nil || !strings.Contains(out+errs, "made by the server") {
+		t.Errorf("a profile without server_keygen made a key: %v\n%s%s", err, out, errs)
+	}
+	policy := read(t, filepath.Join(a.home, "policy.yaml"))
+	edited := strings.Replace(policy, "    eku: [clientAuth]\n", "    eku: [clientAuth]\n    server_keygen: {allow: true, clear: true}\n", 1)
+	a.deviceca("policy", "apply", "--home", a.home, write(t, filepath.Join(dir, "policy.yaml"), edited))
+	run(t, dir, client, ask...)
+	if key, cert := run(t, dir, "openssl", "pkey", "-in", "made.key", "-pubout"), run(t, dir, "openssl", "x509", "-in", "made.crt", "-noout", "-pubkey"); key != cert {
+		t.Errorf("the certificate is not for the key:\n%s%s", key, cert)
+	}
+	run(t, dir, "openssl", "verify", "-CAfile", a.root(), "-untrusted", filepath.Join(a.home, "issuing.crt"), "made.crt")
+}
+
 func port(addr string) string {
 	_, p, _ := net.SplitHostPort(addr)
 	return p

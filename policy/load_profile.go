@@ -24,7 +24,7 @@ const (
 )
 
 var profileFields = []string{"extends", "issuer", "keys", "subject", "san", "names", "key_usage", "eku", "policy_oids",
-	"backdate", "validity", "renew_at", "renew_after_expiry", "status", "approval"}
+	"backdate", "validity", "renew_at", "renew_after_expiry", "status", "approval", "server_keygen", "channel_binding"}
 
 // wellFormedName is what profiles and levels are called: profiles are path segments of EST and CMP URLs.
 var wellFormedName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
@@ -172,7 +172,26 @@ func (d *document) profile(name string, at value, f map[string]value) *Profile {
 			}
 		}
 	}
+	if v, ok := f["server_keygen"]; ok {
+		p.ServerKeygen = d.serverKeygen(v)
+	}
+	if v, ok := f["channel_binding"]; ok {
+		p.ChannelBinding = d.truth(v)
+	}
 	return p
+}
+
+func (d *document) serverKeygen(v value) (k ServerKeygen) {
+	f := d.object(v, "allow", "clear")
+	if allow, ok := f["allow"]; ok {
+		k.Allow = d.truth(allow)
+	}
+	if clear, ok := f["clear"]; ok {
+		if k.Clear = d.truth(clear); k.Clear && !k.Allow {
+			d.fault(clear, "add allow: true, or leave clear out", "keys that are not made cannot be handed out in clear")
+		}
+	}
+	return k
 }
 
 // san reads `san:` and `names:`. Patterns for a form that is not allowed are a

@@ -21,7 +21,15 @@ type Profile struct {
 	RenewExpired time.Duration       // renew_after_expiry: how long after notAfter the same key may still renew; 0: not at all
 	Status       Status
 	Approval     bool // an administrator must approve each certificate before it is issued
+	ServerKeygen ServerKeygen
+	// ChannelBinding demands that a request is bound to the TLS connection it
+	// comes over (RFC 7030 §3.5, RFC 9266).
+	ChannelBinding bool
 }
+
+// ServerKeygen says whether the CA may make a device's key (RFC 7030 §4.4), and
+// whether it may hand it out in clear within TLS.
+type ServerKeygen struct{ Allow, Clear bool }
 
 // SubjectTemplate is one attribute of the subject: Attr is "cn", "o", "ou",
 // "c", "l", "st", "serialnumber" or a dotted OID; Value may hold "{device.id}" and

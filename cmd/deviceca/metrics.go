@@ -7,6 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/deviceca/deviceca/ocsp"
 )
 
 // metrics are the server's own figures, at /metrics of the metrics listener.
@@ -39,6 +41,13 @@ func newMetrics(s *system) *metrics {
 	count("deviceca_store_commits_total", "Transactions made durable, one fsync each.", func() int64 { return s.store.Stats().Commits })
 	count("deviceca_store_changes_total", "Changes committed in them.", func() int64 { return s.store.Stats().Changes })
 	count("deviceca_store_failed_batches_total", "Batches that failed whole.", func() int64 { return s.store.Stats().Failed })
+	// Of the responder in force: after a rotation it is another, and its counts begin anew.
+	answers := func() ocsp.Stats { return s.revocation.current.Load().responder.Stats() }
+	count("deviceca_ocsp_presigned_total", "OCSP answers given out from memory.", func() int64 { return int64(answers().Presigned) })
+	count("deviceca_ocsp_signed_total", "OCSP answers signed to be kept: first asks, renewals, status changes.", func() int64 { return int64(answers().Filled) })
+	count("deviceca_ocsp_live_total", "OCSP answers signed for one asker.", func() int64 { return int64(answers().Live) })
+	count("deviceca_ocsp_refused_total", "OCSP questions over a budget.", func() int64 { return int64(answers().Refused) })
+	count("deviceca_ocsp_failed_total", "OCSP questions that met an internal error.", func() int64 { return int64(answers().Failed) })
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "deviceca_store_queue",
 		Help: "Changes that wait to be committed."}, func() float64 { return float64(s.store.Stats().Queue) }))
 	return m

@@ -85,8 +85,8 @@ func (a *app) serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the CA",
-		Long: `Run the CA in the foreground until it is interrupted: EST on https, CA certificates and CRLs on http, the
-admin API on https and on a socket in the home directory.
+		Long: `Run the CA in the foreground until it is interrupted: EST on https; OCSP, CRLs,
+revocation packs and CA certificates on http; the admin API on https and on a socket in the home directory.
 
 SIGHUP reads the policy file anew. /healthz says that the process lives, /readyz that token and database answer.`,
 		Example: `  deviceca serve --home ./deviceca-data

@@ -28,10 +28,11 @@ type serverCert struct {
 	names   []ca.SAN
 	log     *slog.Logger
 	current atomic.Pointer[tls.Certificate]
+	changed chan struct{} // has room for one
 }
 
 func newServerCert(ctx context.Context, service *ca.Service, names []ca.SAN, log *slog.Logger) (*serverCert, error) {
-	c := &serverCert{service: service, names: names, log: log}
+	c := &serverCert{service: service, names: names, log: log, changed: make(chan struct{}, 1)}
 	return c, c.renew(ctx)
 }
 
@@ -63,11 +64,21 @@ func (c *serverCert) keepFresh(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-c.changed:
 		case <-time.After(max(wait, time.Minute)):
 		}
 		if err := c.renew(ctx); err != nil && ctx.Err() == nil {
 			c.log.Error("the server certificate could not be renewed; trying again in a minute", "not_after", leaf.NotAfter, "err", err)
 		}
+	}
+}
+
+// casChanged renews at once: devices that trust only a new root need the
+// certificates that lead to it.
+func (c *serverCert) casChanged() {
+	select {
+	case c.changed <- struct{}{}:
+	default:
 	}
 }
 

@@ -32,13 +32,14 @@ type system struct {
 	service    *ca.Service
 	api        *admin.API
 	revocation *publications
+	casChanged func() // tells a running server that the CAs are others now
 	close      []func() error
 }
 
 // open puts the system together, in the order in which its parts need each
 // other: configuration, token, data key, ledger, policy, core, publications, API.
 func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started time.Time) (_ *system, err error) {
-	s := &system{home: home, cfg: cfg, log: log}
+	s := &system{home: home, cfg: cfg, log: log, casChanged: func() {}}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -85,7 +86,10 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 		Changed: func(ctx context.Context, issuer string, serials []ca.Serial) {
 			s.revocation.changed(ctx, issuer, serials)
 		},
-		Reloaded: func(cas []ca.IssuerRecord) { s.revocation.casChanged(cas) },
+		Reloaded: func(cas []ca.IssuerRecord) {
+			s.revocation.casChanged(cas)
+			s.casChanged()
+		},
 		Approval: ca.ApprovalOptions(cfg.Approval),
 		Logger:   log,
 	})

@@ -16,6 +16,12 @@ type handlerTransport struct {
 // RoundTrip implements http.RoundTripper: it returns with the handler's first
 // byte or status, and the body is what the handler writes from then on.
 func (t *handlerTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := req.Context().Err(); err != nil { // else a quick handler might answer all the same
+		if req.Body != nil {
+			req.Body.Close()
+		}
+		return nil, err
+	}
 	in := req.Clone(req.Context())
 	in.RemoteAddr = uidPrefix + strconv.Itoa(t.uid)
 	in.RequestURI = req.URL.RequestURI()

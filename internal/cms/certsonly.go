@@ -1,6 +1,16 @@
-// Package cms encodes and decodes the Cryptographic Message Syntax (RFC 5652) as
-// far as enrolment protocols need it. What it writes is DER; what it reads must
-// have definite, shortest lengths.
+// Package cms speaks the Cryptographic Message Syntax (RFC 5652) as far as enrolment
+// protocols need it: certs-only messages, SignedData with one signer, and
+// EnvelopedData or AuthEnvelopedData to keys of all kinds. What it writes is DER; what
+// it reads must have definite, shortest lengths, and is bounded.
+//
+// A private key made for a device travels as EnvelopedData(SignedData(AsymmetricKeyPackage)):
+//
+//	one, err := cms.OneAsymmetricKey(key)
+//	pkg, err := cms.KeyPackage(one)
+//	signed, err := cms.Sign(pkg, cms.Signer{Key: ca, ID: cms.IDOf(cert), Certs: [][]byte{cert.Raw}})
+//	sealed, err := cms.Seal(signed, cms.AES256CBC, cms.ToECDH(id, pub))
+//
+// and back by [Open], [ParseSigned], Verify, [ParseKeyPackage].
 package cms
 
 import (
@@ -27,11 +37,6 @@ const maxDepth = 32
 
 // ErrCertsOnly is wrapped by every error of ParseCertsOnly.
 var ErrCertsOnly = errors.New("not a certs-only message")
-
-var (
-	oidData       = encasn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 1}
-	oidSignedData = encasn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}
-)
 
 var (
 	tag0 = asn1.Tag(0).ContextSpecific().Constructed()
@@ -67,12 +72,12 @@ func CertsOnly(certs ...[]byte) []byte {
 	}
 	b := cryptobyte.NewBuilder(make([]byte, 0, size))
 	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1ObjectIdentifier(oidSignedData)
+		b.AddASN1ObjectIdentifier(TypeSigned)
 		b.AddASN1(tag0, func(b *cryptobyte.Builder) {
 			b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 				b.AddASN1Uint64(1)
 				b.AddASN1(asn1.SET, func(*cryptobyte.Builder) {})
-				b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(oidData) })
+				b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(TypeData) })
 				if len(sorted) > 0 {
 					b.AddASN1(tag0, func(b *cryptobyte.Builder) {
 						for _, c := range sorted {
@@ -120,7 +125,7 @@ func parseCertsOnly(msg []byte) ([][]byte, error) {
 	if !info.ReadASN1ObjectIdentifier(&contentType) {
 		return nil, errors.New("no content type")
 	}
-	if !contentType.Equal(oidSignedData) {
+	if !contentType.Equal(TypeSigned) {
 		return nil, fmt.Errorf("content type %s, not SignedData", contentType)
 	}
 	if !info.ReadASN1(&explicit, tag0) || !info.Empty() ||

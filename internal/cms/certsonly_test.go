@@ -94,7 +94,7 @@ func TestParseCertsOnly(t *testing.T) {
 	a, b := newCert(t, "a"), newCert(t, "b")
 	null := []byte{5, 0}
 	good := func(change func(*message)) []byte {
-		m := message{contentType: oidSignedData, version: 1, eContentType: oidData, bag: slices.Concat(a, b)}
+		m := message{contentType: TypeSigned, version: 1, eContentType: TypeData, bag: slices.Concat(a, b)}
 		if change != nil {
 			change(&m)
 		}
@@ -119,7 +119,7 @@ func TestParseCertsOnly(t *testing.T) {
 		{"with CRLs", good(func(m *message) { m.crls = []byte{0x30, 0} }), "", nil},
 		{"with empty CRLs", good(func(m *message) { m.crls = []byte{} }), "", nil},
 		{"with digest algorithms", good(func(m *message) { m.digests = []byte{0x30, 0} }), "", nil},
-		{"other content type, absent", good(func(m *message) { m.eContentType = oidSignedData }), "", nil},
+		{"other content type, absent", good(func(m *message) { m.eContentType = TypeSigned }), "", nil},
 		{"most certificates", good(func(m *message) { m.bag = bytes.Repeat(a, MaxCerts) }), "", nil},
 
 		{"empty", nil, "empty", der.ErrMalformed},
@@ -127,7 +127,7 @@ func TestParseCertsOnly(t *testing.T) {
 		{"trailing octet", append(good(nil), 0), "1 after", der.ErrTrailing},
 		{"indefinite length", []byte{0x30, 0x80, 0, 0}, "indefinite", der.ErrIndefinite},
 		{"a certificate alone", a, "no content type", nil},
-		{"not SignedData", good(func(m *message) { m.contentType = oidData }), "1.2.840.113549.1.7.1, not SignedData", nil},
+		{"not SignedData", good(func(m *message) { m.contentType = TypeData }), "1.2.840.113549.1.7.1, not SignedData", nil},
 		{"version 0", good(func(m *message) { m.version = 0 }), "version 0", nil},
 		{"version -1", good(func(m *message) { m.version = -1 }), "version -1", nil},
 		{"version 5", good(func(m *message) { m.version = 5 }), "version 5", nil},
@@ -180,7 +180,7 @@ func TestVector(t *testing.T) {
 	if got := fmt.Sprint(names); got != "[Valid EE Certificate Test1 Good CA]" {
 		t.Errorf("certificates %s", got)
 	}
-	want := message{contentType: oidSignedData, version: 1, eContentType: oidData, bag: slices.Concat(certs...)}
+	want := message{contentType: TypeSigned, version: 1, eContentType: TypeData, bag: slices.Concat(certs...)}
 	if !bytes.Equal(CertsOnly(certs...), want.build()) {
 		t.Error("written again, it is not the same message without the CRL set")
 	}
@@ -247,7 +247,7 @@ func FuzzParseCertsOnly(f *testing.F) {
 	f.Add(vector(f))
 	f.Add(CertsOnly(a))
 	f.Add(CertsOnly(a, b))
-	f.Add(message{contentType: oidSignedData, version: 3, eContentType: oidData, bag: []byte{0x30, 0}, crls: []byte{0x30, 0}}.build())
+	f.Add(message{contentType: TypeSigned, version: 3, eContentType: TypeData, bag: []byte{0x30, 0}, crls: []byte{0x30, 0}}.build())
 	f.Add([]byte{0x30, 0x80, 0, 0})
 	f.Fuzz(func(t *testing.T, in []byte) {
 		certs, err := ParseCertsOnly(in)
@@ -265,7 +265,7 @@ func FuzzParseCertsOnly(f *testing.F) {
 		if !bytes.Equal(CertsOnly(again...), out) {
 			t.Error("our own message changes when written again")
 		}
-		ours := message{contentType: oidSignedData, version: 1, eContentType: oidData, bag: slices.Concat(certs...)}
+		ours := message{contentType: TypeSigned, version: 1, eContentType: TypeData, bag: slices.Concat(certs...)}
 		if slices.IsSortedFunc(certs, bytes.Compare) && bytes.Equal(in, ours.build()) && !bytes.Equal(in, out) {
 			t.Error("a message in our form changes when written again")
 		}

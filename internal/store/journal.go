@@ -7,6 +7,7 @@ import (
 	"errors"
 	"iter"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -150,7 +151,7 @@ func (j Journal) next(ctx context.Context, counter string) (number int64, err er
 const journalPage = 4096
 
 // stream yields the rows of query after query, each beginning behind the key of the last row.
-func stream[T, K any](ctx context.Context, s *Store, query string, args []any, after K, scan func(*sql.Rows) (T, K, error)) iter.Seq2[T, error] {
+func stream[T, K any](ctx context.Context, s *Store, query string, args []any, after K, scan func(*sql.Rows) (T, error), key func(*T) K) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var zero T
 		stmt, err := s.reads.PrepareContext(ctx, query+" LIMIT ?")
@@ -166,11 +167,14 @@ func stream[T, K any](ctx context.Context, s *Store, query string, args []any, a
 			if err == nil {
 				for err == nil && rows.Next() {
 					var v T
-					if v, after, err = scan(rows); err == nil {
+					if v, err = scan(rows); err == nil {
 						page = append(page, v)
 					}
 				}
 				err = errors.Join(err, rows.Err(), rows.Close())
+			}
+			if len(page) > 0 {
+				after = key(&page[len(page)-1])
 			}
 			for _, v := range page {
 				if !yield(v, nil) {
@@ -192,23 +196,23 @@ func stream[T, K any](ctx context.Context, s *Store, query string, args []any, a
 func (j Journal) Changes(ctx context.Context, issuer string, after, upTo int64) iter.Seq2[crl.Change, error] {
 	revoked := stream(ctx, j.s, `SELECT sequence, serial, revoked, reason, invalid FROM revocation
 		WHERE sequence > ? AND issuer = ? AND sequence <= ? AND no_status = 0 ORDER BY sequence`, []any{issuer, upTo}, after,
-		func(row *sql.Rows) (c crl.Change, _ int64, err error) {
+		func(row *sql.Rows) (c crl.Change, err error) {
 			var serial sql.RawBytes
 			var at int64
 			var invalid sql.NullInt64
 			err = row.Scan(&c.Sequence, &serial, &at, &c.Reason, &invalid)
 			c.Entry = entry(serial, at, c.Reason, invalid)
-			return c, c.Sequence, err
-		})
+			return c, err
+		}, sequenceOf)
 	released := stream(ctx, j.s, `SELECT sequence, serial, released FROM release
 		WHERE sequence > ? AND issuer = ? AND sequence <= ? AND no_status = 0 ORDER BY sequence`, []any{issuer, upTo}, after,
-		func(row *sql.Rows) (c crl.Change, _ int64, err error) {
+		func(row *sql.Rows) (c crl.Change, err error) {
 			var serial sql.RawBytes
 			var at int64
 			err = row.Scan(&c.Sequence, &serial, &at)
 			c.Entry, c.Released = entry(serial, at, 0, sql.NullInt64{}), true
-			return c, c.Sequence, err
-		})
+			return c, err
+		}, sequenceOf)
 	return func(yield func(crl.Change, error) bool) {
 		for _, part := range []iter.Seq2[crl.Change, error]{revoked, released} {
 			for c, err := range part {
@@ -219,6 +223,8 @@ func (j Journal) Changes(ctx context.Context, issuer string, after, upTo int64) 
 		}
 	}
 }
+
+func sequenceOf(c *crl.Change) int64 { return c.Sequence }
 
 func entry(serial []byte, revoked int64, reason int, invalid sql.NullInt64) crl.Entry {
 	e := crl.Entry{Revoked: time.UnixMicro(revoked), Reason: reason}
@@ -248,15 +254,21 @@ func (j Journal) Revoked(ctx context.Context, issuer string, q crl.Query) iter.S
 	return stream(ctx, j.s, `SELECT serial, revoked, reason, invalid FROM revocation
 		WHERE serial > ? AND issuer = ? AND serial < ? AND no_status = 0 AND (not_after >= ? OR sequence > ?) ORDER BY serial`,
 		[]any{issuer, end[:], since, q.After}, first[:],
-		func(row *sql.Rows) (e crl.Entry, key []byte, err error) {
+		func(row *sql.Rows) (e crl.Entry, err error) {
+			// Scanning into any is what costs least: there may be millions of rows.
 			var serial sql.RawBytes
-			var at int64
-			var reason int
-			var invalid sql.NullInt64
-			err = row.Scan(&serial, &at, &reason, &invalid)
-			e = entry(serial, at, reason, invalid)
-			return e, e.Serial[:], err
-		})
+			var at, reason, invalid any
+			if err = row.Scan(&serial, &at, &reason, &invalid); err != nil {
+				return e, err
+			}
+			copy(e.Serial[:], serial)
+			e.Revoked = time.UnixMicro(at.(int64))
+			e.Reason = int(reason.(int64))
+			if us, ok := invalid.(int64); ok {
+				e.Invalid = fromMicros(us)
+			}
+			return e, nil
+		}, func(e *crl.Entry) []byte { return slices.Clone(e.Serial[:]) })
 }
 
 // indexSlack is how far an issuance that was begun earlier may lag behind one

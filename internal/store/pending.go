@@ -83,6 +83,12 @@ func (s *Store) Pendings(ctx context.Context, f ca.PendingFilter, after int64, l
 	return list(ctx, s, "SELECT "+pendingColumns+" FROM pending"+q.String()+" ORDER BY id LIMIT ?", append(q.args, limit), scanPending(now))
 }
 
+// CountWaiting counts the requests that wait for an administrator.
+func (s *Store) CountWaiting(ctx context.Context) (n int64, err error) {
+	err = s.reads.QueryRowContext(ctx, "SELECT count(*) FROM pending WHERE state = 'waiting' AND expires > ?", micros(s.now())).Scan(&n)
+	return n, s.fault(err)
+}
+
 // keepExpired is how long a request that nobody decided on is still listed
 // after it expired. Those decided on are kept.
 const keepExpired = 30 * 24 * time.Hour

@@ -39,6 +39,13 @@ func (s *Store) Manufacturers(ctx context.Context) ([]ca.Manufacturer, error) {
 	return list(ctx, s, "SELECT "+manufacturerColumns+" FROM manufacturer ORDER BY id", nil, scanManufacturer)
 }
 
+// ManufacturersInForce gives the IDs of the manufacturers with a format that
+// are not withdrawn, in the order of registration.
+func (s *Store) ManufacturersInForce(ctx context.Context, format string) ([]int64, error) {
+	return list(ctx, s, "SELECT id FROM manufacturer WHERE format = ? AND withdrawn IS NULL ORDER BY id", []any{format},
+		func(row scanner) (id int64, err error) { return id, row.Scan(&id) })
+}
+
 // AddManufacturer enters a manufacturer and sets its ID; ca.ErrRecorded if its
 // name and format are there and not withdrawn.
 func (s *Store) AddManufacturer(ctx context.Context, m *ca.Manufacturer, e ca.Event) error {

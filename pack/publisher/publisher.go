@@ -160,6 +160,16 @@ func (p *Publisher) Publish(ctx context.Context, name string) error {
 	return nil
 }
 
+// Refresh does what is due for the issuer called name now, once, as Run does
+// all the time. ErrUnknown if there is none.
+func (p *Publisher) Refresh(ctx context.Context, name string) error {
+	is := p.issuers[name]
+	if is == nil {
+		return ErrUnknown
+	}
+	return p.publish(ctx, is, false)
+}
+
 // publish does what is due, in this order:
 //
 //  1. Read the head of the journal, then what is up to it.

@@ -158,7 +158,7 @@ func open(t testing.TB, l *ledger, dir string, edit func(*Options)) *site {
 
 func (s *site) round(t testing.TB) error {
 	t.Helper()
-	return s.publish(t.Context(), s.issuers["issuing-1"], false)
+	return s.Refresh(t.Context(), "issuing-1")
 }
 
 func (s *site) get(path string) *httptest.ResponseRecorder {

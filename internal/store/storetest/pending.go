@@ -132,6 +132,9 @@ func testListPending(t *testing.T, e Engine) {
 	i := m.Enrol("lamp-1", "")
 	i.Pending = 6
 	Record(t, e, i)
+	if n := value[int64](t)(e.CountWaiting(t.Context())); n != 2 {
+		t.Errorf("%d wait", n)
+	}
 	for name, c := range map[string]struct {
 		filter ca.PendingFilter
 		after  int64

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -30,6 +31,15 @@ func testManufacturers(t *testing.T, e Engine) {
 		}
 	}
 	same()
+	inForce := func(format string, want ...int64) {
+		t.Helper()
+		if got := value[[]int64](t)(e.ManufacturersInForce(t.Context(), format)); !slices.Equal(got, want) {
+			t.Errorf("in force with format %s: %d, want %d", format, got, want)
+		}
+	}
+	inForce("idevid", all[0].ID, all[2].ID)
+	inForce("tpm", all[1].ID)
+	inForce("dice")
 	withdraw := func(name, format string, want error) {
 		t.Helper()
 		wantErr(t, e.WithdrawManufacturer(t.Context(), name, format, Start, Event(ca.EventManufacturerWithdrawn, "")), want)
@@ -39,6 +49,8 @@ func testManufacturers(t *testing.T, e Engine) {
 	withdraw("acme", "tpm", nil)
 	withdraw("acme", "tpm", ca.ErrNoRecord)
 	withdraw("acme", "", nil)
+	inForce("idevid", all[2].ID)
+	inForce("tpm")
 	all[0].Withdrawn, all[1].Withdrawn = &Start, &Start
 	same()
 	// The name is free again, and what was there stays.

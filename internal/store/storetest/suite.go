@@ -39,6 +39,7 @@ type Engine interface {
 
 	Pendings(ctx context.Context, f ca.PendingFilter, after int64, limit int) ([]ca.PendingRequest, error)
 	PendingByID(ctx context.Context, id int64) (*ca.PendingRequest, error)
+	CountWaiting(ctx context.Context) (int64, error)
 	NewestEvent(ctx context.Context) (int64, error)
 
 	Head(ctx context.Context) (audit.Entry, error)
