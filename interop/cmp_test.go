@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // cmpClient is openssl cmp against one authority.
@@ -164,4 +165,35 @@ func TestOwnCMP(t *testing.T) {
 		t.Error("an unknown reference enrolled")
 	}
 	mustContain(t, "an unknown reference", stderr, "badMessageCheck")
+}
+
+// OpenSSL polls until an administrator has approved.
+func TestOpenSSLCMPPolling(t *testing.T) {
+	a := newAuthority(t, "DEVICECA_APPROVAL_RETRY_AFTER=1s")
+	c := newCMPClient(t, a)
+	rules := filepath.Join(a.home, "policy.yaml")
+	write(t, rules, strings.Replace(read(t, rules), "    backdate: 5m", "    approval: true\n    backdate: 5m", 1))
+	a.deviceca("policy", "apply", rules, "--home", a.home)
+	g := a.addDevice("lamp-1")
+	key := c.key("lamp")
+	done := make(chan string, 1)
+	go func() {
+		stdout, stderr, err := try(c.dir, "openssl", c.args(append(c.secret(g), "-cmd", "ir", "-newkey", key, "-subject", "/CN=lamp-1", "-certout", "lamp.crt", "-total_timeout", "30"))...)
+		if err != nil {
+			stderr = "failed: " + stderr
+		}
+		done <- stderr + stdout
+	}()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		if _, _, err := try("", a.program, "request", "approve", "1", "--home", a.home); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no request came to be approved")
+		}
+	}
+	if says := <-done; strings.HasPrefix(says, "failed") || !strings.Contains(says, "POLLREP") && !strings.Contains(says, "polling") {
+		t.Fatalf("openssl: %s", says)
+	}
+	c.chains("lamp.crt")
 }

@@ -76,10 +76,11 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // fetch waits until a URL gives something, for as long as a revocation may take
-// to be published, and keeps it: fetch URL FILE
+// to be published on a loaded machine, and keeps it: fetch URL FILE [OLD]. With OLD it
+// waits for something else than that file holds.
 func fetch(ts *testscript.TestScript, neg bool, args []string) {
 	status := ""
-	for until := time.Now().Add(3 * time.Second); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
+	for until := time.Now().Add(15 * time.Second); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
 		resp, err := http.Get(args[0])
 		if err != nil {
 			status = err.Error()
@@ -87,7 +88,11 @@ func fetch(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		body, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
-		if status = resp.Status; err == nil && resp.StatusCode == http.StatusOK {
+		old := ""
+		if len(args) == 3 {
+			old = ts.ReadFile(args[2])
+		}
+		if status = resp.Status; err == nil && resp.StatusCode == http.StatusOK && string(body) != old {
 			ts.Check(os.WriteFile(ts.MkAbs(args[1]), body, 0o644))
 			return
 		}

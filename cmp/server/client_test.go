@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,12 +36,11 @@ func TestClient(t *testing.T) {
 	auth := client.Auth{Certificate: &tls.Certificate{Certificate: [][]byte{own.crt.Raw}, PrivateKey: own.key}}
 
 	// A lost answer: the same octets get it again.
-	lost := true
+	var answered atomic.Bool
 	flaky := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body := must[[]byte](t)(io.ReadAll(r.Body))
 		r.Body = io.NopCloser(bytes.NewReader(body))
-		if lost {
-			lost = false
+		if !answered.Swap(true) {
 			e.server.ServeHTTP(httptest.NewRecorder(), r)
 			panic(http.ErrAbortHandler)
 		}

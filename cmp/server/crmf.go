@@ -1,0 +1,183 @@
+package server
+
+import (
+	"crypto/x509"
+	"encoding/asn1"
+
+	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/cmp"
+	"github.com/deviceca/deviceca/policy"
+)
+
+// readCRMF reads the one request of an ir, cr or kur (RFC 9483 §4.1.1, §4.1.3).
+func (x *exchange) readCRMF(w *wanted) error {
+	requests := x.asked.Body.(*cmp.CertRequests)
+	if len(requests.Requests) != 1 {
+		return refuse(cmp.BadRequest, "RFC 9483 §4.1.1", "%d certificate requests in one message: send one", len(requests.Requests))
+	}
+	r := requests.Requests[0]
+	if r.ID != 0 {
+		return refuse(cmp.BadRequest, "RFC 9483 §4.1.1", "certReqId is not 0")
+	}
+	t := &r.Template
+	if _, asked := t.KeyGeneration(); asked {
+		return refuse(cmp.BadCertTemplate, "RFC 9483 §4.1.6", "this CA does not generate keys for others: make the key on the device")
+	}
+	if err := x.checkPOP(r); err != nil {
+		return err
+	}
+	if err := x.checkTemplate(t); err != nil {
+		return err
+	}
+	var err error
+	if w.publicKey, err = x509.ParsePKIXPublicKey(t.PublicKey); err != nil {
+		return &cmp.Error{Info: cmp.BadCertTemplate, Section: "RFC 4211 §5", Reason: "the public key cannot be read", Err: err}
+	}
+	if _, err := policy.KeyAlgorithm(w.publicKey); err != nil {
+		return ca.Errorf(ca.BadKey, "the key cannot be certified: %w", err)
+	}
+	w.spki = t.PublicKey
+	if t.Validity != nil {
+		w.notAfter = t.Validity.NotAfter.At
+	}
+	subject, san := t.Subject, []byte(nil)
+	for _, e := range t.Extensions {
+		if e.Id.Equal(oidSubjectAltName) {
+			if san != nil {
+				return refuse(cmp.BadCertTemplate, "RFC 4211 §5", "two subjectAltName extensions")
+			}
+			san = e.Value
+			continue
+		}
+		w.extensions = append(w.extensions, e.Id)
+	}
+	if requests.Of == cmp.KUR {
+		if subject, san, err = x.checkUpdate(r, subject, san); err != nil {
+			return err
+		}
+	}
+	if subject == nil {
+		subject = []byte{0x30, 0}
+	}
+	if w.names, err = ca.ParseNames(subject, san); err != nil {
+		return &cmp.Error{Info: cmp.BadCertTemplate, Section: "RFC 4211 §5", Reason: "the names cannot be read: " + err.Error(), Err: err}
+	}
+	return nil
+}
+
+// checkPOP demands the proof by signature (RFC 9483 §4.1.1). That an RA has
+// verified it may only a registered RA say (§5.2.3).
+func (x *exchange) checkPOP(r *cmp.CertReqMsg) error {
+	if r.POP == nil {
+		return refuse(cmp.BadPOP, "RFC 9483 §4.1.1", "there is no proof of possession")
+	}
+	switch r.POP.Method {
+	case cmp.RAVerified:
+		if x.requester.RA != nil {
+			return nil
+		}
+		return refuse(cmp.NotAuthorized, "RFC 9483 §5.2.3", "raVerified is for registration authorities: prove possession by a signature")
+	case cmp.KeyEncipherment, cmp.KeyAgreement:
+		return refuse(cmp.BadPOP, "RFC 9483 §4.1", "%s is not offered here: certify a key that signs", r.POP.Method)
+	}
+	rules := cmp.POPRules{Sender: x.asked.Header.Sender, MAC: x.MAC}
+	if x.by.MAC != nil {
+		rules.Secret = []byte(x.secret)
+	}
+	return r.VerifyPOP(rules)
+}
+
+var (
+	oidSubjectAltName   = asn1.ObjectIdentifier{2, 5, 29, 17}
+	oidBasicConstraints = asn1.ObjectIdentifier{2, 5, 29, 19}
+	oidExtKeyUsage      = asn1.ObjectIdentifier{2, 5, 29, 37}
+	// caUsages would make a device part of the PKI (RFC 9483 §1.5, RFC 6402 §2.10).
+	caUsages = []asn1.ObjectIdentifier{
+		{1, 3, 6, 1, 5, 5, 7, 3, 9}, {1, 3, 6, 1, 5, 5, 7, 3, 27}, {1, 3, 6, 1, 5, 5, 7, 3, 28}, {1, 3, 6, 1, 5, 5, 7, 3, 32},
+	}
+)
+
+// checkTemplate refuses what a device may not ask for (RFC 9483 §4.1.1, RFC 4211 §5).
+func (x *exchange) checkTemplate(t *cmp.CertTemplate) error {
+	bad := func(what string) error {
+		return refuse(cmp.BadCertTemplate, "RFC 4211 §5", "%s", what)
+	}
+	switch {
+	case t.Version != nil && *t.Version != 2:
+		return bad("version is not v3")
+	case t.SerialNumber != nil:
+		return bad("serialNumber is the CA's to choose")
+	case t.SigningAlg.Present():
+		return bad("signingAlg is the CA's to choose")
+	case t.IssuerUID != nil || t.SubjectUID != nil:
+		return bad("unique identifiers are not issued")
+	case t.Issuer != nil && !x.isIssuer(t.Issuer):
+		return refuse(cmp.WrongAuthority, "RFC 9483 §4.1.1", "the issuer asked for is none of this CA")
+	}
+	for _, e := range t.Extensions {
+		switch {
+		case e.Id.Equal(oidBasicConstraints):
+			var v struct {
+				CA      bool `asn1:"optional"`
+				PathLen int  `asn1:"optional,default:-1"`
+			}
+			if rest, err := asn1.Unmarshal(e.Value, &v); err != nil || len(rest) > 0 {
+				return bad("basicConstraints cannot be read")
+			} else if v.CA {
+				return refuse(cmp.NotAuthorized, "RFC 9483 §4.1.1", "devices get no CA certificates")
+			}
+		case e.Id.Equal(oidExtKeyUsage):
+			var usages []asn1.ObjectIdentifier
+			if rest, err := asn1.Unmarshal(e.Value, &usages); err != nil || len(rest) > 0 {
+				return bad("extKeyUsage cannot be read")
+			}
+			for _, u := range usages {
+				for _, reserved := range caUsages {
+					if u.Equal(reserved) {
+						return refuse(cmp.NotAuthorized, "RFC 9483 §4.1.1", "the extended key usage %s is for parts of the CA", u)
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (x *exchange) isIssuer(name []byte) bool {
+	for _, record := range x.Authority.Issuers() {
+		if c, err := x509.ParseCertificate(record.Cert); err == nil && cmp.SameName(c.RawSubject, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// checkUpdate: a kur renews the certificate that protects it (RFC 9483 §4.1.3). Names
+// that are left out are those of the old certificate.
+func (x *exchange) checkUpdate(r *cmp.CertReqMsg, subject, san []byte) (_, _ []byte, err error) {
+	old := x.by.Certificate
+	if x.requester.Certificate == nil { // an RA's, or a manufacturer's
+		return nil, nil, refuse(cmp.NotAuthorized, "RFC 9483 §4.1.3", "a kur is protected by the certificate that it renews: send ir or cr")
+	}
+	id, named, err := r.Controls.OldCertID()
+	if err != nil {
+		return nil, nil, err
+	}
+	if named {
+		issuer, ok := id.Issuer.Directory()
+		if !ok || !cmp.SameName(issuer, old.RawIssuer) || id.SerialNumber == nil || id.SerialNumber.Cmp(old.SerialNumber) != 0 {
+			return nil, nil, refuse(cmp.BadCertID, "RFC 9483 §4.1.3", "oldCertId does not name the certificate that protects the kur")
+		}
+	}
+	if subject == nil {
+		subject = old.RawSubject
+	}
+	if san == nil {
+		for _, e := range old.Extensions {
+			if e.Id.Equal(oidSubjectAltName) {
+				san = e.Value
+			}
+		}
+	}
+	return subject, san, nil
+}
