@@ -86,6 +86,7 @@ type OCSPConfig struct {
 	DelegateKey string        `yaml:"delegate_key" doc:"Where the keys that sign answers are: memory (a new one at each start, under a certificate of 30 days), or token, where each answer costs the token a signature."`
 	LiveRate    int           `yaml:"live_rate" doc:"Answers signed for one asker, which has sent a nonce, asked for several certificates at once, or for one that was never issued." unit:"per second"`
 	Answers     int           `yaml:"answers" doc:"Signed answers kept in memory, about 0.55 kB each."`
+	Shared      bool          `yaml:"shared" doc:"Keeps signed answers in the ledger too: other servers on it, and this one after a restart, need not sign them again. Worth it with delegate_key: token."`
 }
 
 // CRLConfig is about certificate revocation lists.

@@ -49,8 +49,12 @@ func newRevocation(ctx context.Context, s *system) (*revocation, error) {
 	r := &revocation{journal: s.store.Journal(), log: s.log, aliases: map[string]string{},
 		bodyTime: s.cfg.Limits.ReadTimeout, sendTime: 10 * s.cfg.Limits.WriteTimeout}
 	var err error
+	var shared ocsp.Cache
+	if s.cfg.OCSP.Shared {
+		shared = s.store.Answers()
+	}
 	if r.responder, err = ocsp.New(ocsp.Options{
-		Source: r.journal, Validity: s.cfg.OCSP.Life, MaxAge: s.cfg.OCSP.MaxAge, Entries: s.cfg.OCSP.Answers, LiveRate: float64(s.cfg.OCSP.LiveRate),
+		Source: r.journal, Shared: shared, Validity: s.cfg.OCSP.Life, MaxAge: s.cfg.OCSP.MaxAge, Entries: s.cfg.OCSP.Answers, LiveRate: float64(s.cfg.OCSP.LiveRate),
 		Retention: s.cfg.OCSP.Retention, Prefix: "/ocsp", Log: s.log,
 	}); err != nil {
 		return nil, err
