@@ -90,12 +90,7 @@ func newIssuer(record IssuerRecord, signer crypto.Signer) (*Issuer, error) {
 // fail too, and a token that returns a wrong signature once gives its key away
 // (RSA-CRT) or a certificate that nobody can use.
 func (i *Issuer) sign(tbs []byte) ([]byte, error) {
-	digest := tbs
-	if i.alg.hash != 0 {
-		h := i.alg.hash.New()
-		h.Write(tbs)
-		digest = h.Sum(nil)
-	}
+	digest := i.alg.digest(tbs)
 	sig, err := i.signer.Sign(rand.Reader, digest, i.alg.hash)
 	if err != nil {
 		return nil, Away("the token that holds the CA key", err)
@@ -105,6 +100,16 @@ func (i *Issuer) sign(tbs []byte) ([]byte, error) {
 			Err: fmt.Errorf("the token returned a signature that does not verify under the key of CA %s", i.Record.Name)}
 	}
 	return sig, nil
+}
+
+// digest is what the key signs: the hash of the message, or the message itself.
+func (a signatureAlgorithm) digest(message []byte) []byte {
+	if a.hash == 0 {
+		return message
+	}
+	h := a.hash.New()
+	h.Write(message)
+	return h.Sum(nil)
 }
 
 func verifies(pub crypto.PublicKey, hash crypto.Hash, digest, sig []byte) bool {

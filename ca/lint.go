@@ -95,13 +95,7 @@ func (p *Profile) lint(now time.Time, validity time.Duration) error {
 }
 
 func sampleSignature(i *Issuer, tbs []byte) []byte {
-	digest := tbs
-	if i.alg.hash != 0 {
-		h := i.alg.hash.New()
-		h.Write(tbs)
-		digest = h.Sum(nil)
-	}
-	sig, err := i.signer.Sign(rand.Reader, digest, i.alg.hash)
+	sig, err := i.signer.Sign(rand.Reader, i.alg.digest(tbs), i.alg.hash)
 	if err != nil {
 		panic(err) // a software key of our own making
 	}

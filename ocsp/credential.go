@@ -90,10 +90,3 @@ func (c *Credential) sign(producedAt time.Time, singles []SingleResponse, nonce 
 	}
 	return wrap(tbs, c.alg.id, signature, c.certs), nil
 }
-
-// Direct signs with one credential for ever: the issuer's own key, or a delegate that others renew.
-func Direct(c *Credential) Signer { return direct{c} }
-
-type direct struct{ c *Credential }
-
-func (d direct) Credential(context.Context) (*Credential, error) { return d.c, nil }

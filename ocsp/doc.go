@@ -11,9 +11,8 @@
 // question, a serial that was never issued) goes through a budget of its own,
 // so that a flood of it leaves the rest alone.
 //
-// The key that signs is named by a [Signer] per issuer: the issuer's own key
-// ([Direct]), or a [Delegate], which keeps a short-lived responder certificate
-// current by itself.
+// The key that signs is named by a [Signer] per issuer: a [Delegate], which
+// keeps a short-lived responder certificate current by itself.
 //
 // [ParseResponse] and [Verify] are the relying party's side.
 package ocsp

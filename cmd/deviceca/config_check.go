@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
@@ -11,18 +10,6 @@ import (
 	"strings"
 	"time"
 )
-
-// check is for a configuration that flags have changed.
-func (c *Config) check() error {
-	var found ConfigFaults
-	c.faults(func(key, format string, args ...any) {
-		found = append(found, ConfigFault{Where: "configuration", Key: key, Message: fmt.Sprintf(format, args...)})
-	})
-	if len(found) > 0 {
-		return found
-	}
-	return nil
-}
 
 // faults finds what cannot work, and what works in a way nobody expects.
 func (c *Config) faults(fault func(key, format string, args ...any)) {

@@ -115,6 +115,19 @@ func limit(q url.Values) (int, error) {
 	return n, nil
 }
 
+// numberedPage reads a query for a list that pages by number: where to begin,
+// how many, and the rest by the names given.
+func (c *call) numberedPage(names ...string) (q url.Values, after int64, n int, err error) {
+	if q, err = c.query(append([]string{"after", "limit"}, names...)...); err != nil {
+		return nil, 0, 0, err
+	}
+	if n, err = limit(q); err != nil {
+		return nil, 0, 0, err
+	}
+	after, err = afterNumber(q)
+	return q, after, n, err
+}
+
 // afterNumber reads a numeric paging key.
 func afterNumber(q url.Values) (int64, error) {
 	if q.Get("after") == "" {

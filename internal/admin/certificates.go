@@ -8,15 +8,7 @@ import (
 )
 
 func (c *call) listCertificates() (any, error) {
-	q, err := c.query("after", "limit", "device", "issuer", "profile", "revoked", "expires_before", "expires_after")
-	if err != nil {
-		return nil, err
-	}
-	n, err := limit(q)
-	if err != nil {
-		return nil, err
-	}
-	after, err := afterNumber(q)
+	q, after, n, err := c.numberedPage("device", "issuer", "profile", "revoked", "expires_before", "expires_after")
 	if err != nil {
 		return nil, err
 	}

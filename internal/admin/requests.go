@@ -15,15 +15,7 @@ type Decision struct {
 }
 
 func (c *call) listRequests() (any, error) {
-	q, err := c.query("after", "limit", "state", "device")
-	if err != nil {
-		return nil, err
-	}
-	n, err := limit(q)
-	if err != nil {
-		return nil, err
-	}
-	after, err := afterNumber(q)
+	q, after, n, err := c.numberedPage("state", "device")
 	if err != nil {
 		return nil, err
 	}

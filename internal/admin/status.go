@@ -63,15 +63,7 @@ func (c *call) backup() (any, error) {
 }
 
 func (c *call) listAudit() (any, error) {
-	q, err := c.query("after", "limit", "kind", "device")
-	if err != nil {
-		return nil, err
-	}
-	n, err := limit(q)
-	if err != nil {
-		return nil, err
-	}
-	after, err := afterNumber(q)
+	q, after, n, err := c.numberedPage("kind", "device")
 	if err != nil {
 		return nil, err
 	}
