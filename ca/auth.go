@@ -32,13 +32,20 @@ func (s *Service) AuthenticateSecret(ctx context.Context, reference, secret stri
 		return Requester{}, err
 	}
 	if !real.Equal(secret) || c == nil {
-		s.counts.wrongSecrets.Add(1)
-		if wait := s.attempts.wrong(reference, from, s.now()); wait > 0 {
-			return Requester{}, &Error{Kind: RateLimited, Reason: "too many wrong secrets; wait", RetryAfter: wait}
-		}
-		return Requester{}, wrongSecret()
+		return Requester{}, s.WrongSecret(reference, from)
 	}
 	return s.credentialRequester(c)
+}
+
+// WrongSecret notes that somebody proved not to know a credential's secret (a wrong
+// password, or a MAC that fails), and is what to answer: Unauthenticated, or RateLimited
+// beyond the limits of AuthenticateSecret.
+func (s *Service) WrongSecret(reference string, from netip.Addr) error {
+	s.counts.wrongSecrets.Add(1)
+	if wait := s.attempts.wrong(reference, from, s.now()); wait > 0 {
+		return &Error{Kind: RateLimited, Reason: "too many wrong secrets; wait", RetryAfter: wait}
+	}
+	return wrongSecret()
 }
 
 // CredentialSecret gives a protocol that proves knowledge of the secret by a MAC (CMP,
