@@ -113,7 +113,7 @@ func (x *exchange) contacts() ([]string, error) {
 			return nil, problem("unsupportedContact", "the contact %.100q is no mailto URL", c)
 		}
 		parsed, err := mail.ParseAddress(address)
-		if err != nil || parsed.Address != address || len(address) > maxContact || strings.ContainsAny(address, "?, %") || printable(address) != address {
+		if err != nil || parsed.Address != address || len(address) > maxContact || strings.ContainsAny(address, "?, %") || visible(address) != address {
 			return nil, problem("invalidContact", "the contact %.100q is not mailto: and one plain address", c)
 		}
 		contacts = append(contacts, "mailto:"+address)

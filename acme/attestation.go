@@ -3,46 +3,12 @@ package acme
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/fxamacker/cbor/v2"
 
 	"github.com/deviceca/deviceca/attest"
 	"github.com/deviceca/deviceca/ca"
 )
-
-// attestationObject is the evidence as WebAuthn wraps it (Level 2 §6.5.4), authData left out as ACME would have it:
-//
-//	{ "fmt": tstr, "attStmt": map, ? "authData": bstr }
-type attestationObject struct {
-	Format    string          `cbor:"fmt"`
-	Statement cbor.RawMessage `cbor:"attStmt"`
-	AuthData  []byte          `cbor:"authData,omitempty"`
-}
-
-// strictCBOR has bounds: an attestation is a few maps with certificates in them.
-var strictCBOR = func() cbor.DecMode {
-	mode, err := cbor.DecOptions{DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxNestedLevels: 8, MaxArrayElements: 64, MaxMapPairs: 32,
-		IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden, UTF8: cbor.UTF8RejectInvalid,
-		FieldNameMatching: cbor.FieldNameMatchingCaseSensitive}.DecMode()
-	if err != nil {
-		panic(err) // the options are constants
-	}
-	return mode
-}()
-
-func parseAttestation(raw []byte) (*attestationObject, error) {
-	var o attestationObject
-	if err := strictCBOR.Unmarshal(raw, &o); err != nil {
-		return nil, fmt.Errorf("it is no attestation object: %w", err)
-	}
-	if o.Format == "" || len(o.Statement) == 0 || o.Statement[0]>>5 != 5 { // major type 5: a map
-		return nil, errors.New(`an attestation object has "fmt" and a map "attStmt"`)
-	}
-	return &o, nil
-}
 
 // attest takes evidence for an authorization (draft-ietf-acme-device-attest §5), judges it at once, and stores
 // what came of it. Evidence that does not do makes the authorization invalid, and the client is told why.
@@ -105,9 +71,9 @@ func refusal(err error) *Problem {
 //  3. It must name the identifier of the authorization, octet for octet.
 //  4. The manufacturer must vouch for such a device, of the level that it has.
 func (x *exchange) judge(a *Authorization, c *Challenge, raw, quote []byte) (*attest.Result, error) {
-	o, err := parseAttestation(raw)
+	o, err := attest.ParseObject(raw)
 	if err != nil {
-		return nil, problem(badAttestation, "%w", err)
+		return nil, err
 	}
 	formats, err := x.formats()
 	if err != nil {

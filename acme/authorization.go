@@ -39,7 +39,7 @@ func (x *exchange) authorize(o *Order, p *ca.Prospect) ([]*Authorization, error)
 			return nil, err
 		}
 		if a.Status == Pending && len(a.Challenges) == 0 {
-			refused = append(refused, Problem{Type: rejectedIdentifier, Identifier: &o.Identifiers[i], Detail: printable("level " + p.Device.Level + " wants this name authorized by " +
+			refused = append(refused, Problem{Type: rejectedIdentifier, Identifier: &o.Identifiers[i], Detail: visible("level " + p.Device.Level + " wants this name authorized by " +
 				strings.Join(ways, " or ") + ", which this server cannot do for it at the moment")})
 		}
 		all = append(all, a)

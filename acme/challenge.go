@@ -184,7 +184,7 @@ func (s *Server) validate(ctx context.Context, j job) error {
 		return nil // deactivated meanwhile
 	}
 	if err == nil {
-		s.Logger.Info("challenge", "protocol", "acme", "account", a.Account, "device", a.Device, "type", c.Type, "identifier", printable(a.Identifier.Value), "outcome", outcome)
+		s.Logger.Info("challenge", "protocol", "acme", "account", a.Account, "device", a.Device, "type", c.Type, "identifier", visible(a.Identifier.Value), "outcome", outcome)
 	}
 	return err
 }

@@ -84,7 +84,7 @@ const (
 // problem makes one of a type of statuses. An error wrapped with %w is kept for the log.
 func problem(kind, format string, args ...any) *Problem {
 	err := fmt.Errorf(format, args...)
-	return &Problem{Type: kind, Detail: printable(err.Error()), Status: statuses[kind], cause: errors.Unwrap(err)}
+	return &Problem{Type: kind, Detail: visible(err.Error()), Status: statuses[kind], cause: errors.Unwrap(err)}
 }
 
 // with sets another HTTP status.
@@ -138,7 +138,7 @@ func refuse(err error) *Problem {
 	if to.status == http.StatusInternalServerError {
 		says = "internal error: the server's log says more"
 	}
-	p := &Problem{Type: to.problem, Status: to.status, Detail: printable(says), retryAfter: known.RetryAfter, cause: err}
+	p := &Problem{Type: to.problem, Status: to.status, Detail: visible(says), retryAfter: known.RetryAfter, cause: err}
 	if p.retryAfter <= 0 && (p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests) {
 		p.retryAfter = defaultRetry
 	}
@@ -159,8 +159,8 @@ func (p *Problem) document() *Problem {
 // maxText bounds what is told, in octets: reasons quote what clients sent.
 const maxText = 1000
 
-// printable makes s one line of printable UTF-8 within maxText.
-func printable(s string) string {
+// visible makes s one line of printable UTF-8 within maxText.
+func visible(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return '?'

@@ -224,12 +224,12 @@ func readIdentifier(raw []byte) (id Identifier, p *Problem, err error) {
 		return id, nil, fmt.Errorf(`an identifier: %w`, err)
 	}
 	if len(id.Value) > maxIdentifier || len(id.Type) > 64 {
-		return Identifier{Type: printable(id.Type), Value: printable(id.Value)}, problem(malformed, "an identifier has more than %d octets", maxIdentifier), nil
+		return Identifier{Type: visible(id.Type), Value: visible(id.Value)}, problem(malformed, "an identifier has more than %d octets", maxIdentifier), nil
 	}
 	switch id.Type {
 	case "dns":
 		id.Value = strings.ToLower(id.Value)
-		if host := strings.TrimPrefix(id.Value, "*."); !isHost(host) {
+		if host := strings.TrimPrefix(id.Value, "*."); !isHostName(host) {
 			p = problem(malformed, "%q is no host name: labels of a-z, 0-9 and '-', internationalized names as A-labels, no dot at the end", id.Value)
 		}
 	case "ip": // RFC 8738 §3
@@ -248,25 +248,6 @@ func readIdentifier(raw []byte) (id Identifier, p *Problem, err error) {
 		p = problem(unsupportedIdentifier, "identifiers of type %q are not supported: use dns, ip, permanent-identifier or hardware-module", id.Type)
 	}
 	return id, p, nil
-}
-
-// isHost accepts LDH host names of small letters that are no IP address.
-func isHost(s string) bool {
-	if len(s) > 253 {
-		return false
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-		for _, c := range []byte(label) {
-			if !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-') {
-				return false
-			}
-		}
-	}
-	_, err := netip.ParseAddr(s)
-	return err != nil
 }
 
 // isPlain accepts what certificates here carry as the value of an otherName.
@@ -314,7 +295,7 @@ func (x *exchange) consider(r ca.Request, replaced *ca.Certificate) (*ca.Prospec
 	}
 	var refused []Problem
 	for _, no := range prospect.Refused {
-		switch says := printable(no.Reason + " (rule " + no.Rule + ")"); {
+		switch says := visible(no.Reason + " (rule " + no.Rule + ")"); {
 		case strings.HasPrefix(no.Rule, "levels.") && strings.HasSuffix(no.Rule, ".profiles"), r.Profile != "" && strings.HasSuffix(no.Rule, ".san"):
 			return nil, problem("invalidProfile", "%s", says)
 		case no.Name < 0:

@@ -273,7 +273,7 @@ func (x *exchange) refused(operation string, err error) *reply {
 		level = slog.LevelError
 	}
 	attrs := []slog.Attr{slog.String("protocol", "acme"), slog.String("operation", operation), slog.String("outcome", p.Type),
-		slog.String("address", x.r.RemoteAddr), slog.String("error", printable(err.Error()))}
+		slog.String("address", x.r.RemoteAddr), slog.String("error", visible(err.Error()))}
 	if x.who != nil {
 		attrs = append(attrs, slog.Int64("account", x.who.ID), slog.String("device", x.device))
 	}

@@ -3,7 +3,6 @@ package acme
 import (
 	"bytes"
 	"crypto/x509"
-	"encoding/asn1"
 	"errors"
 	"net/http"
 	"slices"
@@ -94,8 +93,6 @@ func (x *exchange) mayRevoke(c *ca.Certificate, cert *x509.Certificate) (actor s
 	}
 	return actor, nil
 }
-
-var oidSubjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
 
 // identifiers are those that a certificate names: its SANs, or the device itself where there are none.
 func identifiers(c *ca.Certificate, cert *x509.Certificate) ([]Identifier, error) {
