@@ -27,6 +27,11 @@ type Request struct {
 	// ServerKey says that the key was made by us for the device; Bound, that the
 	// request is bound to the TLS connection it came over. Profiles forbid the one and demand the other.
 	ServerKey, Bound bool
+	// With, if set, is called with what is about to be handed out, before it is
+	// recorded; what it returns becomes Issuance.With. So an answer that a protocol must be able
+	// to repeat is durable together with its certificate, or neither is. It may be
+	// called more than once, and is not for what was issued before (Issued.Again). Its error refuses the request.
+	With func(*Issued) (any, error)
 }
 
 // Requester is who asks, and how that was proven. Make it with

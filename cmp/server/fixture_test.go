@@ -38,10 +38,11 @@ type env struct {
 	roots  *x509.CertPool
 }
 
-// authority is the real core, with a seam before Enroll and a count.
+// authority is the real core, with seams around Enroll and a count.
 type authority struct {
 	*ca.Service
 	before   func() error
+	after    func() error
 	enrolled atomic.Int64
 }
 
@@ -52,7 +53,11 @@ func (a *authority) Enroll(ctx context.Context, r ca.Request) (*ca.Issued, error
 			return nil, err
 		}
 	}
-	return a.Service.Enroll(ctx, r)
+	issued, err := a.Service.Enroll(ctx, r)
+	if a.after != nil && err == nil {
+		err = a.after()
+	}
+	return issued, err
 }
 
 // must fails the test on an error.
