@@ -24,6 +24,16 @@ type wanted struct {
 	extensions []asn1.ObjectIdentifier // that were asked for, beside the names
 	profile    string
 	implicit   bool
+
+	// A key to be made here (RFC 9483 §4.1.6): of which kind rather, and of which at all.
+	make      bool
+	kind      string
+	kinds     []string
+	sealedKey []byte // EnvelopedData, when it is made
+
+	// Possession of a key that does not sign is proven by the certificate that comes
+	// encrypted, or by the answer to a challenge.
+	encrypted, challenged bool
 }
 
 // enroll answers ir, cr, p10cr and kur (RFC 9483 §4.1). What goes wrong from here
@@ -77,9 +87,11 @@ func (x *exchange) read() (w wanted, err error) {
 	} else if err := x.readCRMF(&w); err != nil {
 		return w, err
 	}
-	if w.implicit, err = x.asked.Header.GeneralInfo.ImplicitConfirm(); err != nil {
+	implicit, err := x.asked.Header.GeneralInfo.ImplicitConfirm()
+	if err != nil {
 		return w, err
 	}
+	w.implicit = implicit && !w.encrypted // there the confirmation is the proof
 	w.profile, err = x.profileAsked()
 	return w, err
 }
@@ -105,6 +117,9 @@ func (x *exchange) issue(ctx context.Context, w wanted) ([]byte, error) {
 	if err := x.mustConfirm(w); err != nil {
 		return nil, err
 	}
+	if w.challenged {
+		return x.challenge(ctx, w)
+	}
 	return x.carryOut(ctx, w, x.newTransaction(w.reqID))
 }
 
@@ -113,6 +128,11 @@ func (x *exchange) issue(ctx context.Context, w wanted) ([]byte, error) {
 // same message again, to whichever server, finds both or neither. Of two servers that
 // answer the same message one records; what the other has signed goes nowhere.
 func (x *exchange) carryOut(ctx context.Context, w wanted, t *Transaction) ([]byte, error) {
+	if w.make {
+		if err := x.makeKey(ctx, &w, t); err != nil {
+			return nil, err
+		}
+	}
 	was := *t
 	var answer []byte
 	issued, err := x.Authority.Enroll(ctx, ca.Request{
@@ -125,6 +145,7 @@ func (x *exchange) carryOut(ctx context.Context, w wanted, t *Transaction) ([]by
 		Profile:   w.profile,
 		NotAfter:  w.notAfter,
 		Address:   x.address,
+		ServerKey: w.make,
 		With: func(issued *ca.Issued) (record any, err error) {
 			*t = was
 			answer, err = x.handOut(w, t, issued)
@@ -159,6 +180,9 @@ func (x *exchange) carryOut(ctx context.Context, w wanted, t *Transaction) ([]by
 // handOut makes the answer with the certificate, and takes the transaction to
 // where it is then.
 func (x *exchange) handOut(w wanted, t *Transaction, issued *ca.Issued) ([]byte, error) {
+	if err := x.mustProve(w, issued.Certificate); err != nil {
+		return nil, err
+	}
 	m, err := x.certReply(w, issued)
 	if err != nil {
 		return nil, err
@@ -281,14 +305,26 @@ func (x *exchange) certReply(w wanted, issued *ca.Issued) (*cmp.Message, error) 
 		return nil, err
 	}
 	info.Text = append(info.Text, differs...)
+	if other := w.otherKind(); other != "" {
+		info.Text = append(info.Text, other)
+	}
 	if issued.Outcome != policy.Issue {
 		info.Text = append([]string{"outcome: " + printable(string(issued.Outcome))}, info.Text...)
 	}
 	if len(info.Text) > 0 {
 		info.Status = cmp.GrantedWithMods
 	}
-	body := &cmp.CertResponses{Of: x.asked.Body.Type().Reply(), Responses: []cmp.CertResponse{{
-		CertReqID: w.reqID, Status: info, KeyPair: &cmp.KeyPair{Certificate: issued.Certificate.DER}}}}
+	pair := &cmp.KeyPair{Certificate: issued.Certificate.DER}
+	if w.encrypted {
+		pair.Certificate = nil
+		if pair.EncryptedCert, err = cmp.SealCertificate(issued.Certificate.DER); err != nil {
+			return nil, &ca.Error{Kind: ca.BadPOP, Reason: "the certificate cannot be encrypted to its key: prove possession by a signature", Err: err}
+		}
+	}
+	if w.make {
+		pair.PrivateKey = &cmp.EncryptedKey{EnvelopedData: w.sealedKey}
+	}
+	body := &cmp.CertResponses{Of: x.asked.Body.Type().Reply(), Responses: []cmp.CertResponse{{CertReqID: w.reqID, Status: info, KeyPair: pair}}}
 	if x.by.MAC != nil && x.asked.Body.Type() == cmp.IR {
 		for _, record := range x.Authority.Issuers() {
 			if record.Role == "root" && record.Revoked == nil {
