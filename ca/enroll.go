@@ -29,7 +29,8 @@ const repeatWindow = time.Hour
 // that does not verify, and nothing leaves whose record is not durable.
 //
 // Errors are *Error, of kind Denied (with Rule), BadKey, Unauthenticated,
-// Pending (with RetryAfter), RateLimited, Conflict, Unavailable or Internal.
+// Pending (with RetryAfter), RateLimited, Conflict, Unavailable or Internal; or
+// ErrAnswered, if the request has a With.
 func (s *Service) Enroll(ctx context.Context, r Request) (*Issued, error) {
 	issued, err := s.enroll(ctx, r)
 	// The world may have changed between our look at it and the record: look once
@@ -37,6 +38,9 @@ func (s *Service) Enroll(ctx context.Context, r Request) (*Issued, error) {
 	// been answered on another connection).
 	if errors.Is(err, ErrSpent) || errors.Is(err, ErrRecorded) || errors.Is(err, ErrUnapproved) {
 		issued, err = s.enroll(ctx, r)
+	}
+	if errors.Is(err, ErrAnswered) {
+		return nil, err // no refusal: the answer is there
 	}
 	if err != nil {
 		return nil, s.refused(ctx, r, err)
@@ -152,6 +156,12 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 	if approved != nil {
 		issuance.Pending, issuance.Event.Request = approved.ID, approved.ID
 	}
+	issued := s.handOut(st, cert, false)
+	if r.With != nil {
+		if issuance.With, err = r.With(issued); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.ledger.Record(ctx, issuance); err != nil {
 		return nil, recordError(err)
 	}
@@ -159,7 +169,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 	s.revokeByRule(ctx, dev, decision, r, t.serial)
 
 	// 9. Only now hand it out.
-	return s.handOut(st, cert, false), nil
+	return issued, nil
 }
 
 // deviceID says which device the request is for: the requester's own, or, for a

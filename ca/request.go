@@ -32,6 +32,11 @@ type Request struct {
 	// that records the certificate. Replaces is the certificate that the order says it renews.
 	Order    int64
 	Replaces Serial
+	// With, if set, is called with what is about to be handed out, before it is
+	// recorded; what it returns becomes Issuance.With. So an answer that a protocol must be able
+	// to repeat is durable together with its certificate, or neither is. It may be
+	// called more than once, and is not for what was issued before (Issued.Again). Its error refuses the request.
+	With func(*Issued) (any, error)
 }
 
 // Requester is who asks, and how that was proven. Make it with
