@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -109,6 +110,14 @@ func (f fake) Enroll(context.Context, ca.Request) (*ca.Issued, error) {
 
 func (fake) Revoke(context.Context, ca.Serial, int, *time.Time, string) (*ca.Certificate, error) {
 	return nil, ca.Errorf(ca.NotFound, "none")
+}
+
+func (f fake) Release(context.Context, ca.Serial, string) (*ca.Certificate, error) {
+	return nil, ca.Errorf(ca.Conflict, "not on hold")
+}
+
+func (fake) WrongSecret(string, netip.Addr) error {
+	return ca.Errorf(ca.Unauthenticated, "unknown reference or wrong secret")
 }
 
 func (f fake) IssueBuiltin(ctx context.Context, which ca.Builtin, issuer string, pub crypto.PublicKey, names []ca.SAN, validity time.Duration) (*ca.Issued, error) {

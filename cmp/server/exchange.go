@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"net/netip"
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
@@ -211,6 +212,9 @@ func (x *exchange) authenticate(ctx context.Context, there *Transaction) error {
 	}
 	by, err := x.in.Verify(options)
 	if err != nil {
+		if x.actor != "" && wrongMAC(x.in, err) {
+			err = x.Authority.WrongSecret(string(x.in.Reference()), remoteAddr(x.address))
+		}
 		x.requester, x.secret, x.actor = ca.Requester{}, "", ""
 		return err
 	}
@@ -229,6 +233,19 @@ func (x *exchange) authenticate(ctx context.Context, there *Transaction) error {
 		return usable
 	}
 	return nil // what was issued may be confirmed though the credential has expired since
+}
+
+// wrongMAC reports whether a message failed because its MAC was made with another
+// secret: parameters that are not accepted, for one, are no guess.
+func wrongMAC(m *cmp.Message, err error) bool {
+	e, ok := errors.AsType[*cmp.Error](err)
+	return ok && m.UsesMAC() && e.Info == cmp.BadMessageCheck
+}
+
+// remoteAddr is the peer's address; the zero one if there is none.
+func remoteAddr(address string) netip.Addr {
+	peer, _ := netip.ParseAddrPort(address)
+	return peer.Addr()
 }
 
 // signed reports whether the message claims to be protected by a signature.

@@ -93,7 +93,7 @@ func TestRules(t *testing.T) {
 		{"RFC 9483 §4.2 rr without serialNumber", own, &cmp.Revocations{List: []cmp.Revocation{{Template: cmp.CertTemplate{Issuer: own.crt.RawIssuer},
 			Entry: cmp.RevokeCert(nil, big.NewInt(1), 1).Entry}}}, nil, cmp.AddInfoNotAvailable},
 		{"RFC 9483 §4.2 rr without reason", own, &cmp.Revocations{List: []cmp.Revocation{{Template: cmp.CertTemplate{Issuer: own.crt.RawIssuer, SerialNumber: own.crt.SerialNumber}}}}, nil, cmp.BadRequest},
-		{"RFC 9483 §4.2 revival", own, rr(own.crt, 8), nil, cmp.NotAuthorized},
+		{"RFC 9483 §5.3.2 release from hold by the device", own, rr(own.crt, 8), nil, cmp.NotAuthorized},
 		{"RFC 9483 §4.1.1 certConf out of nowhere", lamp, &cmp.Confirmations{List: []cmp.CertStatus{{CertHash: make([]byte, 32)}}}, nil, cmp.BadRequest},
 		{"RFC 9483 §4.4 pollReq out of nowhere", lamp, &cmp.PollRequests{CertReqIDs: []int64{0}}, nil, cmp.BadRequest},
 		{"RFC 9483 §3.5 a body that only a CA sends", lamp, &cmp.Confirm{}, nil, cmp.BadRequest},
