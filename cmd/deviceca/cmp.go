@@ -15,7 +15,7 @@ import (
 
 // newCMP makes the CMP responder, which both listeners serve.
 func (s *server) newCMP(ctx context.Context) (*cmpserver.Server, error) {
-	return cmpserver.New(ctx, cmpserver.Options{Authority: s.service, Ledger: s.store, Logger: s.log,
+	return cmpserver.New(ctx, cmpserver.Options{Authority: s.service, Ledger: s.store, Lists: crlLists{s.system}, Logger: s.log,
 		BodyTimeout: time.Duration(s.cfg.Limits.ReadTimeout), Observe: s.metrics.observe("cmp")})
 }
 

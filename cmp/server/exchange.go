@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
@@ -20,7 +21,8 @@ type exchange struct {
 	raw     []byte
 	address string
 	now     time.Time
-	outcome string // for Observe
+	outcome string        // for Observe
+	room    *atomic.Int64 // octets of CRLs that the answer may still hold
 
 	in        *cmp.Message
 	asked     *cmp.Message  // what began the transaction, where in is a pollReq; else in

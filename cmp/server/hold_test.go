@@ -25,7 +25,9 @@ func TestHold(t *testing.T) {
 	const hold, release, compromise = 6, 8, 1
 	e := newEnv(t, mayBeReleased)
 	ra := e.registerRA("line-1", "lamp-*")
-	rr := func(by, of party, reason int) cmp.FailInfo { return status(e.ask(e.revocation(of, reason), by)).FailInfo }
+	rr := func(by, of party, reason int) cmp.FailInfo {
+		return status(e.ask(e.revocation(of, reason), by)).FailInfo
+	}
 	state := func(p party) string {
 		c := must[*ca.Certificate](t)(e.store.CertificateBySerial(t.Context(), serialOf(p)))
 		if c.Revocation == nil {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/deviceca/deviceca/cmp"
@@ -89,7 +90,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, low.text, low.status)
 		return
 	}
-	x := &exchange{Server: s, target: where, raw: body, address: r.RemoteAddr, now: s.Now()}
+	x := &exchange{Server: s, target: where, raw: body, address: r.RemoteAddr, now: s.Now(), room: new(atomic.Int64)}
+	x.room.Store(maxLists)
 	answer, err := x.run(r.Context())
 	s.finish(r, x.op(), x.outcome, err, start)
 	if answer == nil { // not even an error could be made

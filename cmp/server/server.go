@@ -67,6 +67,7 @@ var _ Authority = (*ca.Service)(nil)
 type Options struct {
 	Authority Authority
 	Ledger    Ledger
+	Lists     Lists        // nil: CRLs are not asked for here
 	Logger    *slog.Logger // default slog.Default()
 	// TimeWindow is how far the messageTime of a request may be off, either way;
 	// default 5 minutes. For as long a repeated request gets the answer it got
