@@ -27,6 +27,13 @@ type Request struct {
 	// ServerKey says that the key was made by us for the device; Bound, that the
 	// request is bound to the TLS connection it came over. Profiles forbid the one and demand the other.
 	ServerKey, Bound bool
+	// Approvers are registration authorities that approve of what the requester asks
+	// for itself (CMP's nested messages, RFC 9483 §5.2.2.1). They add nothing to what
+	// it may have; each must be free to act for the device.
+	Approvers []*RA
+	// Forwarded is the device whose own message the requester, a registration
+	// authority, hands on: the certificate must be for that. "" where nothing shows it.
+	Forwarded string
 }
 
 // Requester is who asks, and how that was proven. Make it with

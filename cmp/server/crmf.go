@@ -80,7 +80,7 @@ func (x *exchange) checkPOP(r *cmp.CertReqMsg) error {
 	case cmp.KeyEncipherment, cmp.KeyAgreement:
 		return refuse(cmp.BadPOP, "RFC 9483 §4.1", "%s is not offered here: certify a key that signs", r.POP.Method)
 	}
-	rules := cmp.POPRules{Sender: x.asked.Header.Sender, MAC: x.MAC}
+	rules := cmp.POPRules{Sender: x.popSender(), MAC: x.MAC}
 	if x.by.MAC != nil {
 		rules.Secret = []byte(x.secret)
 	}

@@ -230,6 +230,8 @@ func (x *exchange) obtain(ctx context.Context, w wanted, t *Transaction, resumed
 		Profile:   w.profile,
 		NotAfter:  w.notAfter,
 		Address:   x.address,
+		Approvers: x.approvers,
+		Forwarded: x.original.device,
 	})
 }
 

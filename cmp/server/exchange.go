@@ -21,6 +21,7 @@ type exchange struct {
 	raw     []byte
 	address string
 	now     time.Time
+	depth   int           // of messages around this one
 	outcome string        // for Observe
 	room    *atomic.Int64 // octets of CRLs that the answer may still hold
 
@@ -30,6 +31,8 @@ type exchange struct {
 	requester ca.Requester
 	secret    device.Secret // with a MAC
 	actor     string        // who that is, in the terms of Transaction.Actor
+	approvers []*ca.RA      // of the nested messages around this one
+	original  original      // with an RA as requester
 }
 
 // op names the request for logs and metrics.
@@ -58,11 +61,16 @@ func (x *exchange) run(ctx context.Context) ([]byte, error) {
 func (x *exchange) steps(ctx context.Context) (answer []byte, err error) {
 	x.outcome = "ok"
 	// 1. What is said, in strict DER and within bounds.
-	if x.in, err = limits.Parse(x.raw); err != nil {
-		x.in = nil
-		return nil, err
+	if x.in == nil { // else it came within another
+		if x.in, err = limits.Parse(x.raw); err != nil {
+			x.in = nil
+			return nil, err
+		}
 	}
 	x.asked = x.in
+	if b, ok := x.in.Body.(*cmp.NestedMessages); ok {
+		return x.nested(ctx, b)
+	}
 
 	// 2. The header by itself. After the time, for what is older than the window
 	// was forgotten and must not come again.
@@ -88,6 +96,12 @@ func (x *exchange) steps(ctx context.Context) (answer []byte, err error) {
 	if err := x.authenticate(ctx, there); err != nil {
 		return nil, err
 	}
+	if err := x.checkApproval(); err != nil {
+		return nil, err
+	}
+	if err := x.checkOriginal(ctx); err != nil {
+		return nil, err
+	}
 
 	// 5. Is it what the path says, and in place?
 	if !x.allows(x.in.Body.Type()) {
@@ -109,8 +123,6 @@ func (x *exchange) steps(ctx context.Context) (answer []byte, err error) {
 		if !b.Response {
 			return x.general(ctx, b)
 		}
-	case *cmp.NestedMessages:
-		return nil, refuse(cmp.NotAuthorized, "RFC 9483 §5.2.2", "nested messages are not taken: send the message itself, protected by the registration authority")
 	case *cmp.PollRequests:
 		return x.poll(ctx, there, b)
 	case *cmp.ErrorBody:

@@ -101,19 +101,22 @@ func (x *exchange) named(ctx context.Context, t *cmp.CertTemplate) (*ca.Certific
 	if err != nil {
 		return nil, err
 	}
-	if !x.mayRevoke(c) || !cmp.SameName(cert.RawIssuer, t.Issuer) {
+	if !x.mayRevoke(c) || !x.sameOriginal(c.Device) || !cmp.SameName(cert.RawIssuer, t.Issuer) {
 		return nil, unknown
 	}
 	return c, nil
 }
 
 // mayRevoke: a device speaks for its own certificates (RFC 9483 §4.2), a
-// registration authority for those of the devices within its bounds (§5.3.2).
+// registration authority for those of the devices within its bounds (§5.3.2), and
+// so far it approves as well (§5.2.2.1).
 func (x *exchange) mayRevoke(c *ca.Certificate) bool {
+	covers := func(ra *ca.RA) bool { return ra.Covers(c.Device) && slices.Contains(ra.Levels, c.Level) }
+	own := device.SameID(c.Device, x.requester.Device)
 	if ra := x.requester.RA; ra != nil {
-		return c.Device != "" && ra.Covers(c.Device) && slices.Contains(ra.Levels, c.Level)
+		own = covers(ra)
 	}
-	return c.Device != "" && device.SameID(c.Device, x.requester.Device)
+	return c.Device != "" && own && !slices.ContainsFunc(x.approvers, func(ra *ca.RA) bool { return !covers(ra) })
 }
 
 // mayRelease: never the device. Its certificate on hold does not authenticate, and
