@@ -195,17 +195,14 @@ func TestRAApproves(t *testing.T) {
 	}
 	for _, c := range []struct {
 		approvers []*ca.RA
-		forwarded string
 		refused   string
 	}{
-		{[]*ca.RA{lamps}, "", ""},
-		{nil, "LAMP-1", ""},
-		{[]*ca.RA{gates}, "", "may not approve for device lamp-1"},
-		{[]*ca.RA{lamps, gates}, "", "may not approve for device lamp-1"},
-		{[]*ca.RA{hsms}, "", "devices of level software"},
-		{nil, "lamp-2", "was sent by lamp-2"},
+		{[]*ca.RA{lamps}, ""},
+		{[]*ca.RA{gates}, "may not approve for device lamp-1"},
+		{[]*ca.RA{lamps, gates}, "may not approve for device lamp-1"},
+		{[]*ca.RA{hsms}, "devices of level software"},
 	} {
-		q := request(func(q *ca.Request) { q.Approvers, q.Forwarded = c.approvers, c.forwarded })
+		q := request(func(q *ca.Request) { q.Approvers = c.approvers })
 		if c.refused != "" {
 			a.refused(q, ca.Denied, c.refused)
 			continue
@@ -214,4 +211,9 @@ func TestRAApproves(t *testing.T) {
 			t.Errorf("the actor is %s", issued.Actor)
 		}
 	}
+	cert := raCert(a, ecKey(t, elliptic.P256()), nil)
+	a.addRA("line-1", cert, []string{"lamp-*"}, "software")
+	r = a.byChain([]*x509.Certificate{cert})
+	a.enroll(request(func(q *ca.Request) { q.Forwarded = "LAMP-1" }))
+	a.refused(request(func(q *ca.Request) { q.Forwarded = "lamp-2" }), ca.Denied, "was sent by lamp-2")
 }
