@@ -113,7 +113,11 @@ func (x *exchange) steps(ctx context.Context) (answer []byte, err error) {
 
 	// 6. Do it.
 	switch b := x.in.Body.(type) {
-	case *cmp.CertRequests, *cmp.PKCS10:
+	case *cmp.CertRequests:
+		if b.Of != cmp.KRR && b.Of != cmp.CCR { // key recovery and cross-certification (RFC 9810 §5.3.7, §5.3.11)
+			return x.enroll(ctx)
+		}
+	case *cmp.PKCS10:
 		return x.enroll(ctx)
 	case *cmp.Confirmations:
 		return x.confirm(ctx, there, b)

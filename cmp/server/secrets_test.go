@@ -41,3 +41,29 @@ func TestWrongSecretsAreLimited(t *testing.T) {
 		t.Errorf("%d wrong secrets counted", n)
 	}
 }
+
+// RFC 9483 §4.1.5: who guesses learns nothing from the answer.
+func TestNoOracle(t *testing.T) {
+	e := newEnv(t)
+	lamp := e.register("lamp-1", 1)
+	secret := func(reference, secret string) party {
+		return party{mac: must[*cmp.MAC](t)(cmp.NewMAC([]byte(reference), []byte(secret), cmp.MACParams{}))}
+	}
+	gone := e.register("lamp-9", 1)
+	if err := e.core.RevokeCredential(t.Context(), string(gone.mac.Reference()), "admin:test"); err != nil {
+		t.Fatal(err)
+	}
+	var first cmp.StatusInfo
+	for i, p := range []party{secret(string(lamp.mac.Reference()), "wrong"), secret("nobody", "wrong"), secret("", "wrong"), secret(string(gone.mac.Reference()), "wrong")} {
+		answer := e.post("", e.protected(e.message(requests(cmp.IR, crmf(t, "lamp-1", newKey(t), nil))), p))
+		if got := status(answer); i == 0 {
+			first = got
+		} else if got.String() != first.String() || got.FailInfo != cmp.BadMessageCheck {
+			t.Errorf("%v, and %v to a wrong secret", got, first)
+		}
+	}
+	// Whoever has the secret is told.
+	if got := status(e.post("", e.protected(e.message(requests(cmp.IR, crmf(t, "lamp-9", newKey(t), nil))), gone))); !strings.Contains(got.String(), "revoked") {
+		t.Errorf("a revoked credential: %v", got)
+	}
+}

@@ -90,3 +90,36 @@ func TestRevokeExpired(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// RFC 9483 §4.2: a device revokes itself, and a lost rp is sent again.
+func TestRevoke(t *testing.T) {
+	e := newEnv(t)
+	own := e.enrolled("lamp-1")
+	m := e.message(&cmp.Revocations{List: []cmp.Revocation{cmp.RevokeCert(own.crt.RawIssuer, own.crt.SerialNumber, 1)}})
+	raw := e.protected(m, own)
+	first := e.postRaw("", raw)
+	if got := status(e.verify(must[*cmp.Message](t)(cmp.Parse(first)), m, own)); got.Status != cmp.Accepted {
+		t.Fatal(got)
+	}
+	if !e.revoked(own.crt) {
+		t.Error("not revoked")
+	}
+	if again := e.postRaw("", raw); !bytes.Equal(again, first) {
+		t.Error("the same rr got another answer")
+	}
+	if got := status(e.post("", e.protected(e.message(requests(cmp.KUR, crmf(t, "lamp-1", newKey(t), nil))), own))).FailInfo; got != cmp.SignerNotTrusted {
+		t.Errorf("a revoked certificate: %s", got)
+	}
+	other := e.enrolled("lamp-2")
+	rr := func() cmp.Body {
+		return &cmp.Revocations{List: []cmp.Revocation{cmp.RevokeCert(other.crt.RawIssuer, other.crt.SerialNumber, 4)}}
+	}
+	newer := newKey(t)
+	second := party{id: "lamp-2", key: newer, crt: e.certificate(e.ask(e.message(requests(cmp.KUR, crmf(t, "lamp-2", newer, nil)), cmp.ImplicitConfirm()), other))}
+	if got := status(e.ask(e.message(rr()), second)); got.Status != cmp.Accepted {
+		t.Error(got)
+	}
+	if got := status(e.ask(e.message(rr()), second)).FailInfo; got != cmp.CertRevoked {
+		t.Errorf("twice: %s", got)
+	}
+}

@@ -110,3 +110,60 @@ func TestCRLs(t *testing.T) {
 		t.Errorf("RFC 9810 §5.3.19.6 currentCRL: %d octets, %v", len(crl), err)
 	}
 }
+
+// RFC 9483 §4.3.
+func TestGeneral(t *testing.T) {
+	e := newEnv(t)
+	own := e.enrolled("lamp-1")
+	ask := func(infos ...cmp.Info) cmp.Infos {
+		t.Helper()
+		answer := e.ask(e.message(&cmp.General{Infos: infos}), own)
+		b, ok := answer.Body.(*cmp.General)
+		if !ok || !b.Response {
+			t.Fatalf("%s: %v", answer.Body.Type(), status(answer))
+		}
+		return b.Infos
+	}
+	question := must[cmp.Info](t)(cmp.CACerts())
+	certs, found, err := ask(question).CACerts()
+	if err != nil || !found || len(certs) != 3 {
+		t.Errorf("§4.3.1 caCerts: %d, %v", len(certs), err)
+	}
+	root, _ := e.core.CACert("root")
+	if update, found, err := ask(cmp.RootCACert(root)).RootCAKeyUpdate(); err != nil || !found || update != nil {
+		t.Errorf("§4.3.2 rootCaCert of the newest: %v %v %v", update, found, err)
+	}
+	if update, _, err := ask(cmp.RootCACert(own.crt.Raw)).RootCAKeyUpdate(); err != nil || update == nil || !bytes.Equal(update.NewWithNew, root) {
+		t.Errorf("§4.3.2 rootCaCert of another: %v %v", update, err)
+	}
+	template, found, err := ask(must[cmp.Info](t)((*cmp.CertReqTemplate)(nil).Info())).CertReqTemplate()
+	if err != nil || !found || template == nil || !cmp.SameName(template.Template.Subject, name("lamp-1")) || len(template.KeySpec) == 0 {
+		t.Errorf("§4.3.3 certReqTemplate: %+v %v", template, err)
+	}
+	if list, found, err := ask(must[cmp.Info](t)(cmp.SignKeyPairTypes())).Algorithms(cmp.OIDSignKeyPairTypes); err != nil || !found || len(list) == 0 {
+		t.Errorf("RFC 9810 §5.3.19.2 signKeyPairTypes: %v %v", list, err)
+	}
+	// Without key usages for it there is no key for encryption; the symmetric algorithm is that of EnvelopedData.
+	if list, found, err := ask(must[cmp.Info](t)(cmp.EncKeyPairTypes())).Algorithms(cmp.OIDEncKeyPairTypes); err != nil || !found || len(list) != 0 {
+		t.Errorf("RFC 9810 §5.3.19.3 encKeyPairTypes of a profile that signs: %v %v", list, err)
+	}
+	if alg, _, err := ask(cmp.Info{Type: cmp.OIDPreferredSymmAlg}).PreferredSymmAlg(); err != nil || alg.OID.String() != "2.16.840.1.101.3.4.1.42" {
+		t.Errorf("RFC 9810 §5.3.19.4 preferredSymmAlg: %v %v", alg, err)
+	}
+	if info, found := ask(cmp.Info{Type: cmp.OIDCAProtEncCert}).Get(cmp.OIDCAProtEncCert); !found || info.Value != nil {
+		t.Errorf("RFC 9810 §5.3.19.1 caProtEncCert: %v", info)
+	}
+	if tags, _, err := ask(cmp.SupportedLangTags("de", "en-GB")).SupportedLangTags(); err != nil || len(tags) != 1 || tags[0] != "en-GB" {
+		t.Errorf("RFC 9810 §5.3.19.13 suppLangTags: %v %v", tags, err)
+	}
+	if got := status(e.ask(e.message(&cmp.General{Infos: cmp.Infos{cmp.SupportedLangTags("de")}}), own)).FailInfo; got != cmp.BadRequest {
+		t.Errorf("RFC 9810 §5.3.19.13 a language that is not written here: %s", got)
+	}
+	if _, found := ask().Get(cmp.OIDSignKeyPairTypes); !found {
+		t.Error("RFC 9810 Appendix D.5: nothing is told to who asks for everything")
+	}
+	unknown := ask(cmp.CurrentCRL(nil), question)
+	if list, _, err := unknown.UnsupportedOIDs(); err != nil || len(list) != 1 || !list[0].Equal(cmp.OIDCurrentCRL) || len(unknown) != 2 {
+		t.Errorf("RFC 9810 §5.3.19.7 unsupportedOIDs: %v %v", list, err)
+	}
+}
