@@ -166,3 +166,45 @@ func TestCertProfile(t *testing.T) {
 		t.Error("no certReqTemplate of profile gateway")
 	}
 }
+
+// RFC 9483 §3.1, RFC 9810 §5.3.18: hashAlg in certConf is for pvno 3.
+func TestHashAlg(t *testing.T) {
+	e := newEnv(t)
+	own := e.enrolled("lamp-1")
+	sha384 := cmp.Algorithm{OID: asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 2}}
+	for _, c := range []struct {
+		name    string
+		version int
+		alg     cmp.Algorithm
+		want    cmp.FailInfo
+	}{
+		{"pvno 3", cmp.CMP2021, sha384, 0},
+		{"pvno 2", cmp.CMP2000, sha384, cmp.BadRequest},
+		{"another hash", cmp.CMP2021, cmp.Algorithm{OID: asn1.ObjectIdentifier{1, 3, 14, 3, 2, 26}}, cmp.BadAlg},
+	} {
+		answer := e.ask(e.message(e.kurFor("lamp-1")), own)
+		hash := make([]byte, 48)
+		if c.want != cmp.BadAlg {
+			hash = must[[]byte](t)(cmp.CertHash(e.certificate(answer).Raw, c.alg))
+		}
+		conf := cmp.Reply(answer, &cmp.Confirmations{List: []cmp.CertStatus{{CertHash: hash, HashAlg: c.alg}}}, e.now())
+		conf.Header.Version = c.version
+		if reply := e.ask(conf, own); status(reply).FailInfo != c.want || (reply.Body.Type() == cmp.PKIConf) != (c.want == 0) {
+			t.Errorf("%s: %s %v", c.name, reply.Body.Type(), status(reply))
+		}
+	}
+}
+
+// RFC 9483 §4.1.4: what was asked for by p10cr is confirmed with certReqId -1; clients say 0, too.
+func TestConfirmP10CR(t *testing.T) {
+	e := newEnv(t)
+	own := e.enrolled("lamp-1")
+	for id, want := range map[int64]cmp.BodyType{-1: cmp.PKIConf, 0: cmp.PKIConf, 1: cmp.ErrorMsg} {
+		csr := must[[]byte](t)(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "lamp-1"}}, newKey(t)))
+		answer := e.ask(e.message(&cmp.PKCS10{Request: csr}), own)
+		conf := cmp.Reply(answer, &cmp.Confirmations{List: []cmp.CertStatus{must[cmp.CertStatus](t)(cmp.Confirmation(e.certificate(answer).Raw, id, nil))}}, e.now())
+		if reply := e.ask(conf, own); reply.Body.Type() != want {
+			t.Errorf("%d: %s %v", id, reply.Body.Type(), status(reply))
+		}
+	}
+}
