@@ -30,7 +30,7 @@ func (e *env) direct(raw []byte) *cmp.Message {
 func (e *env) wholeMessages() map[string]*cmp.Message {
 	t := e.t
 	own, lamp, ra := e.enrolled("lamp-1"), e.register("lamp-2", 9), e.registerRA("line-1", "lamp-*")
-	pbmac1 := party{mac: must[*cmp.MAC](t)(cmp.NewMAC(lamp.mac.Reference(), []byte(lamp.secret), cmp.MACParams{Kind: cmp.PBMAC1, Iterations: 100, OWF: crypto.SHA512}))}
+	pbmac1 := party{mac: must[*cmp.MAC](t)(cmp.NewMAC(lamp.mac.Reference(), lamp.secret, cmp.MACParams{Kind: cmp.PBMAC1, Iterations: 100, OWF: crypto.SHA512}))}
 	csr := must[[]byte](t)(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "lamp-1"}}, newKey(t)))
 	cr := func() cmp.Body {
 		return requests(cmp.CR, crmf(t, "lamp-1", newKey(t), func(r *cmp.CertReqMsg) { r.Controls = cmp.Attributes{cmp.RegToken("x")} }))

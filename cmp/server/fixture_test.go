@@ -141,8 +141,8 @@ func (e *env) postRaw(path string, raw []byte) []byte {
 // party is who asks: a shared secret or a certificate.
 type party struct {
 	id     string
+	secret []byte
 	mac    *cmp.MAC
-	secret string // of mac
 	key    crypto.Signer
 	crt    *x509.Certificate
 }
@@ -158,7 +158,7 @@ func (p party) protector(t testing.TB) cmp.Protector {
 func (e *env) register(id string, uses int) party {
 	e.t.Helper()
 	g := must[*ca.Grant](e.t)(e.core.AddDevice(e.t.Context(), device.Device{ID: id, Level: "software"}, uses, 24*time.Hour, "admin:test"))
-	return party{id: id, secret: g.Secret, mac: must[*cmp.MAC](e.t)(cmp.NewMAC([]byte(g.Reference), []byte(g.Secret), cmp.MACParams{}))}
+	return party{id: id, secret: []byte(g.Secret), mac: must[*cmp.MAC](e.t)(cmp.NewMAC([]byte(g.Reference), []byte(g.Secret), cmp.MACParams{}))}
 }
 
 func name(cn string) []byte {

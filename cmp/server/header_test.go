@@ -97,7 +97,7 @@ func TestSender(t *testing.T) {
 	withoutKID := func(reference string) []byte { // protected anew, as clients do that know no senderKID
 		m := e.message(requests(cmp.IR, crmf(t, "lamp-2", newKey(t), nil)))
 		m.Header.Sender = cmp.CommonName(reference)
-		nameless := must[*cmp.MAC](t)(cmp.NewMAC(nil, []byte(lamp.secret), cmp.MACParams{}))
+		nameless := must[*cmp.MAC](t)(cmp.NewMAC(nil, lamp.secret, cmp.MACParams{}))
 		return e.protected(m, party{mac: nameless})
 	}
 	for _, c := range []struct {
