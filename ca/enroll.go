@@ -70,6 +70,11 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, ra := range r.Approvers {
+		if err := ra.mayApprove(dev); err != nil {
+			return nil, err
+		}
+	}
 	if standing.KeyOwner != "" && !device.SameID(standing.KeyOwner, dev.ID) {
 		return nil, Errorf(BadKey, "this key is known under another device: make a new key")
 	}
@@ -192,6 +197,9 @@ func (r *Request) deviceID() (string, error) {
 	}
 	if err := device.CheckID(id); err != nil {
 		return "", Errorf(Denied, "%w", err)
+	}
+	if r.Forwarded != "" && !device.SameID(id, r.Forwarded) {
+		return "", Errorf(Denied, "the request is for device %s, and what it hands on was sent by %s", id, r.Forwarded)
 	}
 	if err := r.Requester.covers(id); err != nil {
 		return "", err
@@ -455,7 +463,11 @@ func (s *Service) refused(ctx context.Context, r Request, err error) error {
 
 func (s *Service) event(kind EventKind, r Request, c *Certificate) Event {
 	sum := sha256.Sum256(c.DER)
-	return Event{Time: c.IssuedAt, Kind: kind, Actor: c.Actor, Protocol: r.Protocol, Device: c.Device, Issuer: c.Issuer,
+	e := Event{Time: c.IssuedAt, Kind: kind, Actor: c.Actor, Protocol: r.Protocol, Device: c.Device, Issuer: c.Issuer,
 		Serial: c.Serial, Outcome: string(c.Decision.Outcome), Rule: c.Decision.Rule, Policy: c.Decision.Version,
 		Digest: hex.EncodeToString(sum[:])}
+	for i, ra := range r.Approvers {
+		e.Reason += []string{"approved by ", ", "}[min(i, 1)] + ra.Mark()
+	}
+	return e
 }

@@ -68,6 +68,9 @@ func (x *exchange) poll(ctx context.Context, t *Transaction, b *cmp.PollRequests
 		return nil, err
 	}
 	x.profile = t.Profile
+	if err := x.checkOriginal(ctx); err != nil {
+		return nil, err
+	}
 	w, err := x.read()
 	if err == nil {
 		var answer []byte
