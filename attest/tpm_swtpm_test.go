@@ -44,15 +44,12 @@ func TestTPMForReal(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			device := must(hardware.Device(authority, "sensor-17", c.ak, t.TempDir(), tpm.Config{Key: c.key}))(t)
 			defer device.Close()
-			attObj, quote, err := device.Attest(t.Context(), keyAuthorization)
-			if err != nil {
-				t.Fatal(err)
-			}
-			object := must(attest.ParseObject(attObj))(t)
+			made := must(device.Attest(t.Context(), keyAuthorization))(t)
+			object := must(attest.ParseObject(made.Object))(t)
 			if object.Format != "tpm" || object.AuthData != nil {
 				t.Fatalf("format %q, authData %x", object.Format, object.AuthData)
 			}
-			s := attest.Statement{Raw: object.Statement, Quote: quote, Challenge: []byte(keyAuthorization), Now: time.Now(),
+			s := attest.Statement{Raw: object.Statement, Quote: made.Quote, Challenge: []byte(keyAuthorization), Now: time.Now(),
 				Anchors: []attest.Anchor{
 					{Manufacturer: "other", Certificates: []*x509.Certificate{other.Root}},
 					{Manufacturer: "acme", Certificates: []*x509.Certificate{authority.Root}},
@@ -84,7 +81,7 @@ func TestTPMForReal(t *testing.T) {
 			}{
 				{"another challenge", func(s *attest.Statement) { s.Challenge = []byte("other.challenge"); s.Quote = nil }, "extraData is not the hash"},
 				{"quote of another challenge", func(s *attest.Statement) {
-					_, s.Quote, _ = device.Attest(t.Context(), "another."+keyAuthorization)
+					s.Quote = must(device.Attest(t.Context(), "another."+keyAuthorization))(t).Quote
 				}, "extraData is not the SHA-256"},
 				{"the other manufacturer alone", func(s *attest.Statement) { s.Anchors = s.Anchors[:1] }, "does not lead to an anchor"},
 				{"too late", func(s *attest.Statement) { s.Now = s.Now.AddDate(6, 0, 0) }, "expired"},

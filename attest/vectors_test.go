@@ -203,11 +203,7 @@ func TestVectorsAzureQuotes(t *testing.T) {
 
 // A quote of tpm2-tools, whose signature is a TPMT_SIGNATURE; of a SHA-256 bank, but not of the boot.
 func TestVectorsKeylime(t *testing.T) {
-	block, _ := pem.Decode(read(t, "keylime/akpub.pem"))
-	ak, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ak := rsaOf(t)
 	rs256, err := algorithmFor(-257, ak)
 	if err != nil {
 		t.Fatal(err)
@@ -297,4 +293,14 @@ func TestVectorsGoogleAK(t *testing.T) {
 		t.Error(err)
 	}
 	saysWhy(t, err, "subject is not empty")
+}
+
+// rsaOf is the AK of keylime's quote.
+func rsaOf(t testing.TB) *rsa.PublicKey {
+	block, _ := pem.Decode(read(t, "keylime/akpub.pem"))
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key.(*rsa.PublicKey)
 }

@@ -12,7 +12,11 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/google/go-tpm/tpm2"
+
+	"github.com/deviceca/deviceca/client"
 )
+
+var _ client.Attester = (*Device)(nil)
 
 // scheme is how an AK signs: by COSE number, and hash.
 type scheme struct {
@@ -83,24 +87,27 @@ var canonical = func() cbor.EncMode {
 }()
 
 // Attest makes what answers ACME's device-attest-01 challenge for a key authorization
-// (draft-ietf-acme-device-attest §5): a WebAuthn attestation object of format "tpm", and a quote to ride along with it, whose
-// form docs/attestation.md has. Both are CBOR. Errors are *client.Error, or ctx's.
-func (d *Device) Attest(ctx context.Context, keyAuthorization string) (attObj, quote []byte, err error) {
+// (draft-ietf-acme-device-attest §5): a WebAuthn attestation object of format "tpm", and a quote to ride
+// along with it, whose form docs/attestation.md has. It implements client.Attester. Errors are
+// *client.Error, or ctx's.
+func (d *Device) Attest(ctx context.Context, keyAuthorization string) (*client.Attestation, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := ctx.Err(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if attObj, err = d.certify([]byte(keyAuthorization)); err != nil {
-		return nil, nil, local("the TPM did not certify the key", err, "")
+	object, err := d.certify([]byte(keyAuthorization))
+	if err != nil {
+		return nil, local("the TPM did not certify the key", err, "")
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if quote, err = d.quote([]byte(keyAuthorization)); err != nil {
-		return nil, nil, local("the TPM did not quote its PCRs", err, "does it have a SHA-256 bank? tpm2_pcrread sha256")
+	quote, err := d.quote([]byte(keyAuthorization))
+	if err != nil {
+		return nil, local("the TPM did not quote its PCRs", err, "does it have a SHA-256 bank? tpm2_pcrread sha256")
 	}
-	return attObj, quote, nil
+	return &client.Attestation{Key: d.Signer(), Object: object, Quote: quote}, nil
 }
 
 func digest(h crypto.Hash, data ...[]byte) []byte {

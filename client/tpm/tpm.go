@@ -9,7 +9,7 @@
 //		AKChain: "/etc/device/ak.pem",
 //	})
 //	defer device.Close()
-//	attObj, quote, err := device.Attest(ctx, keyAuthorization)
+//	result, err := client.Run(ctx, client.Config{Protocol: "acme", Signer: device.Signer(), Attester: device, …})
 //
 // The attestation key (AK) and its certificate are there already: whoever readies the device
 // gets them from an attestation authority. docs/attestation.md says what that takes.
