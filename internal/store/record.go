@@ -101,7 +101,7 @@ func (r *recording) run(t *tx) error {
 		return ca.ErrDeviceGone
 	case owner.Valid && owner.Int64 != holder:
 		return ca.ErrKeyTaken
-	case replacedRevoked:
+	case replacedRevoked && r.Order == 0:
 		return ca.ErrReplaced
 	}
 	if err := r.vouched(t, row, credential.String); err != nil {
@@ -112,13 +112,14 @@ func (r *recording) run(t *tx) error {
 			return err
 		}
 	}
-	if r.Credential != "" {
-		n, err := t.exec("UPDATE credential SET used = used + 1 WHERE reference = ? AND used < uses AND revoked IS NULL", r.Credential)
-		if err != nil {
+	if r.Order != 0 {
+		if err := fulfil(t, r.Order, c); err != nil {
 			return err
 		}
-		if n == 0 {
-			return ca.ErrSpent
+	}
+	if r.Credential != "" {
+		if err := spendCredential(t, r.Credential); err != nil {
+			return err
 		}
 	}
 	if row.Valid {
