@@ -27,7 +27,8 @@ test: need unit interop
 need:
 	@scripts/need.sh $(COMPILER) $(SOFTHSM) pkcs11-tool=opensc openssl=openssl curl=curl pki=strongswan-pki \
 		/usr/lib/ipsec/plugins/libstrongswan-curl.so=libstrongswan-extra-plugins \
-		/usr/lib/ipsec/plugins/libstrongswan-openssl.so=libstrongswan-standard-plugins ocsptool=gnutls-bin nginx=nginx
+		/usr/lib/ipsec/plugins/libstrongswan-openssl.so=libstrongswan-standard-plugins ocsptool=gnutls-bin nginx=nginx \
+		swtpm=swtpm swtpm_setup=swtpm-tools
 
 unit:
 	go vet ./...

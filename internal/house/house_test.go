@@ -34,6 +34,7 @@ var mayImport = map[string][]string{
 	"ocsp":           {"ca", "internal/der"},
 	"crl":            {"ca", "internal/der"},
 	"client":         {"cmp", "internal/cms", "internal/der"},
+	"client/tpm":     {"client"}, // apart, so that the small program goes without a TPM
 	// Tells others what happens.
 	"internal/webhook": {"ca"},
 	// The administrator's protocol.
@@ -48,6 +49,7 @@ var mayImport = map[string][]string{
 	"interop":                    {},
 	"internal/keys/keystest":     {"internal/keys"},
 	"internal/store/storetest":   {"*"},
+	"internal/attesttest":        {"client", "client/tpm", "internal/der"},
 	"internal/house":             {},
 	"internal/stacktest":         {"*"},
 }
