@@ -51,6 +51,7 @@ var mayImport = map[string][]string{
 	"internal/store/storetest":   {"*"},
 	"internal/attesttest":        {"client", "client/tpm", "internal/der"},
 	"internal/house":             {},
+	"internal/dnstest":           {},
 	"internal/stacktest":         {"*"},
 }
 
