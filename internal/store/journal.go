@@ -92,7 +92,7 @@ func (j Journal) Status(ctx context.Context, issuer string, serial ca.Serial) (o
 	if serial.Index() >= below {
 		return ocsp.Status{}, nil
 	}
-	status, err := one(ctx, j.s.hot.status, func(row scanner) (*ocsp.Status, error) {
+	status, err := one(ctx, j.s, selectStatus, func(row scanner) (*ocsp.Status, error) {
 		var notAfter int64
 		var noStatus bool
 		var r nullRevocation
@@ -118,7 +118,7 @@ const selectHead = `SELECT max(
 // Head is part of crl.Source. There is one writer, which commits in the order of
 // sequences: nothing below the head can become visible later.
 func (j Journal) Head(ctx context.Context, issuer string) (int64, error) {
-	head, err := one(ctx, j.s.hot.head, func(row scanner) (*int64, error) {
+	head, err := one(ctx, j.s, selectHead, func(row scanner) (*int64, error) {
 		var head int64
 		return &head, row.Scan(&head)
 	}, issuer)
