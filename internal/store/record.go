@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"fmt"
 
 	"github.com/deviceca/deviceca/ca"
@@ -62,9 +61,7 @@ func newRecording(i *ca.Issuance) (r *recording, err error) {
 	if r.event, err = encode(i.Event); err != nil {
 		return nil, err
 	}
-	if r.decision, err = json.Marshal(i.Certificate.Decision); err != nil {
-		return nil, fmt.Errorf("decision on %s: %w", i.Certificate.Serial, err)
-	}
+	r.decision = i.Certificate.Decision.AppendJSON(nil)
 	if i.NewDevice != nil && !device.SameID(i.NewDevice.ID, i.Certificate.Device) {
 		return nil, fmt.Errorf("the certificate is for device %q, the new device is %q", i.Certificate.Device, i.NewDevice.ID)
 	}

@@ -3,7 +3,6 @@ package store
 import (
 	"database/sql"
 	"database/sql/driver"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -29,7 +28,7 @@ type event struct {
 
 // encode makes the leaf that the audit log hashes and keeps.
 func encode(e ca.Event) (event, error) {
-	body, err := json.Marshal(e)
+	body, err := e.AppendJSON(make([]byte, 0, 512))
 	if err != nil {
 		return event{}, fmt.Errorf("audit event %s: %w", e.Kind, err)
 	}
