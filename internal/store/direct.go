@@ -243,8 +243,7 @@ func assignKind(dest reflect.Value, value driver.Value) error {
 	return fmt.Errorf("a %T does not go into a %s", value, dest.Type())
 }
 
-// readers are the connections for the reads of every request. The one that was
-// given back last is taken first: each commit makes what a connection has cached
+// readers are connections that read. The one that was given back last is taken first: each commit makes what a connection has cached
 // worthless, so the fewer are in use, the more they find.
 type readers struct {
 	connector driver.Connector

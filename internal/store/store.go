@@ -36,7 +36,8 @@ type Store struct {
 	now      func() time.Time
 	log      *slog.Logger
 	reads    *sql.DB
-	hot      *readers
+	hot      *readers // for the reads of every request
+	scans    *readers // for reading the revocation journal through
 	reserved reserved
 	writer   *writer
 }
@@ -99,7 +100,7 @@ func open(ctx context.Context, dbURL string, opts Options, seams seams) (*Store,
 	readers := orDefault(opts.Readers, 3)
 	s.reads.SetMaxOpenConns(readers)
 	s.reads.SetMaxIdleConns(readers)
-	s.hot = newReaders(forReading, readers)
+	s.hot, s.scans = newReaders(forReading, readers), newReaders(forReading, 2)
 	s.writer = newWriter(forWriting, orDefault(opts.Queue, 4096), orDefault(opts.Batch, 64), s.now, s.log)
 	return s, nil
 }
@@ -137,7 +138,7 @@ func migrate(ctx context.Context, c driver.Connector, migrations fs.FS) error {
 // Changes that come later are Unavailable.
 func (s *Store) Close() error {
 	s.writer.close()
-	return errors.Join(s.hot.close(), s.reads.Close())
+	return errors.Join(s.hot.close(), s.scans.close(), s.reads.Close())
 }
 
 // stuckAfter is how long a change may wait before Ping says that writing is stuck.
