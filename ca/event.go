@@ -13,7 +13,7 @@ import (
 type Event struct {
 	Time     time.Time `json:"time"`
 	Kind     EventKind `json:"kind"`
-	Actor    string    `json:"actor"` // "device:ID", "credential:REF", "manufacturer:NAME", "ra:NAME", "admin:NAME", "system"
+	Actor    string    `json:"actor"` // "device:ID", "account:N", "credential:REF", "manufacturer:NAME", "ra:NAME", "admin:NAME", "system"
 	Protocol string    `json:"protocol,omitempty"`
 	Device   string    `json:"device,omitempty"`
 	Issuer   string    `json:"issuer,omitempty"`
@@ -24,6 +24,7 @@ type Event struct {
 	Digest   string    `json:"digest,omitempty"` // SHA-256 of the certificate, policy, … concerned, hex
 	Reason   string    `json:"reason,omitempty"`
 	Request  int64     `json:"request,omitempty"` // PendingRequest.ID
+	Account  int64     `json:"account,omitempty"` // of ACME
 }
 
 // AppendJSON appends what json.Marshal would give, octet for octet and more cheaply.
@@ -44,6 +45,9 @@ func (e Event) AppendJSON(b []byte) ([]byte, error) {
 	}
 	if e.Request != 0 {
 		b = strconv.AppendInt(append(b, `,"request":`...), e.Request, 10)
+	}
+	if e.Account != 0 {
+		b = strconv.AppendInt(append(b, `,"account":`...), e.Account, 10)
 	}
 	return append(b, '}'), nil
 }
@@ -74,6 +78,9 @@ const (
 	EventRootCRL           EventKind = "ca.crl-signed"
 	EventAdminAdded        EventKind = "admin.added"
 	EventAdminRemoved      EventKind = "admin.removed"
+	EventAccountAdded      EventKind = "account.added"
+	EventAccountChanged    EventKind = "account.changed"
+	EventAccountEnded      EventKind = "account.deactivated"
 	EventBackup            EventKind = "store.backup"
 	EventRestored          EventKind = "store.restored"
 )

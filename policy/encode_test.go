@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"encoding/json"
+	"reflect"
 	"testing"
 	"testing/quick"
 	"time"
@@ -57,7 +58,51 @@ func TestAppendJSON(t *testing.T) {
 			t.Errorf("text %q", s)
 		}
 	}
+	// A field that is added and forgotten there shows here.
+	for _, whole := range []any{&policy.Input{}, &policy.Decision{}} {
+		fill(t, reflect.ValueOf(whole).Elem())
+		switch whole := whole.(type) {
+		case *policy.Input:
+			got, err := whole.AppendJSON(nil)
+			if !same(whole, got, err) {
+				t.Error("a field of Input is missing")
+			}
+		case *policy.Decision:
+			if !same(whole, whole.AppendJSON(nil), nil) {
+				t.Error("a field of Decision is missing")
+			}
+		}
+	}
 	if !input(1<<37, 0, 0, policy.Input{}) || !decision(policy.Decision{}) || !input(0, 1, 3600, policy.Input{}) {
 		t.Error("the least or the latest that there is")
+	}
+}
+
+// fill gives each field a value of its own.
+func fill(t *testing.T, v reflect.Value) {
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString("x")
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int8, reflect.Int64:
+		v.SetInt(1)
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
+		for i := range 2 {
+			fill(t, v.Index(i))
+		}
+	case reflect.Map:
+		v.Set(reflect.MakeMap(v.Type()))
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			v.Set(reflect.ValueOf(time.Unix(1, 1)))
+			return
+		}
+		for i := range v.NumField() {
+			fill(t, v.Field(i))
+		}
+	default:
+		t.Fatalf("no value for a %s", v.Type())
 	}
 }

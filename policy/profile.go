@@ -58,4 +58,14 @@ type Level struct {
 	Reattest      time.Duration
 	StatusUnknown string        // "deny", "grace", "allow"
 	Grace         time.Duration // with "grace"
+	ACME          ACME
+}
+
+// ACME says what authorizes an ACME account of a level to have a name.
+type ACME struct {
+	// Authorize lists, for each type of ACME identifier, the ways of which any one is enough:
+	// challenge types, or ByBinding. A type without a way cannot be had.
+	Authorize map[string][]string
+	// Reuse is how long an authorization serves further orders of its account; 0: its own order alone.
+	Reuse time.Duration
 }

@@ -103,8 +103,10 @@ func (fake) AuthenticateCertificate(context.Context, []*x509.Certificate) (ca.Re
 	return ca.Requester{}, ca.Errorf(ca.Unauthenticated, "foreign")
 }
 
-func (f fake) Enroll(context.Context, ca.Request) (*ca.Issued, error) {
-	return &ca.Issued{Certificate: f.cert, Outcome: policy.Issue}, nil
+func (f fake) Enroll(_ context.Context, r ca.Request) (*ca.Issued, error) {
+	issued := &ca.Issued{Certificate: f.cert, Outcome: policy.Issue}
+	_, err := r.With(issued)
+	return issued, err
 }
 
 func (fake) Revoke(context.Context, ca.Serial, int, *time.Time, string) (*ca.Certificate, error) {
@@ -127,6 +129,7 @@ func (fake) Transaction(context.Context, [32]byte) (*server.Transaction, error) 
 func (fake) BeginTransaction(context.Context, *server.Transaction, time.Time) (*server.Transaction, bool, error) {
 	return nil, false, nil
 }
+func (fake) KeepTransaction(context.Context, *server.Transaction) error   { return nil }
 func (fake) FinishTransaction(context.Context, *server.Transaction) error { return nil }
 func (fake) DropTransaction(context.Context, [32]byte) error              { return nil }
 func (fake) CertificateBySerial(context.Context, ca.Serial) (*ca.Certificate, error) {

@@ -22,7 +22,7 @@ type exchange struct {
 	outcome string // for Observe
 
 	in        *cmp.Message
-	asked     *cmp.Message  // what began the transaction, where in is a pollReq; else in
+	asked     *cmp.Message  // what began the transaction, where in is a pollReq or popdecr; else in
 	by        *cmp.Verified // by what the message is protected; nil until that is known
 	requester ca.Requester
 	secret    device.Secret // with a MAC
@@ -108,6 +108,8 @@ func (x *exchange) steps(ctx context.Context) (answer []byte, err error) {
 		}
 	case *cmp.NestedMessages:
 		return nil, refuse(cmp.NotAuthorized, "RFC 9483 §5.2.2", "nested messages are not taken: send the message itself, protected by the registration authority")
+	case *cmp.ChallengeAnswers:
+		return x.proven(ctx, there, b)
 	case *cmp.PollRequests:
 		return x.poll(ctx, there, b)
 	case *cmp.ErrorBody:
@@ -225,7 +227,8 @@ func (x *exchange) authenticate(ctx context.Context, there *Transaction) error {
 		return refuse(cmp.BadMessageCheck, "RFC 9483 §3.1", "the transaction was begun with another credential")
 	}
 	x.by = by
-	if x.in.Body.Type() == cmp.PollReq {
+	switch x.in.Body.Type() {
+	case cmp.PollReq, cmp.POPDecR: // may lead to a certificate
 		return usable
 	}
 	return nil // what was issued may be confirmed though the credential has expired since
@@ -245,11 +248,13 @@ func (x *exchange) reply(body cmp.Body) *cmp.Message {
 
 // protect protects in kind (RFC 9483 §3.2): by the secret whose knowledge was
 // shown, else by the server's signature.
-func (x *exchange) protect(m *cmp.Message) error {
+func (x *exchange) protect(m *cmp.Message) error { return m.Protect(x.protector()) }
+
+func (x *exchange) protector() cmp.Protector {
 	if x.by != nil && x.by.MAC != nil {
-		return m.Protect(x.by.MAC)
+		return x.by.MAC
 	}
-	return m.Protect(x.delegate.current.Load())
+	return x.delegate.current.Load()
 }
 
 // send makes a protected answer of a body.

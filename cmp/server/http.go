@@ -65,7 +65,7 @@ func parsePath(path string) (target, bool) {
 // allows reports whether a body may come to the path.
 func (t target) allows(b cmp.BodyType) bool {
 	switch b {
-	case cmp.CertConf, cmp.PollReq, cmp.ErrorMsg:
+	case cmp.CertConf, cmp.PollReq, cmp.POPDecR, cmp.ErrorMsg:
 		return true
 	}
 	begins := operations[t.operation]

@@ -85,6 +85,7 @@ type Options struct {
 type Server struct {
 	Options
 	delegate delegate
+	kga      keyAuthority
 }
 
 // New makes the server and the certificate that it signs its answers with. [Server.Run]
