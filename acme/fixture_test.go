@@ -420,7 +420,7 @@ type authorizationDoc struct {
 	Challenges []challengeDoc
 }
 
-func (d *authorizationDoc) challenge(kind string) challengeDoc {
+func (d authorizationDoc) challenge(kind string) challengeDoc {
 	for _, c := range d.Challenges {
 		if c.Type == kind {
 			return c
