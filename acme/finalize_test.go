@@ -7,7 +7,6 @@ import (
 	"errors"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -351,53 +350,6 @@ func TestLimits(t *testing.T) {
 	e.account(g)
 	e.account(g)
 	limited((&account{env: e, key: newKey(t)}).create(map[string]any{}))
-}
-
-// Nonces are good once, however many ask.
-func TestNonces(t *testing.T) {
-	n := acme.NewNonces()
-	seen := map[string]bool{}
-	for range 1000 {
-		nonce := n.Make()
-		if seen[nonce] {
-			t.Fatal("made twice")
-		}
-		seen[nonce] = true
-	}
-	for nonce := range seen {
-		var won atomic.Int64
-		var wg sync.WaitGroup
-		for range 4 {
-			wg.Go(func() {
-				if n.Redeem(nonce) {
-					won.Add(1)
-				}
-			})
-		}
-		wg.Wait()
-		if won.Load() != 1 {
-			t.Fatalf("redeemed %d times", won.Load())
-		}
-	}
-	other := acme.NewNonces().Make()
-	bad := []byte(n.Make())
-	bad[31] ^= 1
-	for _, s := range []string{other, string(bad), "", strings.Repeat("A", 32), strings.Repeat("é", 16)} {
-		if n.Redeem(s) {
-			t.Errorf("%q was accepted", s)
-		}
-	}
-	// One that so many were made after, that it has left the window.
-	old := n.Make()
-	for range 1<<23 + 1 {
-		n.Make()
-	}
-	if n.Redeem(old) {
-		t.Error("one that has left the window was accepted")
-	}
-	if !n.Redeem(n.Make()) {
-		t.Error("the newest was refused")
-	}
 }
 
 func TestRequestsAreLogged(t *testing.T) {
