@@ -18,13 +18,13 @@ const (
 
 // accountObject is an account as clients see it (RFC 8555 §7.1.2).
 type accountObject struct {
-	Status  Status   `json:"status"`
+	Status  string   `json:"status"`
 	Contact []string `json:"contact,omitempty"`
 	Agreed  bool     `json:"termsOfServiceAgreed,omitempty"`
 	Orders  string   `json:"orders"`
 }
 
-func (x *exchange) showAccount(a *Account, status int) *reply {
+func (x *exchange) showAccount(a *ca.Account, status int) *reply {
 	return &reply{status: status, location: x.url("account", a.ID),
 		body: accountObject{a.Status, a.Contact, a.Agreed, x.url("account", a.ID, "orders")}}
 }
@@ -51,7 +51,7 @@ func (x *exchange) newAccount() (*reply, error) {
 	if err := x.limits.newAccount(x.from, x.now); err != nil {
 		return nil, err
 	}
-	a := &Account{Key: x.key.spki, Thumbprint: x.key.thumbprint, Status: Valid, Created: x.now}
+	a := &ca.Account{Key: x.key.spki, Thumbprint: x.key.thumbprint, Status: string(Valid), Created: x.now}
 	if a.Contact, err = x.contacts(); err != nil {
 		return nil, err
 	}
@@ -85,9 +85,9 @@ func (x *exchange) newAccount() (*reply, error) {
 }
 
 // sameAccount answers a newAccount by a key that has one already.
-func (x *exchange) sameAccount(a *Account) (*reply, error) {
+func (x *exchange) sameAccount(a *ca.Account) (*reply, error) {
 	x.who, x.device = a, a.Device
-	if a.Status != Valid {
+	if a.Status != string(Valid) {
 		return nil, problem(unauthorized, "the account of this key was deactivated: make a new key")
 	}
 	return x.showAccount(a, http.StatusOK), nil
@@ -142,7 +142,7 @@ func (x *exchange) account() (*reply, error) {
 		if err != nil && !errors.Is(err, ca.ErrNoRecord) { // that another connection was quicker changes nothing
 			return nil, err
 		}
-		x.who.Status = Deactivated
+		x.who.Status = string(Deactivated)
 		return x.showAccount(x.who, 0), nil
 	case status != "" && status != string(Valid):
 		return nil, problem(malformed, "an account can be made deactivated, and nothing else")

@@ -420,7 +420,7 @@ type authorizationDoc struct {
 	Challenges []challengeDoc
 }
 
-func (d *authorizationDoc) challenge(kind string) challengeDoc {
+func (d authorizationDoc) challenge(kind string) challengeDoc {
 	for _, c := range d.Challenges {
 		if c.Type == kind {
 			return c
@@ -568,5 +568,42 @@ func edit(old, new string) func([]byte) []byte {
 			panic("the policy has no " + old)
 		}
 		return bytes.Replace(source, []byte(old), []byte(new), 1)
+	}
+}
+
+// eventually waits for something that happens in the background.
+func eventually(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s did not happen", what)
+		}
+	}
+}
+
+// meet says of each authorization of an order that a challenge is met, and waits for the end.
+func (a *account) meet(o orderDoc, kind string) {
+	a.t.Helper()
+	for _, url := range o.Authorizations {
+		authz := a.authorization(url)
+		if authz.Status == "valid" {
+			continue
+		}
+		c := authz.challenge(kind)
+		if c.URL == "" {
+			a.t.Fatalf("%s is not offered: %+v", kind, authz)
+		}
+		a.post(c.URL, map[string]any{}).want(200)
+		eventually(a.t, "a validation", func() bool { return a.authorization(url).Status != "pending" })
+	}
+}
+
+// level changes the first old after the name of a level in the policy.
+func level(name, old, new string) func([]byte) []byte {
+	return func(source []byte) []byte {
+		i := bytes.Index(source, []byte("\nlevels:"))
+		j := i + bytes.Index(source[i:], []byte("\n  "+name+":"))
+		head, tail := source[:j], source[j:]
+		return append(bytes.Clone(head), edit(old, new)(tail)...)
 	}
 }

@@ -24,28 +24,8 @@ const (
 	Expired     Status = "expired"
 )
 
-// Account is an ACME account (RFC 8555 §7.1.2). Its ID, like those of orders and
+// Order is an order (RFC 8555 §7.1.3). Its ID, like those of accounts and
 // authorizations, is never given twice.
-type Account struct {
-	ID         int64     `json:"id"`
-	Key        []byte    `json:"-"` // SubjectPublicKeyInfo, DER
-	Thumbprint [32]byte  `json:"-"` // of Key, RFC 7638; no two accounts have the same
-	Status     Status    `json:"status"`
-	Contact    []string  `json:"contact,omitempty"`
-	Agreed     bool      `json:"terms_agreed,omitempty"`
-	Credential string    `json:"credential,omitempty"` // reference of that it is bound to
-	Device     string    `json:"device,omitempty"`     // the credential's; "" if that is a group's
-	Created    time.Time `json:"created"`
-}
-
-// AccountFilter selects accounts; zero fields select all.
-type AccountFilter struct {
-	Device     string
-	Credential string
-	Status     Status
-}
-
-// Order is an order (RFC 8555 §7.1.3).
 type Order struct {
 	ID, Account         int64
 	Status              Status // Open, Processing, Valid or Invalid; see StatusAt
@@ -139,19 +119,19 @@ var ErrStale = errors.New("it was changed meanwhile")
 //
 // Orders become valid by ca.Ledger.Record alone (ca.Issuance.Order).
 type Ledger interface {
-	Account(ctx context.Context, id int64) (*Account, error)
-	AccountByKey(ctx context.Context, thumbprint [32]byte) (*Account, error)
+	Account(ctx context.Context, id int64) (*ca.Account, error)
+	AccountByKey(ctx context.Context, thumbprint [32]byte) (*ca.Account, error)
 	// Accounts lists accounts, oldest first, from the one after the ID given.
-	Accounts(ctx context.Context, f AccountFilter, after int64, limit int) ([]Account, error)
+	Accounts(ctx context.Context, f ca.AccountFilter, after int64, limit int) ([]ca.Account, error)
 	// AddAccount enters an account, sets its ID and takes a use of its credential, if it has
 	// one: ca.ErrSpent if that has none left, or was revoked. If an account with that key
 	// is there, it is returned, and nothing changes.
-	AddAccount(ctx context.Context, a *Account, e ca.Event) (there *Account, err error)
+	AddAccount(ctx context.Context, a *ca.Account, e ca.Event) (there *ca.Account, err error)
 	SetContact(ctx context.Context, id int64, contact []string) error
 	// ChangeKey gives a valid account another key. ca.ErrNoRecord if its key is not the one of
 	// the thumbprint any more, ca.ErrRecorded if another account has the new one.
 	ChangeKey(ctx context.Context, id int64, old [32]byte, key []byte, thumbprint [32]byte, e ca.Event) error
-	// DeactivateAccount ends a valid account; ca.ErrNoRecord if there is none.
+	// DeactivateAccount is ca.Ledger's.
 	DeactivateAccount(ctx context.Context, id int64, e ca.Event) error
 
 	// AddOrder enters an order together with its new authorizations, and sets the IDs of all.

@@ -24,16 +24,20 @@ const nonceWindow = 1 << 23
 // nothing is stored; that one is spent is a bit in a ring. Nonces from before the server's start
 // do not verify, so that none is good twice.
 type memoryNonces struct {
-	key [32]byte
+	key    [32]byte
+	window uint64
 
 	mu    sync.Mutex
 	made  uint64   // how many were
-	spent []uint64 // bit n modulo nonceWindow: nonce n was redeemed
+	spent []uint64 // bit n modulo window: nonce n was redeemed
 }
 
 // NewNonces are nonces for one server process.
-func NewNonces() Nonces {
-	n := &memoryNonces{spent: make([]uint64, nonceWindow/64)}
+func NewNonces() Nonces { return newNonces(nonceWindow) }
+
+// newNonces: window is a multiple of 64.
+func newNonces(window uint64) *memoryNonces {
+	n := &memoryNonces{window: window, spent: make([]uint64, window/64)}
 	rand.Read(n.key[:])
 	return n
 }
@@ -52,7 +56,7 @@ func (n *memoryNonces) Make() string {
 	n.mu.Lock()
 	number := n.made
 	n.made++
-	n.spent[number%nonceWindow/64] &^= 1 << (number % 64) // of the one that leaves the window
+	n.spent[number%n.window/64] &^= 1 << (number % 64) // of the one that leaves the window
 	n.mu.Unlock()
 	return base64url.EncodeToString(n.mac(binary.BigEndian.AppendUint64(make([]byte, 0, 40), number)))
 }
@@ -69,8 +73,8 @@ func (n *memoryNonces) Redeem(nonce string) bool {
 	number := binary.BigEndian.Uint64(raw)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	word, bit := &n.spent[number%nonceWindow/64], uint64(1)<<(number%64)
-	if number+nonceWindow < n.made || *word&bit != 0 {
+	word, bit := &n.spent[number%n.window/64], uint64(1)<<(number%64)
+	if number+n.window < n.made || *word&bit != 0 {
 		return false
 	}
 	*word |= bit

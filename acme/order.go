@@ -362,9 +362,17 @@ func (x *exchange) order() (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	status := o.StatusAt(authorizations, x.now)
-	if status == Processing {
-		return x.issue(o, authorizations, o.CSR)
+	if o.StatusAt(authorizations, x.now) == Processing {
+		// One at a time: who comes second must not ask for another approval.
+		wait := &x.waits[o.ID%int64(len(x.waits))]
+		wait.Lock()
+		defer wait.Unlock()
+		if o, authorizations, err = x.orderByID(o.ID); err != nil {
+			return nil, err
+		}
+		if o.StatusAt(authorizations, x.now) == Processing {
+			return x.issue(o, authorizations, o.CSR)
+		}
 	}
-	return x.showOrder(o, status, authorizations), nil
+	return x.showOrder(o, o.StatusAt(authorizations, x.now), authorizations), nil
 }

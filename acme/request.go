@@ -32,10 +32,10 @@ type exchange struct {
 	from netip.Addr
 
 	message *jws
-	body    object     // the payload, unless it is empty
-	asGet   bool       // POST-as-GET: the payload is empty (RFC 8555 §6.3)
-	key     *publicKey // that signed
-	who     *Account   // whose key it is; nil with byJWK
+	body    object      // the payload, unless it is empty
+	asGet   bool        // POST-as-GET: the payload is empty (RFC 8555 §6.3)
+	key     *publicKey  // that signed
+	who     *ca.Account // whose key it is; nil with byJWK
 	outcome string
 	device  string // for the log
 }
@@ -151,7 +151,7 @@ func (x *exchange) read(rule keyRule) error {
 	if err := m.verify(x.key); err != nil {
 		return err
 	}
-	if x.who != nil && x.who.Status != Valid {
+	if x.who != nil && x.who.Status != string(Valid) {
 		return problem(unauthorized, "this account was deactivated").with(http.StatusUnauthorized) // RFC 8555 §7.3.6
 	}
 	if x.asGet = len(m.body) == 0; x.asGet {

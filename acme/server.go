@@ -83,7 +83,8 @@ type Server struct {
 	Options
 	routes http.Handler
 	limits *limiter
-	jobs   chan job // challenges to validate
+	jobs   chan job       // challenges to validate
+	waits  [64]sync.Mutex // by order: one look at a time whether what waits was approved
 
 	mu    sync.Mutex
 	taken map[int64]bool // authorizations whose challenge is in jobs, or being validated

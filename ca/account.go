@@ -6,10 +6,45 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/deviceca/deviceca/device"
 	"github.com/deviceca/deviceca/policy"
 )
+
+// Account is an ACME account (RFC 8555 §7.1.2); package acme makes them. An ID is never given twice.
+type Account struct {
+	ID         int64     `json:"id"`
+	Key        []byte    `json:"-"`      // SubjectPublicKeyInfo, DER
+	Thumbprint [32]byte  `json:"-"`      // of Key, RFC 7638; no two accounts have the same
+	Status     string    `json:"status"` // "valid" or "deactivated"
+	Contact    []string  `json:"contact,omitempty"`
+	Agreed     bool      `json:"terms_agreed,omitempty"`
+	Credential string    `json:"credential,omitempty"` // reference of the one that it is bound to
+	Device     string    `json:"device,omitempty"`     // the credential's; "" if that is a group's
+	Created    time.Time `json:"created"`
+}
+
+// AccountFilter selects accounts; zero fields select all.
+type AccountFilter struct {
+	Device     string
+	Credential string
+	Status     string
+}
+
+// AccountStatuses are what an account may be.
+func AccountStatuses() []string { return []string{"valid", "deactivated"} }
+
+// DeactivateAccount ends an ACME account: nothing that its key signs is accepted any more.
+// Certificates that it got stay. Errors: NotFound, if there is none that is valid.
+func (s *Service) DeactivateAccount(ctx context.Context, id int64, actor string) error {
+	now := s.now()
+	err := s.ledger.DeactivateAccount(ctx, id, Event{Time: now, Kind: EventAccountEnded, Actor: actor, Account: id})
+	if errors.Is(err, ErrNoRecord) {
+		return Errorf(NotFound, "there is no valid account %d; list them with `account list`", id)
+	}
+	return err
+}
 
 // AccountActor is how the audit log calls an ACME account.
 func AccountActor(id int64) string { return "account:" + strconv.FormatInt(id, 10) }

@@ -168,4 +168,7 @@ type Ledger interface {
 	LiveUntil(ctx context.Context, issuer string) (time.Time, error)
 
 	PendingLedger
+
+	// DeactivateAccount ends a valid ACME account; ErrNoRecord if there is none.
+	DeactivateAccount(ctx context.Context, id int64, e Event) error
 }

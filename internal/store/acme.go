@@ -22,8 +22,8 @@ const (
 	selectByKey    = "SELECT " + accountColumns + " FROM acme_account WHERE thumbprint = ?"
 )
 
-func scanAccount(row scanner) (*acme.Account, error) {
-	var a acme.Account
+func scanAccount(row scanner) (*ca.Account, error) {
+	var a ca.Account
 	var thumbprint, contact []byte
 	var created int64
 	if err := row.Scan(&a.ID, &thumbprint, &a.Key, &a.Status, &contact, &a.Agreed, &a.Credential, &a.Device, &created); err != nil {
@@ -38,19 +38,19 @@ func scanAccount(row scanner) (*acme.Account, error) {
 }
 
 // Account finds an ACME account; ca.ErrNoRecord if there is none.
-func (s *Store) Account(ctx context.Context, id int64) (*acme.Account, error) {
+func (s *Store) Account(ctx context.Context, id int64) (*ca.Account, error) {
 	a, err := one(ctx, s.hot.account, scanAccount, id)
 	return a, s.fault(err)
 }
 
 // AccountByKey finds the ACME account with a key; ca.ErrNoRecord if there is none.
-func (s *Store) AccountByKey(ctx context.Context, thumbprint [32]byte) (*acme.Account, error) {
+func (s *Store) AccountByKey(ctx context.Context, thumbprint [32]byte) (*ca.Account, error) {
 	a, err := one(ctx, s.hot.accountByKey, scanAccount, thumbprint[:])
 	return a, s.fault(err)
 }
 
 // Accounts lists ACME accounts, oldest first, beginning after the one with the ID after.
-func (s *Store) Accounts(ctx context.Context, f acme.AccountFilter, after int64, limit int) ([]acme.Account, error) {
+func (s *Store) Accounts(ctx context.Context, f ca.AccountFilter, after int64, limit int) ([]ca.Account, error) {
 	var q where
 	q.and("id > ?", after)
 	if f.Device != "" {
@@ -60,13 +60,13 @@ func (s *Store) Accounts(ctx context.Context, f acme.AccountFilter, after int64,
 		q.and("credential = ?", f.Credential)
 	}
 	if f.Status != "" {
-		q.and("status = ?", string(f.Status))
+		q.and("status = ?", f.Status)
 	}
 	return list(ctx, s, "SELECT "+accountColumns+" FROM acme_account"+q.String()+" ORDER BY id LIMIT ?", append(q.args, limit), byValue(scanAccount))
 }
 
 // AddAccount enters an ACME account; see acme.Ledger.
-func (s *Store) AddAccount(ctx context.Context, a *acme.Account, e ca.Event) (there *acme.Account, err error) {
+func (s *Store) AddAccount(ctx context.Context, a *ca.Account, e ca.Event) (there *ca.Account, err error) {
 	contact, err := json.Marshal(a.Contact)
 	if err != nil {
 		return nil, err
@@ -84,7 +84,7 @@ func (s *Store) AddAccount(ctx context.Context, a *acme.Account, e ca.Event) (th
 			}
 		}
 		if id, err = t.insert("INSERT INTO acme_account (thumbprint, key, status, contact, agreed, credential, device, folded, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-			a.Thumbprint[:], a.Key, string(a.Status), string(contact), flag(a.Agreed), a.Credential, a.Device, device.Fold(a.Device), micros(a.Created)); err != nil {
+			a.Thumbprint[:], a.Key, a.Status, string(contact), flag(a.Agreed), a.Credential, a.Device, device.Fold(a.Device), micros(a.Created)); err != nil {
 			return err
 		}
 		e.Account = id // known only now

@@ -107,13 +107,13 @@ func (r *recording) run(t *tx) error {
 	if err := r.vouched(t, row, credential.String); err != nil {
 		return err
 	}
-	if r.Pending != 0 {
-		if err := spendPending(t, r.Pending, c); err != nil {
+	if r.Order != 0 {
+		if err := fulfil(t, r.Order, c); err != nil {
 			return err
 		}
 	}
-	if r.Order != 0 {
-		if err := fulfil(t, r.Order, c); err != nil {
+	if r.Pending != 0 {
+		if err := spendPending(t, r.Pending, c); err != nil {
 			return err
 		}
 	}
