@@ -253,7 +253,9 @@ func (p *acmeError) Error() string {
 		if sub.Identifier != nil {
 			text += printable(sub.Identifier.Value) + ": "
 		}
-		text += printable(sub.word()) + " " + printable(sub.Detail)
+		if text += printable(sub.word()); sub.Detail != p.Detail {
+			text += " " + printable(sub.Detail)
+		}
 	}
 	return text
 }
