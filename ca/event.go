@@ -8,7 +8,7 @@ import "time"
 type Event struct {
 	Time     time.Time `json:"time"`
 	Kind     EventKind `json:"kind"`
-	Actor    string    `json:"actor"` // "device:ID", "credential:REF", "manufacturer:NAME", "ra:NAME", "admin:NAME", "system"
+	Actor    string    `json:"actor"` // "device:ID", "account:N", "credential:REF", "manufacturer:NAME", "ra:NAME", "admin:NAME", "system"
 	Protocol string    `json:"protocol,omitempty"`
 	Device   string    `json:"device,omitempty"`
 	Issuer   string    `json:"issuer,omitempty"`
@@ -19,6 +19,7 @@ type Event struct {
 	Digest   string    `json:"digest,omitempty"` // SHA-256 of the certificate, policy, … concerned, hex
 	Reason   string    `json:"reason,omitempty"`
 	Request  int64     `json:"request,omitempty"` // PendingRequest.ID
+	Account  int64     `json:"account,omitempty"` // of ACME
 }
 
 // EventKind names what happened.
@@ -40,6 +41,9 @@ const (
 	EventRootCRL           EventKind = "ca.crl-signed"
 	EventAdminAdded        EventKind = "admin.added"
 	EventAdminRemoved      EventKind = "admin.removed"
+	EventAccountAdded      EventKind = "account.added"
+	EventAccountChanged    EventKind = "account.changed"
+	EventAccountEnded      EventKind = "account.deactivated"
 	EventBackup            EventKind = "store.backup"
 	EventRestored          EventKind = "store.restored"
 )

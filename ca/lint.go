@@ -95,7 +95,7 @@ func (p *Profile) lint(now time.Time, validity time.Duration) error {
 }
 
 func sampleSignature(i *Issuer, tbs []byte) []byte {
-	sig, err := i.signer.Sign(rand.Reader, i.alg.digest(tbs), i.alg.hash)
+	sig, err := i.alg.Sign(i.signer, i.alg.Digest(tbs))
 	if err != nil {
 		panic(err) // a software key of our own making
 	}

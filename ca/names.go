@@ -224,6 +224,7 @@ const (
 	tagOtherName = 0
 	tagEmail     = 1
 	tagDNS       = 2
+	tagDirectory = 4
 	tagURI       = 6
 	tagIP        = 7
 )

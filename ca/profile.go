@@ -279,7 +279,7 @@ func (p *Profile) tbs(t template) ([]byte, error) {
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1(cbasn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) { b.AddASN1Int64(2) }) // v3
 		b.AddASN1(cbasn1.INTEGER, func(b *cryptobyte.Builder) { b.AddBytes(t.serial[:]) })                          // positive, as it begins with 0x01
-		b.AddBytes(p.issuer.alg.der)
+		b.AddBytes(p.issuer.alg.ID)
 		b.AddBytes(p.issuer.Cert.RawSubject)
 		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 			addTime(b, t.notBefore)
@@ -308,7 +308,7 @@ func (i *Issuer) seal(tbs, signature []byte) []byte {
 	b := cryptobyte.NewBuilder(make([]byte, 0, len(tbs)+len(signature)+64))
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddBytes(tbs)
-		b.AddBytes(i.alg.der)
+		b.AddBytes(i.alg.ID)
 		b.AddASN1BitString(signature)
 	})
 	return b.BytesOrPanic()

@@ -64,34 +64,15 @@ const acmeDirectoryPath = "/acme/directory"
 
 // NewACME makes an ACME client. It contacts nobody. Errors are of kind Usage.
 func NewACME(c ACMEConfig) (*ACME, error) {
-	usage := func(text, hint string) (*ACME, error) {
-		return nil, &Error{Kind: Usage, Op: "acme", Text: text, Hint: hint}
+	u, minTLS, err := secureServer("ACME", c.Server, c.MinTLS)
+	if err != nil {
+		return nil, err
 	}
-	u, err := url.Parse(c.Server)
-	switch {
-	case err != nil || u.Host == "":
-		return usage("the server is no URL: "+printable(c.Server), "give it as https://host:port")
-	case u.Scheme != "https":
-		return usage("ACME runs over https only, not "+printable(u.Scheme), "give the server as https://host:port")
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return usage("the server's URL holds more than host, port and path", "give credentials apart from the URL")
-	case len(c.Trust.Roots) == 0 || len(c.Trust.RootSHA256) > 0 && c.Trust.pinned(c.Trust.Roots) == nil:
-		return usage("ACME needs the CA's root certificate", "give it with Trust.Roots (-roots, --roots); its SHA-256 is enough for EST alone")
-	case c.MinTLS != 0 && c.MinTLS != tls.VersionTLS12 && c.MinTLS != tls.VersionTLS13:
-		return usage("TLS below 1.2 is not offered", "use TLS 1.3, or 1.2 where the server has nothing newer")
+	if !c.Trust.hasRoots() {
+		return nil, noRoots("ACME")
 	}
-	if c.MinTLS == 0 {
-		c.MinTLS = tls.VersionTLS13
-	}
-	if c.Timeout <= 0 {
-		c.Timeout = 30 * time.Second
-	}
-	if c.Wait <= 0 {
-		c.Wait = 10 * time.Minute
-	}
-	if c.Now == nil {
-		c.Now = time.Now
-	}
+	c.MinTLS = minTLS
+	setBounds(&c.Timeout, &c.Wait, &c.Now)
 	if c.Accounts == nil {
 		c.Accounts = new(memory)
 	}

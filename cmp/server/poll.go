@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -22,9 +23,11 @@ func (x *exchange) postpone(ctx context.Context, t *Transaction, why *ca.Error) 
 	t.State, t.Expires = Polling, x.now.Add(pollFor)
 	reason := []string{printable(why.Reason)}
 	var body cmp.Body
-	if x.asked == x.in {
-		t.Message, t.Profile = x.raw, x.profile
-		body = &cmp.CertResponses{Of: x.in.Body.Type().Reply(),
+	if x.in.Body.Type() != cmp.PollReq {
+		if x.asked == x.in {
+			t.Message, t.Profile = x.raw, x.profile
+		}
+		body = &cmp.CertResponses{Of: x.asked.Body.Type().Reply(),
 			Responses: []cmp.CertResponse{{CertReqID: t.ReqID, Status: cmp.StatusInfo{Status: cmp.Waiting, Text: reason}}}}
 	} else {
 		after := why.RetryAfter
@@ -34,7 +37,12 @@ func (x *exchange) postpone(ctx context.Context, t *Transaction, why *ca.Error) 
 		body = &cmp.PollReplies{Replies: []cmp.PollReply{{CertReqID: t.ReqID, CheckAfter: after.Round(time.Second), Reason: reason}}}
 	}
 	m := x.reply(body)
-	if err := x.finishWith(ctx, t, m); err != nil {
+	if err := x.protectIn(t, m); err != nil {
+		return nil, err
+	}
+	if err := x.Ledger.KeepTransaction(ctx, t); errors.Is(err, ca.ErrAnswered) {
+		return x.answered(ctx)
+	} else if err != nil {
 		return nil, err
 	}
 	x.outcome = why.Kind.String()
@@ -60,11 +68,13 @@ func (x *exchange) poll(ctx context.Context, t *Transaction, b *cmp.PollRequests
 		return nil, err
 	}
 	x.profile = t.Profile
+	if err := x.checkOriginal(ctx); err != nil {
+		return nil, err
+	}
 	w, err := x.read()
 	if err == nil {
 		var answer []byte
-		// A server may have gone away after it issued: carryOut looks for that.
-		if answer, err = x.carryOut(ctx, w, t, true); err == nil {
+		if answer, err = x.carryOut(ctx, w, t); err == nil {
 			return answer, nil
 		}
 	}

@@ -88,6 +88,11 @@ func (s *Store) RevokeCredential(ctx context.Context, reference string, at time.
 	})
 }
 
+// spendCredential takes one use of a credential, in a transaction.
+func spendCredential(t *tx, reference string) error {
+	return mustChange(t, ca.ErrSpent, "UPDATE credential SET used = used + 1 WHERE reference = ? AND used < uses AND revoked IS NULL", reference)
+}
+
 // recorded turns the error of an insert that met what is there into ca.ErrRecorded.
 func recorded(err error, what string) error {
 	if err != nil && isDuplicate(err) {

@@ -10,13 +10,18 @@ import (
 )
 
 // hotReads are the statements on the path of every request.
-type hotReads struct{ standing, presented, bySerial, device, credential, status, head, transaction *sql.Stmt }
+type hotReads struct {
+	standing, presented, bySerial, device, credential, status, head, transaction *sql.Stmt
+	account, accountByKey, order, authorization, validAuthorization              *sql.Stmt
+}
 
 func prepareHot(ctx context.Context, db *sql.DB) (h hotReads, err error) {
 	for stmt, query := range map[**sql.Stmt]string{
 		&h.standing: selectStanding, &h.presented: selectPresented, &h.bySerial: selectBySerial, &h.device: selectDevice, &h.credential: selectCredential,
 		&h.transaction: selectTransaction,
 		&h.status:      selectStatus, &h.head: selectHead,
+		&h.account: selectAccount, &h.accountByKey: selectByKey, &h.order: selectOrder, &h.authorization: selectAuthorization,
+		&h.validAuthorization: selectValidAuthorization,
 	} {
 		if *stmt, err = db.PrepareContext(ctx, query); err != nil {
 			return h, errors.Join(err, h.close())
@@ -27,7 +32,8 @@ func prepareHot(ctx context.Context, db *sql.DB) (h hotReads, err error) {
 
 func (h hotReads) close() error {
 	var errs []error
-	for _, s := range []*sql.Stmt{h.standing, h.presented, h.bySerial, h.device, h.credential, h.status, h.head, h.transaction} {
+	for _, s := range []*sql.Stmt{h.standing, h.presented, h.bySerial, h.device, h.credential, h.status, h.head, h.transaction,
+		h.account, h.accountByKey, h.order, h.authorization, h.validAuthorization} {
 		if s != nil {
 			errs = append(errs, s.Close())
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/cmp/server"
 	"github.com/deviceca/deviceca/device"
 )
 
@@ -65,6 +66,11 @@ func newRecording(i *ca.Issuance) (r *recording, err error) {
 	if r.decision, err = json.Marshal(i.Certificate.Decision); err != nil {
 		return nil, fmt.Errorf("decision on %s: %w", i.Certificate.Serial, err)
 	}
+	switch i.With.(type) {
+	case nil, *server.Transaction:
+	default:
+		return nil, fmt.Errorf("certificate %s comes with a %T, which the ledger does not know", i.Certificate.Serial, i.With)
+	}
 	if i.NewDevice != nil && !device.SameID(i.NewDevice.ID, i.Certificate.Device) {
 		return nil, fmt.Errorf("the certificate is for device %q, the new device is %q", i.Certificate.Device, i.NewDevice.ID)
 	}
@@ -101,7 +107,7 @@ func (r *recording) run(t *tx) error {
 		return ca.ErrDeviceGone
 	case owner.Valid && owner.Int64 != holder:
 		return ca.ErrKeyTaken
-	case replacedRevoked:
+	case replacedRevoked && r.Order == 0:
 		return ca.ErrReplaced
 	}
 	if err := r.vouched(t, row, credential.String); err != nil {
@@ -112,13 +118,14 @@ func (r *recording) run(t *tx) error {
 			return err
 		}
 	}
-	if r.Credential != "" {
-		n, err := t.exec("UPDATE credential SET used = used + 1 WHERE reference = ? AND used < uses AND revoked IS NULL", r.Credential)
-		if err != nil {
+	if r.Order != 0 {
+		if err := fulfil(t, r.Order, c); err != nil {
 			return err
 		}
-		if n == 0 {
-			return ca.ErrSpent
+	}
+	if r.Credential != "" {
+		if err := spendCredential(t, r.Credential); err != nil {
+			return err
 		}
 	}
 	if row.Valid {
@@ -134,6 +141,11 @@ func (r *recording) run(t *tx) error {
 		serialOrNull(c.Replaces), micros(c.IssuedAt), micros(c.NotBefore), micros(c.NotAfter), c.Request[:], r.decision, c.Input, c.DER, flag(c.NoStatus))
 	if err != nil {
 		return fmt.Errorf("serial %s: %w", c.Serial, err)
+	}
+	if with, ok := r.With.(*server.Transaction); ok {
+		if err := putTransaction(t, with); err != nil {
+			return err
+		}
 	}
 	t.record(r.event)
 	return nil
