@@ -853,3 +853,22 @@ func TestTPMRevocation(t *testing.T) {
 		}
 	}
 }
+
+// What a statement with a quote costs: here two certificates' signatures, and two of the AK's.
+func BenchmarkTPM(b *testing.B) {
+	for _, c := range []struct {
+		name string
+		ak   crypto.Signer
+		alg  int64
+	}{{"ES256", nil, -7}, {"RS256", rsaKey(), -257}} {
+		s := newForger(b, c.ak, c.alg).forge(func(v *forged) { v.quote.send = true })
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := attest.TPM().Verify(s); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
