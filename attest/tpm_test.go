@@ -335,6 +335,12 @@ func TestTPMRefuses(t *testing.T) {
 			v.chain = func(c []*x509.Certificate) []*x509.Certificate { return []*x509.Certificate{f.authority.Root} }
 		}, "subject is not empty"},
 
+		{"the AK's certificate as anchor", func(v *forged) {
+			v.after = func(s *attest.Statement) {
+				s.Anchors[0].Certificates = []*x509.Certificate{must(x509.ParseCertificate(v.st.X5C[0]))(t)}
+			}
+		}, "registered as an anchor itself"},
+
 		{"RS1", func(v *forged) { v.st.Alg, v.st.Sig = -65535, []byte{1} }, "RS1"},
 		{"alg none", func(v *forged) { v.st.Alg, v.st.Sig = 0, []byte{1} }, "alg 0 is not one of"},
 		{"EdDSA", func(v *forged) { v.st.Alg, v.st.Sig = -8, []byte{1} }, "alg -8 is not one of"},
