@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -136,7 +135,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 
 	// 8. Make it durable, together with its decision, its audit event, and the use of
 	// the credential and of the approval.
-	inputJSON, err := json.Marshal(in)
+	inputJSON, err := in.AppendJSON(nil)
 	if err != nil {
 		return nil, err
 	}

@@ -121,7 +121,8 @@ func (p *Profile) sampleNames() Names {
 func (p *Profile) fill(asked Names, d policy.Device) Names {
 	filled := Names{SANs: slices.Clone(asked.SANs)}
 	for _, t := range p.Subject {
-		filled.Subject = append(filled.Subject, Attribute{strings.ToLower(t.Attr), strings.NewReplacer("{device.id}", d.ID, "{device.group}", d.Group).Replace(t.Value)})
+		value, _ := t.Expand(d)
+		filled.Subject = append(filled.Subject, Attribute{strings.ToLower(t.Attr), value})
 	}
 	return filled
 }

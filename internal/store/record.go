@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"fmt"
 
 	"github.com/deviceca/deviceca/ca"
@@ -63,9 +62,7 @@ func newRecording(i *ca.Issuance) (r *recording, err error) {
 	if r.event, err = encode(i.Event); err != nil {
 		return nil, err
 	}
-	if r.decision, err = json.Marshal(i.Certificate.Decision); err != nil {
-		return nil, fmt.Errorf("decision on %s: %w", i.Certificate.Serial, err)
-	}
+	r.decision = i.Certificate.Decision.AppendJSON(nil)
 	switch i.With.(type) {
 	case nil, *server.Transaction:
 	default:
