@@ -49,6 +49,14 @@
 // and of the header, have a function that makes each and a method of [Infos] that
 // reads it.
 //
+// # Forwarding
+//
+// A registration authority approves of a message by [NewNested] around it, or
+// hands on several; both are signed by [Message.Protect] with its own [Signer], and
+// what is within keeps its octets and its protection. Where it replaces the protection
+// instead, [OrigPKIMessage] shows what it got. A receiver verifies the outer message
+// as any other, then each of [NestedMessages] by itself.
+//
 // # What is left out
 //
 // KEM-based and Diffie-Hellman-based protection, SHAKE and Ed448; SHA-1 in
