@@ -49,6 +49,11 @@
 // and of the header, have a function that makes each and a method of [Infos] that
 // reads it.
 //
+// A request without public key and proof asks the CA to make the key: [KeyToGenerate]
+// says of which kind, a [KGA] seals it, and [EncryptedKey.OpenKey] opens it. Keys
+// that do not sign are proven by what follows ([CertReqMsg.LaterPOP]): a certificate
+// that comes encrypted ([SealCertificate], [EncryptedKey.OpenCertificate]), or a [Challenge].
+//
 // # Forwarding
 //
 // A registration authority approves of a message by [NewNested] around it, or
@@ -60,7 +65,7 @@
 // # What is left out
 //
 // KEM-based and Diffie-Hellman-based protection, SHAKE and Ed448; SHA-1 in
-// signatures. EnvelopedData, SignedData and EncryptedValue are carried, not opened.
+// signatures. EncryptedValue, which EnvelopedData has replaced, is carried, not opened.
 // The announcements and key recovery answers that RFC 9483 does not use are kept
 // as [OpaqueBody].
 package cmp

@@ -15,6 +15,7 @@ import (
 	"math/big"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/deviceca/deviceca/internal/cms"
@@ -347,6 +348,39 @@ func TestLaterPOP(t *testing.T) {
 	for _, spki := range [][]byte{nil, must[[]byte](t)(x509.MarshalPKIXPublicKey(h.ed.key.Public()))} {
 		if err := (&CertReqMsg{Template: CertTemplate{PublicKey: spki}}).LaterPOP(EncrCert); err == nil {
 			t.Errorf("%x", spki)
+		}
+	}
+}
+
+// Describe says who can open what, and what is asked for.
+func TestDescribeEnvelopes(t *testing.T) {
+	kga := authority(t)
+	secret := []byte("a secret of 128 bits of entropy or more")
+	vault := holder(t, newEC(elliptic.P256()), x509.KeyUsageKeyAgreement, nil)
+	rsaTo := must[Recipient](t)(ToKey(hierarchy().rsa.key.Public(), 0))
+	for name, c := range map[string]struct {
+		body Body
+		want []string
+	}{
+		"a key asked for": {&CertRequests{Of: IR, Requests: []*CertReqMsg{{Template: CertTemplate{Subject: nullDN}}}}, []string{"key: to be made by the CA"}},
+		"a key": {&CertResponses{Of: IP, Responses: []CertResponse{{KeyPair: &KeyPair{Certificate: vault.cert.Raw,
+			PrivateKey: must[*EncryptedKey](t)(kga.SealKey(newEC(elliptic.P256()), ToSecret(secret), noon))}}}},
+			[]string{"privateKey: EnvelopedData", "version: 0", "by password", "AES-256 key wrap", "content: signedData", "AES-256-CBC"}},
+		"a certificate": {&CertResponses{Of: IP, Responses: []CertResponse{{KeyPair: &KeyPair{EncryptedCert: must[*EncryptedKey](t)(SealCertificate(vault.cert.Raw))}}}},
+			[]string{"encryptedCert: EnvelopedData", "version: 2", "by key agreement", "ECDH with SHA-256", "content: data"}},
+		"a challenge": {&Challenges{List: []Challenge{must[Challenge](t)(NewChallenge(CommonName("CA"), rsaTo))}},
+			[]string{"owf: SHA-256", "encryptedRand: EnvelopedData", "by key transport", "RSAES-OAEP"}},
+		"not EnvelopedData": {&Challenges{List: []Challenge{{EncryptedRand: []byte{0x30, 3, 2, 1, 2}}}}, []string{"encryptedRand: EnvelopedData: 3003020102"}},
+	} {
+		m := NewRequest(c.body, HeaderOptions{Time: noon})
+		var text strings.Builder
+		if err := m.Describe(&text); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range c.want {
+			if !strings.Contains(text.String(), want) {
+				t.Errorf("%s does not say %q:\n%s", name, want, text.String())
+			}
 		}
 	}
 }

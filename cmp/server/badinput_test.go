@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"io"
 	"log/slog"
+	"math/big"
 	"net/http/httptest"
 	"net/netip"
 	"os"
@@ -134,7 +135,8 @@ func (f fake) Anchors() [][]byte            { return [][]byte{f.cert.DER} }
 func (f fake) Issuers() []ca.IssuerRecord   { return nil }
 func (f fake) CACert(string) ([]byte, bool) { return nil, false }
 func (f fake) ProfileFor(ca.Requester, string) (policy.Profile, error) {
-	return policy.Profile{Name: "device", Keys: []string{"ecdsa-p256"}}, nil
+	return policy.Profile{Name: "device", Keys: []string{"ecdsa-p256"}, KeyUsage: []string{"keyAgreement", "keyEncipherment"},
+		ServerKeygen: policy.ServerKeygen{Allow: true}}, nil
 }
 
 func (fake) Transaction(context.Context, [32]byte) (*server.Transaction, error) {
@@ -168,6 +170,17 @@ func FuzzServer(f *testing.F) {
 	f.Add(e.protected(e.message(requests(cmp.KUR, crmf(f, "device", newKey(f), nil))), own))
 	for _, m := range e.wholeMessages() {
 		f.Add(m.Raw())
+	}
+	// What the fake answers: by its secret, a key to be made and proofs that follow.
+	shared := party{id: "device", mac: must[*cmp.MAC](f)(cmp.NewMAC([]byte("1234"), []byte("1234-5678-1234-5678"), cmp.MACParams{Iterations: 100}))}
+	for _, body := range []cmp.Body{
+		requests(cmp.IR, noKey("device", nil)),
+		requests(cmp.IR, noKey("device", kindOf(f, newKey(f)))),
+		requests(cmp.IR, later(f, "device", newKey(f), cmp.EncrCert)),
+		requests(cmp.CR, later(f, "device", newKey(f), cmp.ChallengeResp)),
+		&cmp.ChallengeAnswers{List: []*big.Int{big.NewInt(1)}},
+	} {
+		f.Add(e.protected(e.message(body), shared))
 	}
 	core := fake{signer: e.core.Service, cert: &ca.Certificate{Serial: ca.NewSerial(1, [12]byte{}), Device: "device", DER: own.crt.Raw}}
 	// 2023-01-17, when some of the vectors were fresh.

@@ -83,16 +83,7 @@ func (x *exchange) challenge(ctx context.Context, w wanted) ([]byte, error) {
 	t := x.newTransaction(w.reqID)
 	t.State, t.Message, t.Profile = Challenged, x.raw, x.profile
 	m := x.reply(&cmp.Challenges{List: []cmp.Challenge{c}})
-	if err := x.protectIn(t, m); err != nil {
-		return nil, err
-	}
-	if err := x.Ledger.KeepTransaction(ctx, t); errors.Is(err, ca.ErrAnswered) {
-		return x.answered(ctx)
-	} else if err != nil {
-		return nil, err
-	}
-	x.outcome = string(Challenged)
-	return m.Raw(), nil
+	return x.keep(ctx, t, m, string(Challenged))
 }
 
 // proven answers popdecr: with the right number the request goes on as any other.
@@ -114,22 +105,12 @@ func (x *exchange) proven(ctx context.Context, t *Transaction, b *cmp.ChallengeA
 	if err != nil {
 		return nil, err
 	}
-	if x.asked, err = limits.Parse(t.Message); err != nil {
-		return nil, err
-	}
-	x.profile = t.Profile
-	w, err := x.read()
-	if challenge := sent.Body.(*cmp.Challenges).List[0]; err == nil && !challenge.Answered(b.List[0]) {
-		err = errors.Join(refuse(cmp.BadPOP, "RFC 9810 §5.2.8.3.3", "the number is not the one that was encrypted to the key"),
+	var wrong error
+	if challenge := sent.Body.(*cmp.Challenges).List[0]; !challenge.Answered(b.List[0]) {
+		wrong = errors.Join(refuse(cmp.BadPOP, "RFC 9810 §5.2.8.3.3", "the number is not the one that was encrypted to the key"),
 			x.Ledger.DropTransaction(ctx, t.ID))
 	}
-	if err == nil {
-		var answer []byte
-		if answer, err = x.carryOut(ctx, w, t); err == nil {
-			return answer, nil
-		}
-	}
-	return x.reject(ctx, w, err)
+	return x.goOn(ctx, t, wrong)
 }
 
 // wrongHash is what certConf is told whose certHash is not the certificate's. Where

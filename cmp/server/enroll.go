@@ -203,6 +203,20 @@ func (x *exchange) handOut(w wanted, t *Transaction, issued *ca.Issued) ([]byte,
 	return m.Raw(), nil
 }
 
+// keep protects an answer that hands nothing out, and stores it with its transaction.
+func (x *exchange) keep(ctx context.Context, t *Transaction, m *cmp.Message, outcome string) ([]byte, error) {
+	if err := x.protectIn(t, m); err != nil {
+		return nil, err
+	}
+	if err := x.Ledger.KeepTransaction(ctx, t); errors.Is(err, ca.ErrAnswered) {
+		return x.answered(ctx)
+	} else if err != nil {
+		return nil, err
+	}
+	x.outcome = outcome
+	return m.Raw(), nil
+}
+
 // answered is the answer to the same message that was quicker on another connection.
 func (x *exchange) answered(ctx context.Context) ([]byte, error) {
 	t, err := x.Ledger.Transaction(ctx, transactionID(x.in.Header.TransactionID))

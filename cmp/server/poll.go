@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"time"
 
@@ -36,19 +35,13 @@ func (x *exchange) postpone(ctx context.Context, t *Transaction, why *ca.Error) 
 		}
 		body = &cmp.PollReplies{Replies: []cmp.PollReply{{CertReqID: t.ReqID, CheckAfter: after.Round(time.Second), Reason: reason}}}
 	}
-	m := x.reply(body)
-	if err := x.protectIn(t, m); err != nil {
+	answer, err := x.keep(ctx, t, x.reply(body), why.Kind.String())
+	if err != nil {
 		return nil, err
 	}
-	if err := x.Ledger.KeepTransaction(ctx, t); errors.Is(err, ca.ErrAnswered) {
-		return x.answered(ctx)
-	} else if err != nil {
-		return nil, err
-	}
-	x.outcome = why.Kind.String()
 	x.Logger.LogAttrs(ctx, slog.LevelInfo, "waiting for approval", slog.String("protocol", "cmp"),
 		slog.String("device", x.requester.Device), slog.String("actor", x.actor), slog.String("address", x.address))
-	return m.Raw(), nil
+	return answer, nil
 }
 
 // poll answers pollReq: the request is put to the core once more.
@@ -63,6 +56,11 @@ func (x *exchange) poll(ctx context.Context, t *Transaction, b *cmp.PollRequests
 	if len(b.CertReqIDs) != 1 || b.CertReqIDs[0] != t.ReqID && !(t.ReqID == -1 && b.CertReqIDs[0] == 0) {
 		return nil, refuse(cmp.BadRequest, "RFC 9483 §4.4", "pollReq does not name the certReqId of the request")
 	}
+	return x.goOn(ctx, t, nil)
+}
+
+// goOn takes up the request that began the transaction, unless a fault refuses it.
+func (x *exchange) goOn(ctx context.Context, t *Transaction, fault error) ([]byte, error) {
 	var err error
 	if x.asked, err = limits.Parse(t.Message); err != nil {
 		return nil, err
@@ -72,6 +70,9 @@ func (x *exchange) poll(ctx context.Context, t *Transaction, b *cmp.PollRequests
 		return nil, err
 	}
 	w, err := x.read()
+	if fault != nil {
+		err = fault
+	}
 	if err == nil {
 		var answer []byte
 		if answer, err = x.carryOut(ctx, w, t); err == nil {
