@@ -205,15 +205,17 @@ func tooLarge() *Problem {
 
 // findAccount finds the account that "kid" names.
 func (x *exchange) findAccount() error {
-	unknown := problem("accountDoesNotExist", "there is no account %.200q: kid is the URL in the Location field of the new account", x.message.kid)
+	unknown := func() error {
+		return problem("accountDoesNotExist", "there is no account %.200q: kid is the URL in the Location field of the new account", x.message.kid)
+	}
 	name, ok := strings.CutPrefix(x.message.kid, x.base+"/account/")
 	id, ok2 := parseID(name)
 	if !ok || !ok2 {
-		return unknown
+		return unknown()
 	}
 	a, err := x.Ledger.Account(x.ctx(), id)
 	if errors.Is(err, ca.ErrNoRecord) {
-		return unknown
+		return unknown()
 	}
 	if err != nil {
 		return err
