@@ -37,7 +37,7 @@ func (x *exchange) certificate() (*reply, error) {
 		}
 		which = int(n)
 	}
-	answer := &reply{media: "application/pem-certificate-chain"}
+	answer := &reply{media: "application/pem-certificate-chain", decision: &c.Decision}
 	for i := range chains {
 		if i != which {
 			url := x.url("certificate", name)

@@ -259,10 +259,14 @@ func TestAttestation(t *testing.T) {
 	key = newKey(t)
 	a.attested(a.authorization(o.Authorizations[0]).Challenges[0], key, nil).want(200)
 	e.later(10 * time.Minute)
-	a.finalize(o, csr(t, key, "", pid("lamp-1"))).want(200)
+	done = readOrder(a.finalize(o, csr(t, key, "", pid("lamp-1"))).want(200))
 	all := must[[]ca.Certificate](t)(e.store.Certificates(t.Context(), ca.CertificateFilter{Device: "lamp-1"}, 0, 10))
-	if got := all[len(all)-1].Decision.Outcome; got != policy.Quarantine {
-		t.Errorf("an old quote earned %s", got)
+	decided := all[len(all)-1].Decision
+	if decided.Outcome != policy.Quarantine {
+		t.Errorf("an old quote earned %s", decided.Outcome)
+	}
+	if told := a.post(done.Certificate, nil).want(200).header; told.Get(acme.OutcomeHeader) != "quarantine" || !slices.Equal(told.Values(acme.ReasonHeader), decided.Reasons) || len(decided.Reasons) == 0 {
+		t.Errorf("the client is told %v of %q", told, decided.Reasons)
 	}
 }
 

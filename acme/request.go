@@ -17,6 +17,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/policy"
 )
 
 // MaxBody is the largest message read, in octets: an attestation with its chain and an event log fits.
@@ -47,10 +48,19 @@ type reply struct {
 	raw        []byte
 	media      string // of raw
 	location   string
-	links      []string // further Link fields
+	links      []string         // further Link fields
+	decision   *policy.Decision // of a certificate: told in fields of our own, as EST does
 	retryAfter time.Duration
 	cache      string // Cache-Control; "" is no-store
 }
+
+// Header fields of a certificate, beyond RFC 8555: what was decided (a policy outcome), and why if it
+// is not all that was asked for.
+const (
+	OutcomeHeader = "Deviceca-Outcome"
+	ReasonHeader  = "Deviceca-Reason" // one field per reason
+	maxReasons    = 16
+)
 
 // serve makes a handler: it finds the base, runs the operation, and sends its reply or its problem.
 func (s *Server) serve(operation string, run func(*exchange) (*reply, error)) http.HandlerFunc {
@@ -195,15 +205,17 @@ func tooLarge() *Problem {
 
 // findAccount finds the account that "kid" names.
 func (x *exchange) findAccount() error {
-	unknown := problem("accountDoesNotExist", "there is no account %.200q: kid is the URL in the Location field of the new account", x.message.kid)
+	unknown := func() error {
+		return problem("accountDoesNotExist", "there is no account %.200q: kid is the URL in the Location field of the new account", x.message.kid)
+	}
 	name, ok := strings.CutPrefix(x.message.kid, x.base+"/account/")
 	id, ok2 := parseID(name)
 	if !ok || !ok2 {
-		return unknown
+		return unknown()
 	}
 	a, err := x.Ledger.Account(x.ctx(), id)
 	if errors.Is(err, ca.ErrNoRecord) {
-		return unknown
+		return unknown()
 	}
 	if err != nil {
 		return err
@@ -307,6 +319,12 @@ func (x *exchange) send(answer *reply) {
 	}
 	if x.r.Method == http.MethodPost || strings.HasSuffix(x.r.URL.Path, "/new-nonce") {
 		h.Set("Replay-Nonce", x.Nonces.Make())
+	}
+	if d := answer.decision; d != nil {
+		h.Set(OutcomeHeader, string(d.Outcome))
+		for _, reason := range d.Reasons[:min(len(d.Reasons), maxReasons)] {
+			h.Add(ReasonHeader, visible(reason))
+		}
 	}
 	if answer.location != "" {
 		h.Set("Location", answer.location)

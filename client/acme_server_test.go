@@ -37,6 +37,7 @@ type acmeServer struct {
 	ops  map[string]func(w http.ResponseWriter, r *http.Request, q *acmeQuery)
 	edit func(*x509.Certificate) // changes each certificate before it is signed
 
+	outcome    string
 	mustAttest bool // permanent-identifiers, by device-attest-01
 	// window is what renewalInfo suggests, nothing for the zero value.
 	window [2]time.Time
@@ -319,6 +320,10 @@ func (s *acmeServer) answer(w http.ResponseWriter, q *acmeQuery) {
 	case "finalize":
 		s.finalize(w, q, s.orders[q.n])
 	case "certificate":
+		if s.outcome != "" {
+			w.Header().Set("Deviceca-Outcome", s.outcome)
+			w.Header().Add("Deviceca-Reason", "the quote\tis old")
+		}
 		s.chain(w, s.orders[q.n].cert, s.ca.issuing)
 	default:
 		s.problem(w, 404, "malformed", "no such resource")

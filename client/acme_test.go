@@ -58,8 +58,16 @@ func TestACMEEnroll(t *testing.T) {
 	if len(s.accounts) != 1 || len(s.orders) != 2 || !slices.Equal(s.orders[1].ids, want) {
 		t.Errorf("%d accounts, %d orders", len(s.accounts), len(s.orders))
 	}
+	s.outcome = "quarantine"
+	if r, err := Run(t.Context(), c); err != nil || r.Outcome != "quarantine" || !slices.Equal(r.Reasons, []string{"the quote is old"}) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	id, err = (&Store{Dir: c.Dir}).Load()
+	if err != nil {
+		t.Fatal(err)
+	}
 	c.Renew = false
-	if r3, err := Run(t.Context(), c); err != nil || r3.Action != Current || r3.Serial != r2.Serial {
+	if r3, err := Run(t.Context(), c); err != nil || r3.Action != Current || r3.Serial != id.Serial() {
 		t.Errorf("%+v, %v", r3, err)
 	}
 }

@@ -15,9 +15,8 @@
 //
 // The parts beneath are open as well. A Store keeps an Identity (key,
 // certificate, chain) in files so that a crash never leaves a key without its
-// certificate. An Enroller speaks one protocol; EST is the one that
-// implements it over RFC 7030, and others fit beside it: a Request holds a key, names
-// and a proof of who asks, never a message of a protocol.
+// certificate. An Enroller speaks one protocol; EST, ACME and CMP implement it: a Request
+// holds a key, names and a proof of who asks, never a message of a protocol.
 //
 // Nothing is ever trusted by default: the first contact needs the CA's root, or
 // its SHA-256 (Trust). What a server sends is bounded, parsed strictly, and checked
