@@ -19,7 +19,7 @@ import (
 // Statement is one attestation as a protocol received it, and what it is held against.
 type Statement struct {
 	// Raw is attStmt of a WebAuthn attestation object (Level 2 §6.5.4), as CBOR; AuthData
-	// its authData, nil where it is absent, as ACME would have it.
+	// its authData, nil where it is absent, as ACME would have it. See [ParseObject].
 	Raw      []byte
 	AuthData []byte
 	// Quote is what came along about the state of the device, in the format's own terms; nil if nothing did.
@@ -37,6 +37,10 @@ type Statement struct {
 type Anchor struct {
 	Manufacturer string
 	Certificates []*x509.Certificate
+	// CRLs are complete lists of the CAs at the anchor and below it. A certificate on
+	// its issuer's list is refused, and so is one whose issuer's list is out of date. Where there is
+	// no list, revocation is not looked up: the fact revocation_checked says which it was.
+	CRLs []*x509.RevocationList
 }
 
 // Result is what a statement proves.

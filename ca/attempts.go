@@ -37,7 +37,7 @@ func (a *attempts) wrong(reference string, from netip.Addr, now time.Time) time.
 		clear(a.count)
 	}
 	over := a.add("r:"+reference[:min(len(reference), 64)], a.perReference)
-	if a.add("a:"+network(from), a.perAddress) || over {
+	if a.add("a:"+Network(from), a.perAddress) || over {
 		return a.window.Add(attemptWindow).Sub(now)
 	}
 	return 0
@@ -51,8 +51,8 @@ func (a *attempts) add(key string, limit int) (over bool) {
 	return a.count[key] > limit
 }
 
-// network is what one host can pick its address from: itself, or its IPv6 /64.
-func network(a netip.Addr) string {
+// Network is what one host can pick its address from: itself, or its IPv6 /64.
+func Network(a netip.Addr) string {
 	a = a.Unmap()
 	if a.Is6() {
 		if p, err := a.Prefix(64); err == nil {

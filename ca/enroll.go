@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -70,6 +69,11 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, ra := range r.Approvers {
+		if err := ra.mayApprove(dev); err != nil {
+			return nil, err
+		}
+	}
 	if standing.KeyOwner != "" && !device.SameID(standing.KeyOwner, dev.ID) {
 		return nil, Errorf(BadKey, "this key is known under another device: make a new key")
 	}
@@ -131,7 +135,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 
 	// 8. Make it durable, together with its decision, its audit event, and the use of
 	// the credential and of the approval.
-	inputJSON, err := json.Marshal(in)
+	inputJSON, err := in.AppendJSON(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -143,15 +147,15 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 		Request: digest, Decision: decision, Input: inputJSON, DER: der,
 		NoStatus: profile.Status.NoRevAvail,
 	}
-	issuance := &Issuance{Certificate: cert, Manufacturer: r.Requester.Manufacturer, RA: r.Requester.RA, Event: s.event(EventIssued, r, cert)}
+	issuance := &Issuance{Certificate: cert, Manufacturer: r.Requester.Manufacturer, RA: r.Requester.RA, Order: r.Order, Event: s.event(EventIssued, r, cert)}
 	if added {
 		issuance.NewDevice = dev
 	}
-	if c := r.Requester.Credential; c != nil {
+	if c := r.Requester.Credential; c != nil && r.Requester.Account == 0 {
 		issuance.Credential, issuance.Newest = c.Reference, standing.Newest
 	}
-	if c := r.Requester.Certificate; c != nil {
-		cert.Replaces = c.Serial
+	if cert.Replaces = r.Replaces; r.Requester.Certificate != nil {
+		cert.Replaces = r.Requester.Certificate.Serial
 	}
 	if approved != nil {
 		issuance.Pending, issuance.Event.Request = approved.ID, approved.ID
@@ -192,6 +196,9 @@ func (r *Request) deviceID() (string, error) {
 	}
 	if err := device.CheckID(id); err != nil {
 		return "", Errorf(Denied, "%w", err)
+	}
+	if r.Forwarded != "" && !device.SameID(id, r.Forwarded) {
+		return "", Errorf(Denied, "the request is for device %s, and what it hands on was sent by %s", id, r.Forwarded)
 	}
 	if err := r.Requester.covers(id); err != nil {
 		return "", err
@@ -239,8 +246,8 @@ func (r *Request) digest() [32]byte {
 
 // again is the certificate that this credential's same request got within repeatWindow.
 func (s *Service) again(ctx context.Context, r Request, standing Standing, digest [32]byte, now time.Time) (*Certificate, error) {
-	if r.Requester.Credential == nil || standing.Newest.IsZero() {
-		return nil, nil
+	if r.Requester.Credential == nil || r.Requester.Account != 0 || standing.Newest.IsZero() {
+		return nil, nil // an account's order remembers its certificate itself
 	}
 	c, err := s.ledger.CertificateBySerial(ctx, standing.Newest)
 	if err != nil || c.Actor != r.Requester.Actor() || c.Request != digest ||
@@ -252,7 +259,7 @@ func (s *Service) again(ctx context.Context, r Request, standing Standing, diges
 
 // mayAsk checks what authentication left open because only the request decides it.
 func (s *Service) mayAsk(st *state, r Request, key [32]byte, now time.Time) error {
-	if c := r.Requester.Credential; c != nil && c.Spent() {
+	if c := r.Requester.Credential; c != nil && c.Spent() && r.Requester.Account == 0 {
 		return Errorf(Unauthenticated, "this credential has no uses left; ask for a new one")
 	}
 	old := r.Requester.Certificate
@@ -300,7 +307,10 @@ func mayRenewLapsed(st *state, r Request, key [32]byte) error {
 func (s *Service) input(st *state, r Request, d *device.Device, algorithm string, now time.Time) policy.Input {
 	in := policy.Input{Now: now, Protocol: r.Protocol, Operation: "enroll", Requester: r.Requester.Kind, Profile: r.Profile,
 		Device: policy.Device{ID: d.ID, Level: d.Level, Group: d.Group, State: string(d.State)},
-		Key:    algorithm, Names: r.Names.List(), Evidence: r.Evidence, Verifiable: s.opts.Verifiable}
+		Key:    algorithm, Names: r.Names.List(), Evidence: r.Evidence, Verifiable: s.opts.Verifiable[r.Protocol]}
+	if !r.Replaces.IsZero() {
+		in.Operation = "renew"
+	}
 	if old := r.Requester.Certificate; old != nil {
 		in.Operation = "renew"
 		if level, ok := st.policy.Level(d.Level); ok && in.Profile == "" && slices.Contains(level.Profiles, old.Profile) {
@@ -353,6 +363,9 @@ func (s *Service) template(ctx context.Context, p *Profile, d policy.Decision, r
 		spki:      r.SPKI,
 	}
 	t.names.SANs = slices.Compact(t.names.SANs)
+	if !r.NotBefore.IsZero() && !r.NotBefore.After(now) {
+		t.notBefore = r.NotBefore.Truncate(time.Second)
+	}
 	if !r.NotAfter.IsZero() && r.NotAfter.Before(t.notAfter) {
 		t.notAfter = r.NotAfter.Truncate(time.Second)
 	}
@@ -406,9 +419,11 @@ func recordError(err error) error {
 		return Errorf(BadKey, "this key is known under another device: make a new key (%w)", err)
 	case errors.Is(err, ErrDeviceGone):
 		return Errorf(Denied, "%w", err)
+	case errors.Is(err, ErrOrderDone):
+		return Errorf(Conflict, "%w", err)
 	case errors.Is(err, ErrUnapproved):
 		return Errorf(Conflict, "%w; ask again", err)
-	case errors.Is(err, ErrReplaced), errors.Is(err, ErrWithdrawn):
+	case errors.Is(err, ErrReplaced), errors.Is(err, ErrWithdrawn), errors.Is(err, ErrAccountGone):
 		return Errorf(Unauthenticated, "%w", err)
 	}
 	return err
@@ -433,8 +448,8 @@ func (s *Service) refused(ctx context.Context, r Request, err error) error {
 		s.log.Error("enrolment failed", "protocol", r.Protocol, "actor", r.Requester.Actor(), "err", err)
 		return e
 	}
-	if r.Requester.Kind == "" || e.Kind == Unavailable || e.Kind == Pending {
-		return e // a request that waits is on the log once, not each time it asks
+	if r.Requester.Kind == "" || e.Kind == Unavailable || e.Kind == Pending || errors.Is(err, ErrOrderDone) {
+		return e // a request that waits is on the log once, not each time it asks; an order that is done is no refusal
 	}
 	s.counts.refused.Add(1)
 	ev := Event{Time: s.now(), Kind: EventRefused, Actor: r.Requester.Actor(), Protocol: r.Protocol,
@@ -447,7 +462,11 @@ func (s *Service) refused(ctx context.Context, r Request, err error) error {
 
 func (s *Service) event(kind EventKind, r Request, c *Certificate) Event {
 	sum := sha256.Sum256(c.DER)
-	return Event{Time: c.IssuedAt, Kind: kind, Actor: c.Actor, Protocol: r.Protocol, Device: c.Device, Issuer: c.Issuer,
+	e := Event{Time: c.IssuedAt, Kind: kind, Actor: c.Actor, Protocol: r.Protocol, Device: c.Device, Issuer: c.Issuer,
 		Serial: c.Serial, Outcome: string(c.Decision.Outcome), Rule: c.Decision.Rule, Policy: c.Decision.Version,
 		Digest: hex.EncodeToString(sum[:])}
+	for i, ra := range r.Approvers {
+		e.Reason += []string{"approved by ", ", "}[min(i, 1)] + ra.Mark()
+	}
+	return e
 }

@@ -75,6 +75,7 @@ func identify(leaf *x509.Certificate) (*deviceIdentity, error) {
 // the register never changes, so that it is compiled once.
 type compiledManufacturer struct {
 	*Manufacturer
+	anchors  []*x509.Certificate
 	roots    *x509.CertPool
 	subjects map[string]bool // of the anchors, DER
 }
@@ -86,9 +87,9 @@ func (m *compiledManufacturer) mayReach(chain []*x509.Certificate) bool {
 	return slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return m.subjects[string(c.RawIssuer)] })
 }
 
-// manufacturers are those in force at now whose certificates authenticate.
-func (s *Service) manufacturers(ctx context.Context, now time.Time) ([]*compiledManufacturer, error) {
-	ids, err := s.ledger.ManufacturersInForce(ctx, FormatIDevID)
+// manufacturers are those in force at now whose anchors are for a format.
+func (s *Service) manufacturers(ctx context.Context, format string, now time.Time) ([]*compiledManufacturer, error) {
+	ids, err := s.ledger.ManufacturersInForce(ctx, format)
 	if err != nil {
 		return nil, err
 	}
@@ -115,12 +116,13 @@ func (s *Service) compileManufacturers(ctx context.Context) error {
 		return err
 	}
 	for i := range all {
-		c := &compiledManufacturer{&all[i], x509.NewCertPool(), map[string]bool{}}
+		c := &compiledManufacturer{Manufacturer: &all[i], roots: x509.NewCertPool(), subjects: map[string]bool{}}
 		for _, der := range c.Anchors {
 			anchor, err := x509.ParseCertificate(der)
 			if err != nil {
 				return fmt.Errorf("manufacturer %s: %w", c.Name, err)
 			}
+			c.anchors = append(c.anchors, anchor)
 			c.roots.AddCert(anchor)
 			c.subjects[string(anchor.RawSubject)] = true
 		}
@@ -137,7 +139,7 @@ func (s *Service) compileManufacturers(ctx context.Context) error {
 // Whether the manufacturer revoked the certificate is not looked up.
 func (s *Service) authenticateIDevID(ctx context.Context, chain []*x509.Certificate, now time.Time) (Requester, error) {
 	foreign := Errorf(Unauthenticated, "the client certificate was not issued by this CA, nor by a manufacturer that is registered here")
-	registered, err := s.manufacturers(ctx, now)
+	registered, err := s.manufacturers(ctx, FormatIDevID, now)
 	if err != nil {
 		return Requester{}, err
 	}

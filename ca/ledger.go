@@ -62,6 +62,9 @@ type Issuance struct {
 	// Pending, if set, is the ID of an approved request that this spends; ErrUnapproved
 	// if it is not approved any more.
 	Pending int64
+	// Order, if set, is the ACME order that becomes valid: ErrOrderDone if it is no longer open,
+	// ErrAccountGone if its account, or the credential behind it, ended meanwhile.
+	Order int64
 	// Manufacturer or RA, if set, vouches, and must still be registered. A device
 	// that nobody had brought in is marked as the manufacturer's (Manufacturer.Mark).
 	Manufacturer *Manufacturer
@@ -79,6 +82,9 @@ var (
 	ErrKeyTaken   = errors.New("the key belongs to another device")
 	ErrDeviceGone = errors.New("the device may not enrol any more")
 	ErrReplaced   = errors.New("the certificate that asked was revoked")
+	// ErrOrderDone and ErrAccountGone: see Issuance.Order.
+	ErrOrderDone   = errors.New("the order is fulfilled or invalid already")
+	ErrAccountGone = errors.New("the account was deactivated, or the credential behind it revoked")
 	// ErrNoRecord is returned by reads that find nothing.
 	ErrNoRecord = errors.New("no such record")
 	// ErrRecorded is returned by inserts of what is there already.
@@ -125,7 +131,7 @@ type Ledger interface {
 	// server's) has nothing to check but its index. Within the same transaction it checks
 	// again: the device may enrol (a claimed one becomes active), the key is no
 	// other device's, the credential has a use left (and loses it), the certificate replaced is
-	// not revoked. Else one of the errors above.
+	// not revoked (an ACME order may replace one that is). Else one of the errors above.
 	Record(ctx context.Context, i *Issuance) error
 	// RecordEvent makes an event alone durable.
 	RecordEvent(ctx context.Context, e Event) error
@@ -167,4 +173,7 @@ type Ledger interface {
 	LiveUntil(ctx context.Context, issuer string) (time.Time, error)
 
 	PendingLedger
+
+	// DeactivateAccount ends a valid ACME account; ErrNoRecord if there is none.
+	DeactivateAccount(ctx context.Context, id int64, e Event) error
 }

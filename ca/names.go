@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
+	"github.com/deviceca/deviceca/internal/der"
 	"github.com/deviceca/deviceca/policy"
 )
 
@@ -25,11 +26,7 @@ const (
 	maxNameLength = 255 // octets, each
 )
 
-var (
-	oidSubjectAltName      = asn1.ObjectIdentifier{2, 5, 29, 17}
-	oidPermanentIdentifier = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 8, 3} // RFC 4043
-	oidHardwareModuleName  = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 8, 4} // RFC 4108 §5
-)
+var oidSubjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
 
 // attributeNames are the attributes that policy files call by name.
 var attributeNames = []struct {
@@ -227,6 +224,7 @@ const (
 	tagOtherName = 0
 	tagEmail     = 1
 	tagDNS       = 2
+	tagDirectory = 4
 	tagURI       = 6
 	tagIP        = 7
 )
@@ -280,49 +278,10 @@ func parseSAN(tag cbasn1.Tag, value cryptobyte.String) (SAN, error) {
 		}
 		return SAN{"ip", addr.String()}, nil
 	case cbasn1.Tag(tagOtherName).ContextSpecific().Constructed():
-		return parseOtherName(value)
+		form, text, err := der.DeviceName(value)
+		return SAN{form, text}, err
 	}
 	return SAN{"other", fmt.Sprintf("GeneralName [%d]", tag&0x1f)}, nil
-}
-
-// parseOtherName reads the two forms that name devices; values are written as
-// ACME's device-attest-01 draft writes them: "identifier[/assigner OID]" and
-// "serial/hardware type OID".
-func parseOtherName(value cryptobyte.String) (SAN, error) {
-	var oid asn1.ObjectIdentifier
-	var inner, seq cryptobyte.String
-	if !value.ReadASN1ObjectIdentifier(&oid) ||
-		!value.ReadASN1(&inner, cbasn1.Tag(0).ContextSpecific().Constructed()) || !value.Empty() {
-		return SAN{}, errors.New("not an otherName")
-	}
-	if !oid.Equal(oidPermanentIdentifier) && !oid.Equal(oidHardwareModuleName) {
-		return SAN{"other", "otherName " + oid.String()}, nil
-	}
-	if !inner.ReadASN1(&seq, cbasn1.SEQUENCE) || !inner.Empty() {
-		return SAN{}, errors.New("an otherName that is not a SEQUENCE")
-	}
-	var id cryptobyte.String
-	var qualifier asn1.ObjectIdentifier
-	form := "permanent-identifier"
-	if oid.Equal(oidPermanentIdentifier) {
-		if !seq.ReadASN1(&id, cbasn1.UTF8String) ||
-			!seq.Empty() && !seq.ReadASN1ObjectIdentifier(&qualifier) || !seq.Empty() {
-			return SAN{}, errors.New("not a PermanentIdentifier with an identifierValue (RFC 4043)")
-		}
-	} else {
-		form = "hardware-module"
-		if !seq.ReadASN1ObjectIdentifier(&qualifier) || !seq.ReadASN1(&id, cbasn1.OCTET_STRING) || !seq.Empty() {
-			return SAN{}, errors.New("not a HardwareModuleName (RFC 4108)")
-		}
-	}
-	text := string(id)
-	if len(text) == 0 || len(text) > maxNameLength || !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return r < 0x20 || r == '/' || r == 0x7f }) {
-		return SAN{}, fmt.Errorf("a %s that is empty, too long, or not plain UTF-8 without a slash", form)
-	}
-	if qualifier != nil {
-		text += "/" + qualifier.String()
-	}
-	return SAN{form, text}, nil
 }
 
 // marshalSANs is the reverse of parseSANs.
@@ -377,9 +336,9 @@ func addOtherName(b *cryptobyte.Builder, s SAN) error {
 		return errors.New("a hardware module name is serial/type, with the type's object identifier")
 	}
 	b.AddASN1(cbasn1.Tag(tagOtherName).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
-		form := oidPermanentIdentifier
+		form := der.OIDPermanentIdentifier
 		if s.Form == "hardware-module" {
-			form = oidHardwareModuleName
+			form = der.OIDHardwareModuleName
 		}
 		b.AddASN1ObjectIdentifier(form)
 		b.AddASN1(cbasn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {

@@ -174,7 +174,7 @@ func (s *Service) askApproval(ctx context.Context, r Request, in policy.Input, d
 		Address: r.Address, Decision: d, Created: now, Expires: now.Add(cmp.Or(o.Lifetime, defaultLifePending))}
 	if c := r.Requester.Credential; c != nil {
 		p.Credential = c.Reference
-		if c.Expires.Before(p.Expires) {
+		if r.Requester.Account == 0 && c.Expires.Before(p.Expires) {
 			p.Expires = c.Expires // nobody could fetch it later
 		}
 	}

@@ -22,21 +22,33 @@ type Request struct {
 	Names     Names
 	Profile   string    // asked for; "" is the level's default, or on renewal the old certificate's
 	NotAfter  time.Time // asked for; zero is the policy's. Earlier is granted, later is not.
+	NotBefore time.Time // asked for; zero is the policy's. The protocol has seen that it lies within the backdating.
 	Evidence  []policy.Evidence
 	Address   string // of the peer, for the log
 	// ServerKey says that the key was made by us for the device; Bound, that the
 	// request is bound to the TLS connection it came over. Profiles forbid the one and demand the other.
 	ServerKey, Bound bool
+	// Order is the ACME order that the certificate fulfils; it becomes valid in the transaction
+	// that records the certificate. Replaces is the certificate that the order says it renews.
+	Order    int64
+	Replaces Serial
 	// With, if set, is called with what is about to be handed out, before it is
 	// recorded; what it returns becomes Issuance.With. So an answer that a protocol must be able
 	// to repeat is durable together with its certificate, or neither is. It may be
 	// called more than once, and is not for what was issued before (Issued.Again). Its error refuses the request.
 	With func(*Issued) (any, error)
+	// Approvers are registration authorities that approve of what the requester asks
+	// for itself (CMP's nested messages, RFC 9483 §5.2.2.1). They add nothing to what
+	// it may have; each must be free to act for the device.
+	Approvers []*RA
+	// Forwarded is the device whose own message the requester, a registration
+	// authority, hands on: the certificate must be for that. "" where nothing shows it.
+	Forwarded string
 }
 
 // Requester is who asks, and how that was proven. Make it with
-// Service.AuthenticateSecret or Service.AuthenticateCertificate; the zero value
-// earns nothing.
+// Service.AuthenticateSecret, Service.AuthenticateCertificate or
+// Service.AccountRequester; the zero value earns nothing.
 type Requester struct {
 	Kind       policy.RequesterKind
 	Device     string             // the one device it may act for; "" where Credential or RA decides
@@ -47,6 +59,7 @@ type Requester struct {
 	Lapsed       time.Duration
 	Manufacturer *Manufacturer // with ByIDevID: who issued the certificate that names Device
 	RA           *RA           // with ByRA
+	Account      int64         // the ACME account that stands for Credential, or for nobody with ByAccount
 
 	standing *device.Device    // the device's line, read together with Certificate
 	leaf     *x509.Certificate // Certificate, parsed
@@ -54,6 +67,9 @@ type Requester struct {
 
 // Actor names the requester in the audit log.
 func (r Requester) Actor() string {
+	if r.Account != 0 {
+		return AccountActor(r.Account)
+	}
 	if r.Credential != nil {
 		return "credential:" + r.Credential.Reference
 	}

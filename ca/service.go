@@ -29,8 +29,8 @@ type Options struct {
 	// keys are never asked for: they are not there in a running server.
 	Key func(ctx context.Context, label string) (crypto.Signer, error)
 	URL string // public base of AIA, OCSP and CRL pointers, "http://ca.example:8080"
-	// Verifiable lists the evidence kinds that the protocol servers can verify.
-	Verifiable []string
+	// Verifiable lists, for each protocol, the evidence kinds that its server can verify.
+	Verifiable map[string][]string
 	// LintShare is the share of certificates that are linted whole before they are signed, 0 to 1.
 	LintShare float64
 	// WrongPerReference and WrongPerAddress are how many wrong secrets a minute
@@ -226,7 +226,7 @@ func (s *Service) Apply(ctx context.Context, p *policy.Policy, actor string) err
 // Explain decides on a hypothetical request, with the trace.
 func (s *Service) Explain(in policy.Input) policy.Decision {
 	if in.Verifiable == nil {
-		in.Verifiable = s.opts.Verifiable
+		in.Verifiable = s.opts.Verifiable[in.Protocol]
 	}
 	if in.Now.IsZero() {
 		in.Now = s.now()
@@ -281,12 +281,20 @@ func (s *Service) Named(name string) string {
 // root: after a root was rotated, also the certificate that leads from its root to the other.
 func (st *state) chain(i *Issuer) [][]byte {
 	chain := [][]byte{i.Cert.Raw}
-	for _, cross := range st.ordered {
-		if cross.Record.Role == "cross" && bytes.Equal(cross.Cert.SubjectKeyId, i.Cert.AuthorityKeyId) {
-			chain = append(chain, cross.Cert.Raw)
-		}
+	for _, cross := range st.crossing(i) {
+		chain = append(chain, cross.Cert.Raw)
 	}
 	return chain
+}
+
+// crossing are the certificates that lead from the root of i to others, oldest first.
+func (st *state) crossing(i *Issuer) (all []*Issuer) {
+	for _, cross := range st.ordered {
+		if cross.Record.Role == "cross" && bytes.Equal(cross.Cert.SubjectKeyId, i.Cert.AuthorityKeyId) {
+			all = append(all, cross)
+		}
+	}
+	return all
 }
 
 // ProfileFor is the profile a requester would get for the one asked for

@@ -46,33 +46,11 @@ func (d *decision) refuse(rule, reason string, args ...any) Decision {
 func (p *Policy) decide(in Input, trace *tracer) Decision {
 	d := decision{Decision: Decision{Outcome: Deny, Level: in.Device.Level, Version: p.version}, trace: trace}
 
-	// 1. What the level admits.
-	l, ok := p.levels[in.Device.Level]
-	if !ok {
-		return d.refuse("levels", "The policy has no level %q: give the device one of %s.", in.Device.Level, strings.Join(p.levelOrder, ", "))
-	}
-	d.trace.pass("", "levels.", l.Name)
-	if !slices.Contains(l.Protocols, in.Protocol) {
-		return d.refuse("levels."+l.Name+".protocols", "Level %s does not allow the protocol %s: use %s.", l.Name, in.Protocol, strings.Join(l.Protocols, ", "))
-	}
-	d.trace.pass(in.Protocol, "levels.", l.Name, ".protocols")
-	if !slices.Contains(l.Requesters, in.Requester) {
-		return d.refuse("levels."+l.Name+".requesters", "Level %s does not accept %s: authenticate with %s.", l.Name, proof(in.Requester), proofs(l.Requesters))
-	}
-	d.trace.pass(string(in.Requester), "levels.", l.Name, ".requesters")
-	profile := l.choose(in.Profile)
+	// 1 and 2. What the level admits, and what this server can verify.
+	l, profile := p.admit(&in, &d)
 	if profile == nil {
-		return d.refuse("levels."+l.Name+".profiles", "Level %s does not allow the profile %q: ask for %s.", l.Name, in.Profile, strings.Join(l.Profiles, ", "))
+		return d.Decision
 	}
-	d.trace.pass(profile.Name, "levels.", l.Name, ".profiles")
-
-	// 2. What this server can verify.
-	for _, kind := range l.Evidence {
-		if !slices.Contains(in.Verifiable, kind) {
-			return d.refuse("levels."+l.Name+".evidence", "Level %s demands %s evidence, which this server cannot verify yet.", l.Name, kind)
-		}
-	}
-	d.trace.pass("this server can verify what the level demands", "levels.", l.Name, ".evidence")
 
 	// 3. What the profile accepts.
 	if rule, reason := profile.accepts(&in); rule != "" {
@@ -120,6 +98,40 @@ func (p *Policy) decide(in Input, trace *tracer) Decision {
 		return d.Decision
 	}
 	return d.refuse(defaultDeny, "No rule of the policy grants this request%s.", e.because())
+}
+
+// admit is what does not depend on the key, the names and the evidence: nil if it refuses.
+func (p *Policy) admit(in *Input, d *decision) (*level, *Profile) {
+	l, ok := p.levels[in.Device.Level]
+	if !ok {
+		d.refuse("levels", "The policy has no level %q: give the device one of %s.", in.Device.Level, strings.Join(p.levelOrder, ", "))
+		return nil, nil
+	}
+	d.trace.pass("", "levels.", l.Name)
+	if !slices.Contains(l.Protocols, in.Protocol) {
+		d.refuse("levels."+l.Name+".protocols", "Level %s does not allow the protocol %s: use %s.", l.Name, in.Protocol, strings.Join(l.Protocols, ", "))
+		return l, nil
+	}
+	d.trace.pass(in.Protocol, "levels.", l.Name, ".protocols")
+	if !slices.Contains(l.Requesters, in.Requester) {
+		d.refuse("levels."+l.Name+".requesters", "Level %s does not accept %s: authenticate with %s.", l.Name, proof(in.Requester), proofs(l.Requesters))
+		return l, nil
+	}
+	d.trace.pass(string(in.Requester), "levels.", l.Name, ".requesters")
+	profile := l.choose(in.Profile)
+	if profile == nil {
+		d.refuse("levels."+l.Name+".profiles", "Level %s does not allow the profile %q: ask for %s.", l.Name, in.Profile, strings.Join(l.Profiles, ", "))
+		return l, nil
+	}
+	d.trace.pass(profile.Name, "levels.", l.Name, ".profiles")
+	for _, kind := range l.Evidence {
+		if !slices.Contains(in.Verifiable, kind) {
+			d.refuse("levels."+l.Name+".evidence", "Level %s demands %s evidence, which this server cannot verify yet.", l.Name, kind)
+			return l, nil
+		}
+	}
+	d.trace.pass("this server can verify what the level demands", "levels.", l.Name, ".evidence")
+	return l, profile
 }
 
 // require answers the level's demands: each kind of evidence is there, and the
@@ -205,6 +217,8 @@ func proof(r RequesterKind) string {
 		return "a manufacturer's certificate"
 	case ByRA:
 		return "a registration authority"
+	case ByAccount:
+		return "an ACME account without external account binding"
 	}
 	return fmt.Sprintf("requesters of kind %q", short(string(r)))
 }

@@ -22,6 +22,7 @@ const (
 	ByQuarantine  RequesterKind = "quarantine"  // the device's own quarantine certificate
 	ByIDevID      RequesterKind = "idevid"      // a manufacturer's certificate
 	ByRA          RequesterKind = "ra"          // a registration authority, on behalf of a device
+	ByAccount     RequesterKind = "account"     // an ACME account that no credential vouches for: anybody
 )
 
 // Input is everything a decision may depend on. Deciding reads no clock, no

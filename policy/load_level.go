@@ -7,11 +7,11 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-var levelFields = []string{"evidence", "require", "requesters", "protocols", "profiles", "validity", "renew_at", "reattest", "status_unknown", "grace"}
+var levelFields = []string{"evidence", "require", "requesters", "protocols", "profiles", "validity", "renew_at", "reattest", "status_unknown", "grace", "acme"}
 
 var protocols = []string{"est", "acme", "cmp"}
 
-var requesters = []string{string(ByCredential), string(ByCertificate), string(ByQuarantine), string(ByIDevID), string(ByRA)}
+var requesters = []string{string(ByCredential), string(ByCertificate), string(ByQuarantine), string(ByIDevID), string(ByRA), string(ByAccount)}
 
 var evidenceKind = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
 
@@ -99,6 +99,10 @@ func (d *document) level(at field, profiles map[string]*Profile, profileOrder []
 		if _, ok := f["grace"]; !ok && l.StatusUnknown == "grace" {
 			d.fault(v, "add grace: 24h", "status_unknown: grace needs the length of the grace")
 		}
+	}
+	l.ACME = defaultACME(l.Evidence)
+	if v, ok := f["acme"]; ok {
+		d.acme(v, &l.ACME)
 	}
 	if v, ok := f["grace"]; ok {
 		l.Grace = d.duration(v, minValidity, maxInterval)

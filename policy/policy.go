@@ -103,6 +103,7 @@ func (p *Policy) Level(name string) (Level, bool) {
 	}
 	l := got.Level
 	l.Evidence, l.Requesters, l.Protocols, l.Profiles = slices.Clone(l.Evidence), slices.Clone(l.Requesters), slices.Clone(l.Protocols), slices.Clone(l.Profiles)
+	l.ACME = l.ACME.clone()
 	return l, true
 }
 

@@ -21,6 +21,9 @@ type Profile struct {
 	RenewExpired time.Duration       // renew_after_expiry: how long after notAfter the same key may still renew; 0: not at all
 	Status       Status
 	Approval     bool // an administrator must approve each certificate before it is issued
+	// Release lets a registration authority end the hold of a certificate (CMP rr
+	// with removeFromCRL); else only an administrator does.
+	Release      bool
 	ServerKeygen ServerKeygen
 	// ChannelBinding demands that a request is bound to the TLS connection it
 	// comes over (RFC 7030 §3.5, RFC 9266).
@@ -58,4 +61,14 @@ type Level struct {
 	Reattest      time.Duration
 	StatusUnknown string        // "deny", "grace", "allow"
 	Grace         time.Duration // with "grace"
+	ACME          ACME
+}
+
+// ACME says what authorizes an ACME account of a level to have a name.
+type ACME struct {
+	// Authorize lists, for each type of ACME identifier, the ways of which any one is enough:
+	// challenge types, or ByBinding. A type without a way cannot be had.
+	Authorize map[string][]string
+	// Reuse is how long an authorization serves further orders of its account; 0: its own order alone.
+	Reuse time.Duration
 }

@@ -36,6 +36,7 @@ type Config struct {
 	OCSP      OCSPConfig     `yaml:"ocsp"`
 	CRL       CRLConfig      `yaml:"crl"`
 	Pack      PackConfig     `yaml:"pack"`
+	ACME      ACMEConfig     `yaml:"acme"`
 	Approval  ApprovalConfig `yaml:"approval"`
 	Webhook   WebhookConfig  `yaml:"webhook"`
 	Audit     AuditConfig    `yaml:"audit"`
@@ -133,9 +134,11 @@ func DefaultConfig() Config {
 			HeaderBytes: 16 << 10, HeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 			Connections: 10_000, WrongSecretsPerAddress: 30, WrongSecretsPerCredential: 10,
 		},
-		OCSP:     OCSPConfig{Life: 12 * time.Hour, MaxAge: 5 * time.Minute, DelegateKey: "memory", LiveRate: 2000, Answers: 1 << 18},
-		CRL:      CRLConfig{FullEvery: 24 * time.Hour, Overlap: 24 * time.Hour, DeltaEvery: time.Hour, DeltaOverlap: 12 * time.Hour, MaxAge: time.Hour},
-		Pack:     PackConfig{Every: 24 * time.Hour, Refresh: time.Hour, Overlap: 48 * time.Hour, Keep: 8},
+		OCSP: OCSPConfig{Life: 12 * time.Hour, MaxAge: 5 * time.Minute, DelegateKey: "memory", LiveRate: 2000, Answers: 1 << 18},
+		CRL:  CRLConfig{FullEvery: 24 * time.Hour, Overlap: 24 * time.Hour, DeltaEvery: time.Hour, DeltaOverlap: 12 * time.Hour, MaxAge: time.Hour},
+		Pack: PackConfig{Every: 24 * time.Hour, Refresh: time.Hour, Overlap: 48 * time.Hour, Keep: 8},
+		ACME: ACMEConfig{ExternalAccountRequired: true, HTTP01Port: 80, TLSALPN01Port: 443,
+			AccountsPerAddress: 60, OrdersPerAccount: 60, OrdersPerDevice: 60, OrdersPerAddress: 6000, FailuresPerAccount: 30},
 		Approval: ApprovalConfig{RetryAfter: time.Minute, Lifetime: 7 * 24 * time.Hour, MaxWaiting: 1000},
 		Webhook:  WebhookConfig{Events: webhook.DefaultEvents(), Timeout: 10 * time.Second},
 		Audit:    AuditConfig{CheckpointEvery: time.Minute},

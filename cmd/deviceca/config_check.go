@@ -41,6 +41,7 @@ func (c *Config) faults(fault func(key, format string, args ...any)) {
 	}
 	c.checkLimits(fault)
 	c.checkRevocation(fault)
+	c.ACME.check(fault)
 	c.Approval.check(fault)
 	c.Webhook.check(fault)
 	if d := c.Audit.CheckpointEvery; d < time.Second || d > 24*time.Hour {

@@ -87,7 +87,7 @@ func run(ctx context.Context, h house, args []string, in io.Reader, out, errs io
 // root is the command tree.
 func (a *app) root() *cobra.Command {
 	root := group("deviceca", "A certificate authority for devices",
-		a.deviceCommand(), a.credentialCommand(), a.requestCommand(), a.manufacturerCommand(), a.raCommand(), a.certCommand(), a.caCommand(), a.policyCommand(),
+		a.deviceCommand(), a.credentialCommand(), a.accountCommand(), a.requestCommand(), a.manufacturerCommand(), a.raCommand(), a.certCommand(), a.caCommand(), a.policyCommand(),
 		a.adminCommand(), a.backupCommand(), a.auditCommand(), a.statusCommand(),
 		a.crlCommand(), a.ocspCommand(), a.verifyCommand(), a.configCommand(), a.enrollCommand(), a.cmpCommand(), a.versionCommand(), completionCommand())
 	root.Long = "deviceca runs a private certificate authority for devices, and administers it."

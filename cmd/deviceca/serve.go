@@ -19,6 +19,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"golang.org/x/net/netutil"
 
+	"github.com/deviceca/deviceca/acme"
 	"github.com/deviceca/deviceca/ca"
 	cmpserver "github.com/deviceca/deviceca/cmp/server"
 	"github.com/deviceca/deviceca/est"
@@ -36,6 +37,7 @@ type server struct {
 	metrics *metrics
 	cert    *serverCert
 	cmp     *cmpserver.Server
+	acme    *acme.Server
 	fails   chan error
 	running sync.WaitGroup
 	stops   []func(context.Context) error
@@ -67,15 +69,22 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	if s.cert, err = newServerCert(ctx, sys.service, serverNames(cfg.TLS.Names, cfg.Listen.HTTPS), log); err != nil {
 		return fmt.Errorf("the server's own certificate: %w", err)
 	}
-	sys.casChanged = s.cert.casChanged
 	if s.cmp, err = s.newCMP(ctx); err != nil {
 		return err
+	}
+	sys.casChanged = func() {
+		s.cert.casChanged()
+		s.cmp.CAsChanged()
+	}
+
+	if s.acme, err = s.newACME(); err != nil {
+		return fmt.Errorf("acme: %w", err)
 	}
 
 	background, stop := context.WithCancel(ctx)
 	defer s.running.Wait()
 	defer stop()
-	s.background(background, s.cert.keepFresh, s.cmp.Run, s.keepCheckpoints, s.keepPolicy)
+	s.background(background, s.cert.keepFresh, s.cmp.Run, s.acme.Run, s.keepCheckpoints, s.keepPolicy)
 	s.background(background, s.revocation.run)
 	if err := s.startWebhook(background); err != nil {
 		return err
@@ -151,6 +160,8 @@ func (s *server) secureRoutes() http.Handler {
 		switch path := r.URL.Path; {
 		case strings.HasPrefix(path, est.Prefix):
 			devices.ServeHTTP(w, r)
+		case strings.HasPrefix(path, acme.Prefix+"/"):
+			s.acme.ServeHTTP(w, r)
 		case strings.HasPrefix(path, admin.Prefix+"/"):
 			administrators.ServeHTTP(w, r)
 		default:

@@ -90,8 +90,9 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 			s.revocation.casChanged(cas)
 			s.casChanged()
 		},
-		Approval: ca.ApprovalOptions(cfg.Approval),
-		Logger:   log,
+		Approval:   ca.ApprovalOptions(cfg.Approval),
+		Verifiable: verifiable(),
+		Logger:     log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("the policy does not fit this CA: %w", err)

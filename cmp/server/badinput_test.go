@@ -9,8 +9,10 @@ import (
 	"log/slog"
 	"math/big"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -53,6 +55,9 @@ func TestTooMuch(t *testing.T) {
 		nested = cmp.NewNested(cmp.HeaderOptions{Time: e.now()}, nested)
 		e.protected(nested, lamp)
 	}
+	least := must[*cmp.Message](t)(cmp.Parse([]byte("\x30\x11\x30\x0b\x02\x01\x02\xa4\x02\x30\x00\xa4\x02\x30\x00\xb3\x02\x05\x00")))
+	small := slices.Repeat([]*cmp.Message{least}, 10_000)
+	ra := e.registerRA("line-1", "*")
 	// A billion rounds, written over the 1,000 that the MAC was made with.
 	slow := e.protected(e.message(requests(cmp.IR, one)), lamp)
 	rounds := bytes.Replace(slow, []byte{2, 2, 3, 0xe8}, []byte{2, 2, 0x7f, 0xff}, 1) // still in bounds: the MAC is wrong
@@ -70,6 +75,7 @@ func TestTooMuch(t *testing.T) {
 		want cmp.FailInfo
 	}{
 		{"10,000 CertReqMsgs", e.protected(e.message(requests(cmp.IR, many...)), lamp), cmp.BadDataFormat},
+		{"10,000 messages in a batch", e.nest(ra, small...).Raw(), cmp.BadDataFormat},
 		{"nested 30 deep", nested.Raw(), cmp.BadDataFormat},
 		{"a billion iterations", must[[]byte](t)(billion.Marshal()), cmp.BadAlg},
 		{"32,767 iterations and a wrong MAC", rounds, cmp.BadMessageCheck},
@@ -112,6 +118,14 @@ func (f fake) Enroll(_ context.Context, r ca.Request) (*ca.Issued, error) {
 
 func (fake) Revoke(context.Context, ca.Serial, int, *time.Time, string) (*ca.Certificate, error) {
 	return nil, ca.Errorf(ca.NotFound, "none")
+}
+
+func (f fake) Release(context.Context, ca.Serial, string) (*ca.Certificate, error) {
+	return nil, ca.Errorf(ca.Conflict, "not on hold")
+}
+
+func (fake) WrongSecret(string, netip.Addr) error {
+	return ca.Errorf(ca.Unauthenticated, "unknown reference or wrong secret")
 }
 
 func (f fake) IssueBuiltin(ctx context.Context, which ca.Builtin, issuer string, pub crypto.PublicKey, names []ca.SAN, validity time.Duration) (*ca.Issued, error) {
@@ -164,6 +178,9 @@ func FuzzServer(f *testing.F) {
 		&cmp.ChallengeAnswers{List: []*big.Int{big.NewInt(1)}},
 	} {
 		f.Add(e.protected(e.message(body), shared))
+	}
+	for _, m := range e.wholeMessages() {
+		f.Add(m.Raw())
 	}
 	core := fake{signer: e.core.Service, cert: &ca.Certificate{Serial: ca.NewSerial(1, [12]byte{}), Device: "device", DER: own.crt.Raw}}
 	// 2023-01-17, when some of the vectors were fresh.

@@ -19,7 +19,20 @@ const delegateLife = 7 * 24 * time.Hour
 
 // delegate is who signs our answers: a certificate with id-kp-cmcCA below the
 // issuing CA (RFC 9483 §1.5), whose chain goes into extraCerts.
-type delegate struct{ current atomic.Pointer[cmp.Signer] }
+type delegate struct {
+	current atomic.Pointer[cmp.Signer]
+	stale   chan struct{} // has room for one
+}
+
+// CAsChanged makes a new certificate at once, under the issuing CA that is the
+// newest now and with the certificates that lead to each root. Until it is
+// there, the one before goes on: its chain is as good as it was. [Server.Run] must run.
+func (s *Server) CAsChanged() {
+	select {
+	case s.delegate.stale <- struct{}{}:
+	default:
+	}
+}
 
 // issueDelegate has a certificate of the CA's own issued to a new key; its chain follows it.
 func (s *Server) issueDelegate(ctx context.Context, which ca.Builtin) (*ecdsa.PrivateKey, []*x509.Certificate, error) {

@@ -146,6 +146,8 @@ func (x *exchange) carryOut(ctx context.Context, w wanted, t *Transaction) ([]by
 		NotAfter:  w.notAfter,
 		Address:   x.address,
 		ServerKey: w.make,
+		Approvers: x.approvers,
+		Forwarded: x.original.device,
 		With: func(issued *ca.Issued) (record any, err error) {
 			*t = was
 			answer, err = x.handOut(w, t, issued)

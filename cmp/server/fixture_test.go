@@ -36,7 +36,9 @@ type env struct {
 	http   *httptest.Server
 	late   atomic.Int64 // nanoseconds that the server's clock is ahead
 	roots  *x509.CertPool
-	path   string // of the ledger
+	path   string                   // of the ledger
+	root   []byte                   // certificate, DER
+	keys   map[string]crypto.Signer // of the CAs, by label
 }
 
 // authority is the real core, with seams around Enroll and a count.
@@ -87,7 +89,8 @@ func newEnv(t testing.TB, edits ...func([]byte) []byte) *env {
 	rootKey := newKey(t)
 	root := must[[]byte](t)(ca.NewRoot(rootKey, 1, h))
 	e.roots.AddCert(must[*x509.Certificate](t)(x509.ParseCertificate(root)))
-	signers := map[string]crypto.Signer{}
+	e.root = root
+	signers := map[string]crypto.Signer{"root-1": rootKey}
 	add := func(role, name string, cert []byte) {
 		record := ca.IssuerRecord{Name: name, Role: role, Generation: 1, Key: name, Cert: cert, Created: now()}
 		if err := e.store.AddIssuer(t.Context(), record, ca.Event{Kind: ca.EventIssuerAdded, Time: now()}); err != nil {
@@ -104,8 +107,10 @@ func newEnv(t testing.TB, edits ...func([]byte) []byte) *env {
 	for _, edit := range edits {
 		source = edit(source)
 	}
+	e.keys = signers
 	core := must[*ca.Service](t)(ca.NewService(t.Context(), ca.Options{Ledger: e.store, Sealer: must[*device.Sealer](t)(device.NewSealer(make([]byte, 32))),
 		Policy: must[*policy.Policy](t)(policy.Parse("policy.yaml", source)), URL: h.URL, Now: now, LintShare: lintShare(t),
+		WrongPerReference: 10, Reloaded: func([]ca.IssuerRecord) { e.server.CAsChanged() },
 		Key: func(_ context.Context, label string) (crypto.Signer, error) { return signers[label], nil }}))
 	e.core = &authority{Service: core}
 	e.server = must[*server.Server](t)(server.New(t.Context(), server.Options{Authority: e.core, Ledger: e.store, Now: now, Logger: slog.New(slog.DiscardHandler)}))

@@ -66,6 +66,9 @@ func (x *exchange) goOn(ctx context.Context, t *Transaction, fault error) ([]byt
 		return nil, err
 	}
 	x.profile = t.Profile
+	if err := x.checkOriginal(ctx); err != nil {
+		return nil, err
+	}
 	w, err := x.read()
 	if fault != nil {
 		err = fault

@@ -32,6 +32,7 @@ type Core interface {
 	MoveDevice(ctx context.Context, id string, to device.State, reason int, actor string) ([]ca.Certificate, error)
 	RevokeCA(ctx context.Context, name string, reason int, actor string) error
 	DecideRequest(ctx context.Context, id int64, approve bool, reason, actor string) (*ca.PendingRequest, error)
+	DeactivateAccount(ctx context.Context, id int64, actor string) error
 }
 
 // Reader is what the API reads the ledger through, and keeps administrators in.
@@ -51,6 +52,9 @@ type Reader interface {
 	// Pendings pages by PendingRequest.ID, oldest first.
 	Pendings(ctx context.Context, f ca.PendingFilter, after int64, limit int) ([]ca.PendingRequest, error)
 	PendingByID(ctx context.Context, id int64) (*ca.PendingRequest, error)
+	// Accounts pages by Account.ID, oldest first.
+	Accounts(ctx context.Context, f ca.AccountFilter, after int64, limit int) ([]ca.Account, error)
+	Account(ctx context.Context, id int64) (*ca.Account, error)
 	Issuers(ctx context.Context) ([]ca.IssuerRecord, error)
 	Admins(ctx context.Context) ([]ca.Admin, error)
 	// AddAdmin returns ca.ErrRecorded if the name or the key is there already.

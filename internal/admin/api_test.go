@@ -51,6 +51,9 @@ var examples = map[string]struct{ path, body string }{
 	"GET /requests/{id}":                   {"/requests/1", ""},
 	"POST /requests/{id}/approve":          {"/requests/1/approve", `{}`},
 	"POST /requests/{id}/deny":             {"/requests/1/deny", `{"reason":"not ours"}`},
+	"GET /accounts":                        {"/accounts?device=lamp-1&after=0", ""},
+	"GET /accounts/{id}":                   {"/accounts/1", ""},
+	"POST /accounts/{id}/deactivate":       {"/accounts/1/deactivate", `{}`},
 	"GET /cas":                             {"/cas", ""},
 	"GET /cas/{name}":                      {"/cas/issuing", ""},
 	"POST /cas":                            {"/cas", ""}, // takes a certificate: made in the test

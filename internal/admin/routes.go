@@ -72,6 +72,10 @@ func routes() []route {
 		{method: post, path: "/requests/{id}/approve", roles: workers, run: (*call).approveRequest},
 		{method: post, path: "/requests/{id}/deny", roles: workers, run: (*call).denyRequest},
 
+		{method: get, path: "/accounts", roles: everyone, run: (*call).listAccounts},
+		{method: get, path: "/accounts/{id}", roles: everyone, run: (*call).showAccount},
+		{method: post, path: "/accounts/{id}/deactivate", roles: workers, run: (*call).deactivateAccount},
+
 		{method: get, path: "/cas", roles: everyone, run: (*call).listCAs},
 		{method: get, path: "/cas/{name}", roles: everyone, run: (*call).exportCA},
 		{method: post, path: "/cas", roles: admins, local: true, run: (*call).takeCA},

@@ -33,7 +33,7 @@ func scanCredential(row scanner) (*device.Credential, error) {
 
 // Credential finds a credential; ca.ErrNoRecord if there is none.
 func (s *Store) Credential(ctx context.Context, reference string) (*device.Credential, error) {
-	c, err := one(ctx, s.hot.credential, scanCredential, reference)
+	c, err := one(ctx, s, selectCredential, scanCredential, reference)
 	return c, s.fault(err)
 }
 
@@ -86,6 +86,11 @@ func (s *Store) RevokeCredential(ctx context.Context, reference string, at time.
 		_, err := t.exec("UPDATE credential SET revoked = ? WHERE reference = ?", micros(at), reference)
 		return err
 	})
+}
+
+// spendCredential takes one use of a credential, in a transaction.
+func spendCredential(t *tx, reference string) error {
+	return mustChange(t, ca.ErrSpent, "UPDATE credential SET used = used + 1 WHERE reference = ? AND used < uses AND revoked IS NULL", reference)
 }
 
 // recorded turns the error of an insert that met what is there into ca.ErrRecorded.

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"fmt"
 
 	"github.com/deviceca/deviceca/ca"
@@ -63,9 +62,7 @@ func newRecording(i *ca.Issuance) (r *recording, err error) {
 	if r.event, err = encode(i.Event); err != nil {
 		return nil, err
 	}
-	if r.decision, err = json.Marshal(i.Certificate.Decision); err != nil {
-		return nil, fmt.Errorf("decision on %s: %w", i.Certificate.Serial, err)
-	}
+	r.decision = i.Certificate.Decision.AppendJSON(nil)
 	switch i.With.(type) {
 	case nil, *server.Transaction:
 	default:
@@ -107,11 +104,16 @@ func (r *recording) run(t *tx) error {
 		return ca.ErrDeviceGone
 	case owner.Valid && owner.Int64 != holder:
 		return ca.ErrKeyTaken
-	case replacedRevoked:
+	case replacedRevoked && r.Order == 0:
 		return ca.ErrReplaced
 	}
 	if err := r.vouched(t, row, credential.String); err != nil {
 		return err
+	}
+	if r.Order != 0 {
+		if err := fulfil(t, r.Order, c); err != nil {
+			return err
+		}
 	}
 	if r.Pending != 0 {
 		if err := spendPending(t, r.Pending, c); err != nil {
@@ -119,12 +121,8 @@ func (r *recording) run(t *tx) error {
 		}
 	}
 	if r.Credential != "" {
-		n, err := t.exec("UPDATE credential SET used = used + 1 WHERE reference = ? AND used < uses AND revoked IS NULL", r.Credential)
-		if err != nil {
+		if err := spendCredential(t, r.Credential); err != nil {
 			return err
-		}
-		if n == 0 {
-			return ca.ErrSpent
 		}
 	}
 	if row.Valid {

@@ -40,7 +40,7 @@ func scanTransaction(row scanner) (*server.Transaction, error) {
 
 // Transaction finds a CMP transaction; ca.ErrNoRecord if there is none.
 func (s *Store) Transaction(ctx context.Context, id [32]byte) (*server.Transaction, error) {
-	t, err := one(ctx, s.hot.transaction, scanTransaction, id[:])
+	t, err := one(ctx, s, selectTransaction, scanTransaction, id[:])
 	if err != nil {
 		return nil, s.fault(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/deviceca/deviceca/acme"
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/cmp/server"
 	"github.com/deviceca/deviceca/device"
@@ -22,6 +23,7 @@ type Engine interface {
 	ca.Ledger
 	audit.Source
 	server.Ledger
+	acme.Ledger
 
 	Devices(ctx context.Context, f device.Filter, after string, limit int) ([]device.Device, error)
 	Credentials(ctx context.Context, f ca.CredentialFilter, after string, limit int) ([]device.Credential, error)
@@ -101,6 +103,11 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		{"CMP transactions kept", testKeptTransactions},
 		{"a CMP transaction with its certificate", testRecordWithTransaction},
 		{"one CMP transaction, 32 connections", testTransactionRace},
+		{"ACME accounts", testAccounts},
+		{"one use, 32 ACME accounts", testAccountRace},
+		{"ACME orders", testOrders},
+		{"ACME authorizations", testAuthorizations},
+		{"fulfilling an ACME order", testFulfil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e := open(t)

@@ -1,0 +1,260 @@
+package acme
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/policy"
+)
+
+// Nonces are good once, however many ask.
+func TestNonces(t *testing.T) {
+	n := newNonces(2048)
+	seen := map[string]bool{}
+	for range 1000 {
+		nonce := n.Make()
+		if seen[nonce] {
+			t.Fatal("made twice")
+		}
+		seen[nonce] = true
+	}
+	for nonce := range seen {
+		var won atomic.Int64
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if n.Redeem(nonce) {
+					won.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if won.Load() != 1 {
+			t.Fatalf("redeemed %d times", won.Load())
+		}
+	}
+	other := NewNonces().Make()
+	bad := []byte(n.Make())
+	bad[31] ^= 1
+	for _, s := range []string{other, string(bad), "", strings.Repeat("A", 32), strings.Repeat("é", 16)} {
+		if n.Redeem(s) {
+			t.Errorf("%q was accepted", s)
+		}
+	}
+	// One that so many were made after, that it has left the window, spent or not; the last within it is good.
+	old, spent, last := n.Make(), n.Make(), ""
+	n.Redeem(spent)
+	for i := range 2048 {
+		if nonce := n.Make(); i == 0 {
+			last = nonce
+		}
+	}
+	if n.Redeem(old) || n.Redeem(spent) {
+		t.Error("one that has left the window was accepted")
+	}
+	if !n.Redeem(last) || n.Redeem(last) {
+		t.Error("the oldest within the window was refused, or accepted twice")
+	}
+}
+
+// Every kind of error has its problem, and says nothing of our insides.
+func TestProblems(t *testing.T) {
+	for _, kind := range ca.Kinds() {
+		to, ok := mapped[kind]
+		if !ok {
+			t.Errorf("%s is not mapped", kind)
+		}
+		if _, ok := statuses[to.problem]; !ok {
+			t.Errorf("%s: no problem %s", kind, to.problem)
+		}
+		p := refuse(fmt.Errorf("around it: %w", &ca.Error{Kind: kind, Reason: "the reason", Rule: "a.rule", Err: errors.New("the inside")}))
+		if p.Type != to.problem || p.Status != to.status || strings.Contains(p.Detail, "inside") {
+			t.Errorf("%s: %+v", kind, p)
+		}
+		if internal := kind == ca.Internal; internal == strings.Contains(p.Detail, "the reason (rule a.rule)") {
+			t.Errorf("%s says %q", kind, p.Detail)
+		}
+		if wait := kind == ca.RateLimited || kind == ca.Unavailable; wait != (p.retryAfter > 0) {
+			t.Errorf("%s: Retry-After %s", kind, p.retryAfter)
+		}
+	}
+	if p := refuse(errors.New("a secret path")); p.Type != serverInternal || strings.Contains(p.Detail, "secret") {
+		t.Errorf("no error of ours: %+v", p)
+	}
+	if p := refuse(ca.Errorf(ca.Denied, "%s", strings.Repeat("a\nb", 10_000))); len(p.Detail) > maxText || strings.Contains(p.Detail, "\n") {
+		t.Errorf("%d octets of text", len(p.Detail))
+	}
+	d := (&Problem{Type: malformed, Subproblems: []Problem{{Type: "dns"}}}).document()
+	if d.Type != "urn:ietf:params:acme:error:malformed" || d.Subproblems[0].Type != "urn:ietf:params:acme:error:dns" {
+		t.Errorf("%+v", d)
+	}
+}
+
+// Evidence that waits grows older.
+func TestAged(t *testing.T) {
+	e := policy.Evidence{Kind: "tpm", Facts: map[string]any{"quote_age": time.Minute, "age": time.Minute, "boot_age": "old", "ek_chain": true}}
+	got := aged(e, time.Hour)
+	if got.Facts["quote_age"] != time.Hour+time.Minute || got.Facts["age"] != time.Minute || got.Facts["boot_age"] != "old" || got.Facts["ek_chain"] != true {
+		t.Errorf("%v", got.Facts)
+	}
+	if e.Facts["quote_age"] != time.Minute {
+		t.Error("what was stored has changed")
+	}
+	if aged(e, -time.Hour).Facts["quote_age"] != time.Minute {
+		t.Error("a clock that went back made evidence younger")
+	}
+}
+
+// The window is where docs/acme.md says that it is.
+func TestRenewalWindow(t *testing.T) {
+	issued := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	life := 1000 * time.Hour
+	issuers := []ca.IssuerRecord{{Name: "issuing-1", Role: "issuing", Generation: 1, Created: issued.AddDate(-1, 0, 0)}}
+	cert := func(n byte) *ca.Certificate {
+		return &ca.Certificate{Serial: ca.NewSerial(uint64(n), [12]byte{n}), Issuer: "issuing-1", IssuedAt: issued, NotBefore: issued.Add(-time.Hour), NotAfter: issued.Add(life)}
+	}
+	middles := map[time.Time]bool{}
+	var first, last time.Time
+	for n := range byte(200) {
+		w := renewalWindow(cert(n), 0.5, issuers)
+		if again := renewalWindow(cert(n), 0.5, issuers); again != w {
+			t.Fatal("the window moves by itself")
+		}
+		if w.End.Sub(w.Start) != life/20 {
+			t.Fatalf("the window is %s wide", w.End.Sub(w.Start))
+		}
+		middle := w.Start.Add(life / 40)
+		if off := middle.Sub(issued.Add(life / 2)); off.Abs() > life/20+time.Second {
+			t.Fatalf("the middle is %s off", off)
+		}
+		middles[middle] = true
+		if first.IsZero() || middle.Before(first) {
+			first = middle
+		}
+		if middle.After(last) {
+			last = middle
+		}
+	}
+	if len(middles) < 190 || last.Sub(first) < life/12 {
+		t.Errorf("%d windows of 200, spread over %s", len(middles), last.Sub(first))
+	}
+
+	revoked := cert(1)
+	revoked.Revocation = &ca.Revocation{Time: issued.Add(time.Hour)}
+	if w := renewalWindow(revoked, 0.5, issuers); w.End.After(issued.Add(time.Hour)) || !w.Start.Before(w.End) {
+		t.Errorf("revoked: %v", w)
+	}
+	gone := []ca.IssuerRecord{issuers[0]}
+	gone[0].Revoked = &ca.Revocation{Time: issued.Add(2 * time.Hour)}
+	if w := renewalWindow(cert(1), 0.5, gone); w.End.After(issued.Add(2 * time.Hour)) {
+		t.Errorf("its CA revoked: %v", w)
+	}
+	rotated := append(issuers, ca.IssuerRecord{Name: "issuing-2", Role: "issuing", Generation: 2, Created: issued.Add(100 * time.Hour)},
+		ca.IssuerRecord{Name: "quarantine-2", Role: "quarantine", Generation: 2, Created: issued})
+	spread := map[time.Time]bool{}
+	for n := range byte(200) {
+		w := renewalWindow(cert(n), 0.5, rotated)
+		if after := w.Start.Sub(issued.Add(100 * time.Hour)); after < -time.Second || after > life/10 {
+			t.Fatalf("rotated: begins %s after", after)
+		}
+		spread[w.Start] = true
+	}
+	if len(spread) < 190 {
+		t.Errorf("after a rotation %d windows of 200", len(spread))
+	}
+	late := []ca.IssuerRecord{issuers[0], {Name: "issuing-2", Role: "issuing", Generation: 2, Created: issued.Add(900 * time.Hour)}}
+	if w, plain := renewalWindow(cert(1), 0.5, late), renewalWindow(cert(1), 0.5, issuers); w != plain {
+		t.Errorf("a late rotation put it off: %v, was %v", w, plain)
+	}
+	short := cert(1)
+	short.NotAfter = issued.Add(time.Second)
+	if w := renewalWindow(short, 0.5, issuers); !w.Start.Before(w.End) {
+		t.Errorf("short-lived: %v", w)
+	}
+}
+
+func FuzzJWS(f *testing.F) {
+	for _, seed := range []string{
+		`{"protected":"eyJhbGciOiJFUzI1NiJ9","payload":"","signature":"AAAA"}`,
+		`{"protected":"eyJhbGciOiJFUzI1NiIsImp3ayI6eyJrdHkiOiJFQyIsImNydiI6IlAtMjU2IiwieCI6IkFBIiwieSI6IkFBIn0sIm5vbmNlIjoiYSIsInVybCI6ImIifQ","payload":"e30","signature":""}`,
+		`{"payload":"","payload":""}`, `{"header":{}}`, `{"signatures":[]}`, `[]`, `{`, "", `{"protected":"e30","payload":"\u0065","signature":null}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := parseJWS(data)
+		if err != nil {
+			if p := refuse(err); p.Status != 400 || p.Detail == "" {
+				t.Fatalf("%+v", p)
+			}
+			return
+		}
+		if m.jwk != nil && m.kid != "" {
+			t.Fatal("two keys")
+		}
+		if m.jwk == nil {
+			return
+		}
+		if k, err := parseJWK(m.jwk); err == nil {
+			if err := m.verify(k); err == nil && m.alg != k.alg {
+				t.Fatal("another algorithm")
+			}
+			if again, err := newPublicKey(k.key); err != nil || again.thumbprint != k.thumbprint {
+				t.Fatalf("the key does not stay: %v", err)
+			}
+		}
+	})
+}
+
+func FuzzPayload(f *testing.F) {
+	for _, seed := range []string{
+		`{"identifiers":[{"type":"dns","value":"a.b"},{"type":"ip","value":"::1"},{"type":"permanent-identifier","value":"a/1.2"}],"notAfter":"2030-01-01T00:00:00Z"}`,
+		`{"contact":["mailto:a@b.c"],"termsOfServiceAgreed":true}`, `{"csr":"AAAA"}`, `{"attObj":"o2NmbXRj"}`, `{"a":[[[[[[[[[1]]]]]]]]]}`,
+		`{"a":-0.1e+5,"b":"\ud800","c":null}`, `{"":{"":""}}`, `{"a" : [ ] , "b":{ }}`, `{"status":"deactivated"}`, `{"a":1,}`, "{\"a\":\"\x01\"}",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		o, err := parseObject(data)
+		if err != nil {
+			return
+		}
+		seen := map[string]bool{}
+		for _, name := range o.names {
+			if seen[name] {
+				t.Fatalf("%q twice", name)
+			}
+			seen[name] = true
+			for _, err := range []error{second(o.text(name)), second(o.truth(name)), second(o.octets(name)), second(o.moment(name))} {
+				_ = err
+			}
+			items, _, _ := o.list(name)
+			for _, raw := range items {
+				id, p, err := readIdentifier(raw)
+				if err == nil && p == nil && (id.Type == "dns") != (id.Type == "dns" && isHostName(strings.TrimPrefix(id.Value, "*."))) {
+					t.Fatalf("accepted %+v", id)
+				}
+			}
+		}
+	})
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func FuzzCertID(f *testing.F) {
+	for _, seed := range []string{"aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE", ".", "AA.AA", "AA.AQAAAAAAAAAAAAAAAAAAAAAAAA", "=.=", "AA\n.AA"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		authority, serial, err := parseCertID(name)
+		if err == nil && base64url.EncodeToString(authority)+"."+base64url.EncodeToString(serial[:]) != name {
+			t.Fatalf("%q is not the one name", name)
+		}
+	})
+}

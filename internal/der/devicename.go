@@ -1,0 +1,63 @@
+package der
+
+import (
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// The otherNames that name devices and their hardware.
+var (
+	OIDPermanentIdentifier = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 8, 3} // RFC 4043
+	OIDHardwareModuleName  = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 8, 4} // RFC 4108 §5
+)
+
+// MaxDeviceName is how long an identifier or a serial number in a device name may be, in octets.
+const MaxDeviceName = 255
+
+// DeviceName reads the content of an otherName (RFC 5280 §4.2.1.6) of a form that names
+// devices, and writes it as draft-ietf-acme-device-attest does: form "permanent-identifier" with
+// "IDENTIFIER" or "IDENTIFIER/ASSIGNER", form "hardware-module" with "SERIAL/TYPE". An
+// otherName of another type is of form "other". Identifiers and serial numbers that are not plain
+// UTF-8 without a slash are errors, for the slash separates, and no two names may be written alike.
+func DeviceName(content cryptobyte.String) (form, value string, err error) {
+	var oid asn1.ObjectIdentifier
+	var inner, seq cryptobyte.String
+	if !content.ReadASN1ObjectIdentifier(&oid) ||
+		!content.ReadASN1(&inner, cbasn1.Tag(0).ContextSpecific().Constructed()) || !content.Empty() {
+		return "", "", errors.New("not an otherName")
+	}
+	if !oid.Equal(OIDPermanentIdentifier) && !oid.Equal(OIDHardwareModuleName) {
+		return "other", "otherName " + oid.String(), nil
+	}
+	if !inner.ReadASN1(&seq, cbasn1.SEQUENCE) || !inner.Empty() {
+		return "", "", errors.New("an otherName that is not a SEQUENCE")
+	}
+	var id cryptobyte.String
+	var qualifier asn1.ObjectIdentifier
+	if oid.Equal(OIDPermanentIdentifier) {
+		form = "permanent-identifier"
+		if !seq.ReadASN1(&id, cbasn1.UTF8String) ||
+			!seq.Empty() && !seq.ReadASN1ObjectIdentifier(&qualifier) || !seq.Empty() {
+			return "", "", errors.New("not a PermanentIdentifier with an identifierValue (RFC 4043)")
+		}
+	} else {
+		form = "hardware-module"
+		if !seq.ReadASN1ObjectIdentifier(&qualifier) || !seq.ReadASN1(&id, cbasn1.OCTET_STRING) || !seq.Empty() {
+			return "", "", errors.New("not a HardwareModuleName (RFC 4108)")
+		}
+	}
+	text := string(id)
+	if len(text) == 0 || len(text) > MaxDeviceName || !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return r < 0x20 || r == '/' || r == 0x7f }) {
+		return "", "", fmt.Errorf("a %s that is empty, too long, or not plain UTF-8 without a slash", form)
+	}
+	if qualifier != nil {
+		text += "/" + qualifier.String()
+	}
+	return form, text, nil
+}
