@@ -154,7 +154,7 @@ func (fake) CertificateBySerial(context.Context, ca.Serial) (*ca.Certificate, er
 
 // FuzzServer: whatever comes, a protected PKIMessage or an HTTP error goes out.
 func FuzzServer(f *testing.F) {
-	e := newEnv(f)
+	e := newEnv(f, withProfiles)
 	own := e.enrolled("device")
 	seeds := 0
 	for _, pattern := range []string{"rustcrypto/*.bin", "go-pkicmp/*.der", "openssl-*/*.der"} {

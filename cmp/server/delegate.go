@@ -28,6 +28,7 @@ type delegate struct {
 // newest now and with the certificates that lead to each root. Until it is
 // there, the one before goes on: its chain is as good as it was. [Server.Run] must run.
 func (s *Server) CAsChanged() {
+	s.kga.forget()
 	select {
 	case s.delegate.stale <- struct{}{}:
 	default:

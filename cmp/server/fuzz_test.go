@@ -45,7 +45,7 @@ func (k known) Release(context.Context, ca.Serial, string) (*ca.Certificate, err
 // FuzzBody protects whatever comes anew, with the messages within it, so that
 // the fuzzer gets past the protection: by the device, the RA, or a secret.
 func FuzzBody(f *testing.F) {
-	e := newEnv(f)
+	e := newEnv(f, withProfiles)
 	whole := e.wholeMessages()
 	k := known{own: e.enrolled("device"), ra: e.registerRA("fuzz", "*")}
 	serial := serialOf(k.own)

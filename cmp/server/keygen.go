@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/asn1"
@@ -146,19 +145,24 @@ func (w *wanted) otherKind() string {
 
 // keyAuthority signs the keys that are made here, by a certificate with
 // id-kp-cmKGA. It is issued when it is first needed, and anew at half of its life
-// or below another issuing CA. Its key is in memory alone.
+// or when the CAs have changed. Its key is in memory alone.
 type keyAuthority struct {
 	mu      sync.Mutex
 	current *cmp.KGA
-	issuer  []byte // the certificate of the issuing CA then
 	until   time.Time
+}
+
+// forget has the next key signed by a new certificate, whose chain is that of now.
+func (k *keyAuthority) forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.current = nil
 }
 
 func (k *keyAuthority) get(ctx context.Context, s *Server) (*cmp.KGA, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	issuer, _ := s.Authority.CACert("issuing")
-	if k.current != nil && s.Now().Before(k.until) && bytes.Equal(k.issuer, issuer) {
+	if k.current != nil && s.Now().Before(k.until) {
 		return k.current, nil
 	}
 	key, certs, err := s.issueDelegate(ctx, ca.BuiltinKGA)
@@ -169,6 +173,6 @@ func (k *keyAuthority) get(ctx context.Context, s *Server) (*cmp.KGA, error) {
 	if err != nil {
 		return nil, err
 	}
-	k.current, k.issuer, k.until = kga, issuer, certs[0].NotAfter.Add(-delegateLife/2)
+	k.current, k.until = kga, certs[0].NotAfter.Add(-delegateLife/2)
 	return kga, nil
 }

@@ -234,7 +234,7 @@ func TestKeyGenerationRefused(t *testing.T) {
 	lamp := e.register("lamp-1", 100)
 	own := e.enrolled("lamp-3") // its key usage is digitalSignature alone
 	weak := maker(e, "weak-1", must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P224(), rand.Reader)), x509.KeyUsageKeyAgreement)
-	ra := registrar(e)
+	ra := e.registerRA("line-1", "lamp-*")
 	made := cmp.CertProfile("made-ec")
 	issued := e.core.Stats().Issued
 	for _, c := range []struct {
@@ -281,16 +281,4 @@ func maker(e *env, id string, key crypto.Signer, usage x509.KeyUsage) party {
 		e.t.Fatal(err)
 	}
 	return party{id: id, key: key, crt: issue(e.t, &x509.Certificate{Subject: pkix.Name{SerialNumber: id}, KeyUsage: usage}, root, key.Public(), makerKey)}
-}
-
-// registrar is a registration authority for all lamps.
-func registrar(e *env) party {
-	e.t.Helper()
-	key := newKey(e.t)
-	ra := party{id: "line-1", key: key, crt: issue(e.t, &x509.Certificate{Subject: pkix.Name{CommonName: "Line 1"},
-		UnknownExtKeyUsage: []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 28}}}, nil, key.Public(), key)}
-	if _, err := e.core.AddRA(e.t.Context(), ca.RA{Name: "line-1", Cert: ra.crt.Raw, Names: []string{"lamp-*"}, Levels: []string{"software"}}, "admin:test"); err != nil {
-		e.t.Fatal(err)
-	}
-	return ra
 }

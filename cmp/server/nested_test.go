@@ -32,7 +32,7 @@ func (e *env) kurFor(id string) cmp.Body { return requests(cmp.KUR, crmf(e.t, id
 
 // RFC 9483 §5.2.2.1: an RA adds its protection, and the answer is that to the message within.
 func TestNested(t *testing.T) {
-	e := newEnv(t)
+	e := newEnv(t, withProfiles)
 	ra, gates, stranger := e.registerRA("line-1", "lamp-*"), e.registerRA("gates", "gate-*"), e.registerRA("stranger", "lamp-*")
 	if err := e.core.RemoveRA(t.Context(), "stranger", "admin:test"); err != nil {
 		t.Fatal(err)
@@ -114,6 +114,11 @@ func TestNested(t *testing.T) {
 		if last := events[len(events)-1]; last.Serial != serialOf(party{crt: cert}) || last.Reason != "approved by ra:line-1" {
 			t.Errorf("the last event is %+v", last)
 		}
+	})
+	t.Run("RFC 9483 §5.2.3 central key generation is approved by nesting alone", func(t *testing.T) {
+		e.t = t
+		inner := e.sent(byMAC, requests(cmp.IR, noKey("lamp-2", nil)), cmp.CertProfile("made-ec"), cmp.ImplicitConfirm())
+		e.opened(e.verify(e.post("", e.nest(ra, inner).Raw()), inner, byMAC), byMAC)
 	})
 	t.Run("one RA behind the other", func(t *testing.T) {
 		e.t = t

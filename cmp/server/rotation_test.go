@@ -52,11 +52,11 @@ func (e *env) rotateRoot() []byte {
 // TestRotation: the signer follows the CAs at once; clients of the old generation,
 // and clients of either root, go on.
 func TestRotation(t *testing.T) {
-	e := newEnv(t)
+	e := newEnv(t, withProfiles)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	go e.server.Run(ctx)
-	old := e.enrolled("lamp-1")
+	old, lamp := e.enrolled("lamp-1"), e.register("lamp-2", 9)
 	kur := func(p party) *cmp.Message {
 		t.Helper()
 		return e.ask(e.message(requests(cmp.KUR, crmf(t, "lamp-1", newKey(t), nil)), cmp.ImplicitConfirm()), p)
@@ -78,6 +78,7 @@ func TestRotation(t *testing.T) {
 		}
 	}
 	signedBelow("issuing-1", 1)
+	e.opened(e.ask(e.message(requests(cmp.IR, noKey("lamp-2", nil)), cmp.CertProfile("made-ec"), cmp.ImplicitConfirm()), lamp), lamp)
 	before := kur(old)
 	if name := e.rotateIssuing("root-1", e.root); name != "issuing-2" {
 		t.Fatal(name)
@@ -95,6 +96,7 @@ func TestRotation(t *testing.T) {
 	e.roots = x509.NewCertPool()
 	e.roots.AddCert(must[*x509.Certificate](t)(x509.ParseCertificate(root)))
 	kur(old)
+	e.opened(e.ask(e.message(requests(cmp.IR, noKey("lamp-2", nil)), cmp.CertProfile("made-ec"), cmp.ImplicitConfirm()), lamp), lamp)
 	e.rotateIssuing("root-2", root)
 	answer := signedBelow("issuing-3", 2)
 	for _, roots := range []*x509.CertPool{both, e.roots} {
@@ -102,6 +104,8 @@ func TestRotation(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	// Keys are made by who leads to the new root as well (e.roots holds no other).
+	e.opened(e.ask(e.message(requests(cmp.IR, noKey("lamp-2", nil)), cmp.CertProfile("made-ec"), cmp.ImplicitConfirm()), lamp), lamp)
 	// And whoever asks what follows the old root is told, with both ways.
 	update, _, err := e.ask(e.message(&cmp.General{Infos: cmp.Infos{cmp.RootCACert(e.root)}}), old).Body.(*cmp.General).Infos.RootCAKeyUpdate()
 	if err != nil || update == nil || !bytes.Equal(update.NewWithNew, root) || update.NewWithOld == nil || update.OldWithNew == nil {
