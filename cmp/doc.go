@@ -54,6 +54,14 @@
 // that do not sign are proven by what follows ([CertReqMsg.LaterPOP]): a certificate
 // that comes encrypted ([SealCertificate], [EncryptedKey.OpenCertificate]), or a [Challenge].
 //
+// # Forwarding
+//
+// A registration authority approves of a message by [NewNested] around it, or
+// hands on several; both are signed by [Message.Protect] with its own [Signer], and
+// what is within keeps its octets and its protection. Where it replaces the protection
+// instead, [OrigPKIMessage] shows what it got. A receiver verifies the outer message
+// as any other, then each of [NestedMessages] by itself.
+//
 // # What is left out
 //
 // KEM-based and Diffie-Hellman-based protection, SHAKE and Ed448; SHA-1 in

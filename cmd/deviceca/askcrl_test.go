@@ -15,17 +15,17 @@ import (
 	"github.com/deviceca/deviceca/cmp"
 )
 
-// askCRL asks over CMP for the CRL that a certificate names, or, with a fourth
-// argument, for the complete one of its issuer, if it is newer than that file (- is
-// any): askcrl URL DIR OUT [OLD]. OUT is empty if there is nothing newer.
+// askCRL asks over CMP for the CRL that a device's certificate names, or, with OLD and
+// CERT, for the complete one of that certificate's issuer, if it is newer than the file OLD
+// (- is any): askcrl URL DIR OUT [OLD CERT]. OUT is empty if there is nothing newer.
 func askCRL(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 3 {
-		ts.Fatalf("usage: askcrl URL DIR OUT [OLD]")
+	if neg || len(args) != 3 && len(args) != 5 {
+		ts.Fatalf("usage: askcrl URL DIR OUT [OLD CERT]")
 	}
-	ts.Check(askForCRL(ts, args[0], args[1], args[2], args[3:]...))
+	ts.Check(askForCRL(ts, args[0], args[1], args[2], args[3:]))
 }
 
-func askForCRL(ts *testscript.TestScript, url, dir, out string, old ...string) error {
+func askForCRL(ts *testscript.TestScript, url, dir, out string, newer []string) error {
 	certs, err := client.ReadCertificates(ts.MkAbs(dir + "/" + client.CertFile))
 	if err != nil {
 		return err
@@ -35,10 +35,14 @@ func askForCRL(ts *testscript.TestScript, url, dir, out string, old ...string) e
 		return err
 	}
 	question := cmp.CRLStatus{FullName: []cmp.GeneralName{cmp.URIName(certs[0].CRLDistributionPoints[0])}}
-	if len(old) > 0 {
-		question = cmp.CRLStatus{Issuer: []cmp.GeneralName{cmp.DirectoryName(certs[0].RawIssuer)}}
-		if old[0] != "-" {
-			list, err := x509.ParseRevocationList([]byte(ts.ReadFile(old[0])))
+	if len(newer) > 0 {
+		issued, err := client.ReadCertificates(ts.MkAbs(newer[1]))
+		if err != nil {
+			return err
+		}
+		question = cmp.CRLStatus{Issuer: []cmp.GeneralName{cmp.DirectoryName(issued[0].RawIssuer)}}
+		if newer[0] != "-" {
+			list, err := x509.ParseRevocationList([]byte(ts.ReadFile(newer[0])))
 			if err != nil {
 				return err
 			}

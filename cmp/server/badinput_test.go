@@ -168,6 +168,9 @@ func FuzzServer(f *testing.F) {
 		f.Fatalf("only %d seeds", seeds)
 	}
 	f.Add(e.protected(e.message(requests(cmp.KUR, crmf(f, "device", newKey(f), nil))), own))
+	for _, m := range e.wholeMessages() {
+		f.Add(m.Raw())
+	}
 	// What the fake answers: by its secret, a key to be made and proofs that follow.
 	shared := party{id: "device", mac: must[*cmp.MAC](f)(cmp.NewMAC([]byte("1234"), []byte("1234-5678-1234-5678"), cmp.MACParams{Iterations: 100}))}
 	for _, body := range []cmp.Body{
@@ -178,9 +181,6 @@ func FuzzServer(f *testing.F) {
 		&cmp.ChallengeAnswers{List: []*big.Int{big.NewInt(1)}},
 	} {
 		f.Add(e.protected(e.message(body), shared))
-	}
-	for _, m := range e.wholeMessages() {
-		f.Add(m.Raw())
 	}
 	core := fake{signer: e.core.Service, cert: &ca.Certificate{Serial: ca.NewSerial(1, [12]byte{}), Device: "device", DER: own.crt.Raw}}
 	// 2023-01-17, when some of the vectors were fresh.

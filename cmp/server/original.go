@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"slices"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/cmp"
@@ -38,8 +39,8 @@ func (x *exchange) checkOriginal(ctx context.Context) error {
 	}
 	m := list[0]
 	switch h := &x.asked.Header; {
-	case m.Body.Type() == cmp.KUR:
-		return refuse(cmp.NotAuthorized, "RFC 9483 §5.2.3", "the protection of a kur must stay: nest it")
+	case m.Body.Type() == cmp.KUR || generatesKey(m.Body):
+		return refuse(cmp.NotAuthorized, "RFC 9483 §5.2.3", "the protection of a kur, or of a request for a key, must stay: nest it")
 	case !bytes.Equal(m.Header.TransactionID, h.TransactionID):
 		return refuse(cmp.BadRequest, "RFC 9483 §5.2.3", "origPKIMessage has another transactionID")
 	case !bytes.Equal(m.Header.SenderNonce, h.SenderNonce):
@@ -58,6 +59,16 @@ func (x *exchange) checkOriginal(ctx context.Context) error {
 		x.original = by
 	}
 	return err
+}
+
+// generatesKey reports whether a request asks the CA to make its key: that is
+// encrypted for whoever protected the request (RFC 9483 §4.1.6).
+func generatesKey(b cmp.Body) bool {
+	requests, ok := b.(*cmp.CertRequests)
+	return ok && slices.ContainsFunc(requests.Requests, func(r *cmp.CertReqMsg) bool {
+		_, asked := r.Template.KeyGeneration()
+		return asked
+	})
 }
 
 // signedFor is the device that a certificate speaks for, "" if it is foreign.

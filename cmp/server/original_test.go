@@ -53,6 +53,8 @@ func TestOrigPKIMessage(t *testing.T) {
 		}(), want: cmp.BadMessageCheck},
 		{name: "unprotected", original: must[*cmp.Message](t)(cmp.Parse(must[[]byte](t)(e.message(cr("lamp-1")).Marshal()))), want: cmp.BadMessageCheck},
 		{name: "RFC 9483 §5.2.3 a kur", original: e.sent(own, e.kurFor("lamp-1")), body: cr("lamp-1"), want: cmp.NotAuthorized},
+		{name: "RFC 9483 §5.2.3 a request for a key", original: e.sent(own, requests(cmp.CR, &cmp.CertReqMsg{Template: cmp.CertTemplate{Subject: name("lamp-1")}})),
+			body: cr("lamp-1"), want: cmp.NotAuthorized},
 		{name: "RFC 9483 §5.2.3 another transactionID", original: e.sent(own, cr("lamp-1")),
 			edit: func(m *cmp.Message) { m.Header.TransactionID = make([]byte, 16) }, want: cmp.BadRequest},
 		{name: "RFC 9483 §5.2.3 another senderNonce", original: e.sent(own, cr("lamp-1")),
