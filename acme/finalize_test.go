@@ -199,6 +199,11 @@ func TestPeriod(t *testing.T) {
 	if !leaf.NotBefore.Equal(begin) || !leaf.NotAfter.Equal(end) {
 		t.Errorf("valid from %s to %s", leaf.NotBefore, leaf.NotAfter)
 	}
+	// Nothing, as smallstep's client writes it.
+	o = readOrder(a.newOrder(map[string]any{"notBefore": time.Time{}, "notAfter": time.Time{}}, pid("lamp-1")).want(201))
+	if o.NotBefore != nil || o.NotAfter != nil {
+		t.Errorf("order %+v", o)
+	}
 }
 
 // An order that an administrator must approve is processing until then (and keeps its CSR).

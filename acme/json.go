@@ -116,13 +116,17 @@ func (o *object) octets(name string) ([]byte, error) {
 	return b, nil
 }
 
-// moment is a member in RFC 3339; the zero time if it is absent.
+// moment is a member in RFC 3339; the zero time if it is absent, or is the zero time of Go,
+// which smallstep's client sends for nothing.
 func (o *object) moment(name string) (time.Time, error) {
 	s, err := o.text(name)
 	if err != nil || s == "" {
 		return time.Time{}, err
 	}
 	t, err := time.Parse(time.RFC3339, s)
+	if err == nil && t.IsZero() {
+		return time.Time{}, nil
+	}
 	if err != nil || t.Year() < 1950 {
 		return time.Time{}, fmt.Errorf("%q is not a time as in RFC 3339", name)
 	}

@@ -9,35 +9,36 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/deviceca/deviceca/acme"
+	"github.com/deviceca/deviceca/internal/dnstest"
 )
 
 func TestDNS01(t *testing.T) {
 	sum := sha256.Sum256([]byte(validationKey))
 	good := base64.RawURLEncoding.EncodeToString(sum[:])
 	other := base64.RawURLEncoding.EncodeToString(make([]byte, 32))
-	zone := map[string][]dnsmessage.ResourceBody{
-		"one":     {txt(good)},
-		"several": {txt(other), txt("v=spf1 -all"), txt(good)}, // a name and its wildcard use the same one
-		"alias":   {cname("elsewhere.example."), txt(good)},
-		"split":   {txt(good[:10], good[10:])}, // one record in two strings
-		"long":    {txt(good)},
-		"wrong":   {txt(other)},
-		"near":    {txt(good + "=")},
-		"upper":   {txt(strings.ToUpper(good))},
-		"secret":  {txt("do not show " + strings.Repeat("x", 200))},
-		"escape":  {txt("\x1b[31m\n")},
+	zone := map[string][]dnstest.Body{
+		"one":     {dnstest.TXT(good)},
+		"several": {dnstest.TXT(other), dnstest.TXT("v=spf1 -all"), dnstest.TXT(good)}, // a name and its wildcard use the same one
+		"alias":   {dnstest.CNAME("elsewhere.example."), dnstest.TXT(good)},
+		"split":   {dnstest.TXT(good[:10], good[10:])}, // one record in two strings
+		"long":    {dnstest.TXT(good)},
+		"wrong":   {dnstest.TXT(other)},
+		"near":    {dnstest.TXT(good + "=")},
+		"upper":   {dnstest.TXT(strings.ToUpper(good))},
+		"secret":  {dnstest.TXT("do not show " + strings.Repeat("x", 200))},
+		"escape":  {dnstest.TXT("\x1b[31m\n")},
 	}
 	for range 200 { // more than a datagram holds: the resolver comes back over TCP
-		zone["long"] = append(zone["long"], txt(other))
+		zone["long"] = append(zone["long"], dnstest.TXT(other))
 	}
-	dns := newDNSServer(t, func(q question, _ int) []dnsmessage.ResourceBody {
-		label, ok := strings.CutPrefix(strings.TrimSuffix(q.name, ".gw.example."), "_acme-challenge.")
+	dns := dnstest.New(t, func(q dnstest.Question, _ int) []dnstest.Body {
+		label, ok := strings.CutPrefix(strings.TrimSuffix(q.Name, ".gw.example."), "_acme-challenge.")
 		if !ok {
 			return nil
 		}
-		return records(q, zone[label]...)
+		return dnstest.Records(q, zone[label]...)
 	})
-	v := newValidator(t, "dns-01", acme.ValidatorOptions{Resolver: dns.address})
+	v := newValidator(t, "dns-01", acme.ValidatorOptions{Resolver: dns.Address})
 	validate := func(label string) error {
 		return v.Validate(t.Context(), acme.ValidationRequest{Type: "dns-01", Identifier: acme.Identifier{Type: "dns", Value: label + ".gw.example"},
 			Token: validationToken, KeyAuthorization: validationKey})
@@ -62,8 +63,8 @@ func TestDNS01(t *testing.T) {
 		}
 	}
 	// Nothing but the one name is asked for, as it is: no search domain, no address.
-	for _, q := range dns.questions() {
-		if !strings.HasPrefix(q.name, "_acme-challenge.") || !strings.HasSuffix(q.name, ".gw.example.") || q.kind != dnsmessage.TypeTXT {
+	for _, q := range dns.Questions() {
+		if !strings.HasPrefix(q.Name, "_acme-challenge.") || !strings.HasSuffix(q.Name, ".gw.example.") || q.Kind != dnsmessage.TypeTXT {
 			t.Errorf("asked for %v", q)
 		}
 	}

@@ -2,168 +2,21 @@ package acme_test
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
-	"io"
-	"maps"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"golang.org/x/net/dns/dnsmessage"
-
 	"github.com/deviceca/deviceca/acme"
+	"github.com/deviceca/deviceca/internal/dnstest"
 )
 
 const (
 	validationToken = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA"
 	validationKey   = validationToken + ".9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI"
 )
-
-// question is what the DNS server was asked.
-type question struct {
-	name string // lower case, with the dot at its end
-	kind dnsmessage.Type
-}
-
-// dnsServer is a small DNS server on loopback: UDP, and TCP for what does not fit.
-type dnsServer struct {
-	address string
-	// answer gives the records for the n-th time that a question is asked, from 0; nothing at all is
-	// NXDOMAIN. Names that end in "mute." are never answered.
-	answer func(q question, n int) []dnsmessage.ResourceBody
-
-	mu    sync.Mutex
-	asked map[question]int
-}
-
-func newDNSServer(t *testing.T, answer func(q question, n int) []dnsmessage.ResourceBody) *dnsServer {
-	t.Helper()
-	s := &dnsServer{answer: answer, asked: map[question]int{}}
-	stream, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.address = stream.Addr().String()
-	packets, err := net.ListenPacket("udp", s.address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { stream.Close(); packets.Close() })
-	go func() {
-		buffer := make([]byte, 4096)
-		for {
-			n, from, err := packets.ReadFrom(buffer)
-			if err != nil {
-				return
-			}
-			if reply := s.reply(buffer[:n], 1232); reply != nil {
-				packets.WriteTo(reply, from)
-			}
-		}
-	}()
-	go func() {
-		for {
-			c, err := stream.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				var length uint16
-				for binary.Read(c, binary.BigEndian, &length) == nil {
-					query := make([]byte, length)
-					if _, err := io.ReadFull(c, query); err != nil {
-						return
-					}
-					reply := s.reply(query, 1<<16-1)
-					c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(reply))), reply...))
-				}
-			}()
-		}
-	}()
-	return s
-}
-
-func (s *dnsServer) reply(query []byte, limit int) []byte {
-	var m dnsmessage.Message
-	if m.Unpack(query) != nil || len(m.Questions) != 1 {
-		return nil
-	}
-	q := question{strings.ToLower(m.Questions[0].Name.String()), m.Questions[0].Type}
-	s.mu.Lock()
-	n := s.asked[q]
-	s.asked[q]++
-	s.mu.Unlock()
-	if strings.HasSuffix(q.name, "mute.") {
-		return nil
-	}
-	out := dnsmessage.Message{Header: dnsmessage.Header{ID: m.ID, Response: true, RecursionAvailable: true, RecursionDesired: true}, Questions: m.Questions}
-	name := m.Questions[0].Name
-	for _, body := range s.answer(q, n) {
-		r := dnsmessage.Resource{Header: dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET, TTL: 1}, Body: body}
-		out.Answers = append(out.Answers, r)
-		if alias, ok := body.(*dnsmessage.CNAMEResource); ok {
-			name = alias.CNAME // what follows is the alias's
-		}
-	}
-	if len(out.Answers) == 0 {
-		out.RCode = dnsmessage.RCodeNameError
-	}
-	packed, err := out.Pack()
-	if err != nil {
-		return nil
-	}
-	if len(packed) > limit {
-		out.Answers, out.Truncated = nil, true
-		packed, _ = out.Pack()
-	}
-	return packed
-}
-
-// questions are all that were asked.
-func (s *dnsServer) questions() []question {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Collect(maps.Keys(s.asked))
-}
-
-// records of a question's type, out of all that a name has.
-func records(q question, all ...dnsmessage.ResourceBody) (out []dnsmessage.ResourceBody) {
-	for _, body := range all {
-		kind := dnsmessage.TypeTXT
-		switch body.(type) {
-		case *dnsmessage.AResource:
-			kind = dnsmessage.TypeA
-		case *dnsmessage.AAAAResource:
-			kind = dnsmessage.TypeAAAA
-		case *dnsmessage.CNAMEResource:
-			kind = q.kind // goes with every type
-		}
-		if kind == q.kind {
-			out = append(out, body)
-		}
-	}
-	return out
-}
-
-func a(s string) dnsmessage.ResourceBody {
-	return &dnsmessage.AResource{A: netip.MustParseAddr(s).As4()}
-}
-
-func aaaa(s string) dnsmessage.ResourceBody {
-	return &dnsmessage.AAAAResource{AAAA: netip.MustParseAddr(s).As16()}
-}
-
-func txt(parts ...string) dnsmessage.ResourceBody { return &dnsmessage.TXTResource{TXT: parts} }
-
-func cname(s string) dnsmessage.ResourceBody {
-	return &dnsmessage.CNAMEResource{CNAME: dnsmessage.MustNewName(s)}
-}
 
 // newValidator makes the validator for one type of challenge.
 func newValidator(t *testing.T, kind string, o acme.ValidatorOptions) acme.Validator {
@@ -222,8 +75,8 @@ func TestValidatorOptions(t *testing.T) {
 
 // TestValidatorIdentifiers: what is no target never leads to a look-up.
 func TestValidatorIdentifiers(t *testing.T) {
-	dns := newDNSServer(t, func(question, int) []dnsmessage.ResourceBody { return nil })
-	all, err := acme.NewValidators(acme.ValidatorOptions{Resolver: dns.address})
+	dns := dnstest.New(t, func(dnstest.Question, int) []dnstest.Body { return nil })
+	all, err := acme.NewValidators(acme.ValidatorOptions{Resolver: dns.Address})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +100,7 @@ func TestValidatorIdentifiers(t *testing.T) {
 		r := acme.ValidationRequest{Identifier: acme.Identifier{Type: "dns", Value: "a.example"}, Token: token, KeyAuthorization: token + ".x"}
 		wantFault(t, all["http-01"].Validate(t.Context(), r), "incorrectResponse", "token")
 	}
-	if asked := dns.questions(); len(asked) != 0 {
+	if asked := dns.Questions(); len(asked) != 0 {
 		t.Errorf("the resolver was asked: %v", asked)
 	}
 }
@@ -260,9 +113,9 @@ func TestValidatorTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	dns := newDNSServer(t, func(q question, _ int) []dnsmessage.ResourceBody { return records(q, a("127.0.0.1")) })
+	dns := dnstest.New(t, func(q dnstest.Question, _ int) []dnstest.Body { return dnstest.Records(q, dnstest.A("127.0.0.1")) })
 	port := portOf(t, silent.Addr())
-	all, err := acme.NewValidators(acme.ValidatorOptions{HTTPPort: port, TLSPort: port, Resolver: dns.address,
+	all, err := acme.NewValidators(acme.ValidatorOptions{HTTPPort: port, TLSPort: port, Resolver: dns.Address,
 		AllowNetworks: networks("127.0.0.0/8"), Timeout: 200 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)

@@ -12,9 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/dns/dnsmessage"
-
 	"github.com/deviceca/deviceca/acme"
+	"github.com/deviceca/deviceca/internal/dnstest"
 )
 
 const challengePath = "/.well-known/acme-challenge/" + validationToken
@@ -36,8 +35,8 @@ func serveOn(t *testing.T, address string, h http.HandlerFunc) *httptest.Server 
 }
 
 // loopbackDNS: every name is at 127.0.0.1.
-func loopbackDNS(t *testing.T) *dnsServer {
-	return newDNSServer(t, func(q question, _ int) []dnsmessage.ResourceBody { return records(q, a("127.0.0.1")) })
+func loopbackDNS(t *testing.T) *dnstest.Server {
+	return dnstest.New(t, func(q dnstest.Question, _ int) []dnstest.Body { return dnstest.Records(q, dnstest.A("127.0.0.1")) })
 }
 
 func TestHTTP01(t *testing.T) {
@@ -50,7 +49,7 @@ func TestHTTP01(t *testing.T) {
 	})
 	s.Start()
 	port := portOf(t, s.Listener.Addr())
-	v := newValidator(t, "http-01", acme.ValidatorOptions{HTTPPort: port, Resolver: loopbackDNS(t).address, AllowNetworks: networks("127.0.0.0/8")})
+	v := newValidator(t, "http-01", acme.ValidatorOptions{HTTPPort: port, Resolver: loopbackDNS(t).Address, AllowNetworks: networks("127.0.0.0/8")})
 	for _, tt := range []struct{ kind, value, host string }{
 		{"dns", "gw.example", fmt.Sprintf("gw.example:%d", port)},
 		{"dns", "GW.Example", fmt.Sprintf("gw.example:%d", port)},
@@ -67,7 +66,7 @@ func TestHTTP01(t *testing.T) {
 	}
 	// By default loopback is not contacted, whatever it is called.
 	seen = nil
-	v = newValidator(t, "http-01", acme.ValidatorOptions{HTTPPort: port, Resolver: loopbackDNS(t).address})
+	v = newValidator(t, "http-01", acme.ValidatorOptions{HTTPPort: port, Resolver: loopbackDNS(t).Address})
 	wantFault(t, v.Validate(t.Context(), httpRequest("dns", "gw.example")), "connection", "127.0.0.1")
 	wantFault(t, v.Validate(t.Context(), httpRequest("dns", "localhost")), "connection", "127.0.0.1")
 	wantFault(t, v.Validate(t.Context(), httpRequest("ip", "127.0.0.1")), "rejectedIdentifier", "127.0.0.1")
@@ -204,13 +203,13 @@ func TestHTTP01Redirects(t *testing.T) {
 		}
 	})
 	front.Start()
-	dns := newDNSServer(t, func(q question, _ int) []dnsmessage.ResourceBody {
-		if q.name == "inner.example." {
-			return records(q, a("127.0.0.2"))
+	dns := dnstest.New(t, func(q dnstest.Question, _ int) []dnstest.Body {
+		if q.Name == "inner.example." {
+			return dnstest.Records(q, dnstest.A("127.0.0.2"))
 		}
-		return records(q, a("127.0.0.1"))
+		return dnstest.Records(q, dnstest.A("127.0.0.1"))
 	})
-	v := newValidator(t, "http-01", acme.ValidatorOptions{HTTPPort: port, TLSPort: tlsPort, Resolver: dns.address, AllowNetworks: networks("127.0.0.1/32")})
+	v := newValidator(t, "http-01", acme.ValidatorOptions{HTTPPort: port, TLSPort: tlsPort, Resolver: dns.Address, AllowNetworks: networks("127.0.0.1/32")})
 	for _, tt := range []struct{ name, to, problem, text string }{
 		{"another path", "/answer", "", ""},
 		{"another host", fmt.Sprintf("http://central.example:%d/answer", port), "", ""},
@@ -262,24 +261,24 @@ func TestRebinding(t *testing.T) {
 	port := portOf(t, inner.Listener.Addr())
 	front := serveOn(t, fmt.Sprintf("127.0.0.1:%d", port), func(w http.ResponseWriter, r *http.Request) { good.Add(1); io.WriteString(w, validationKey) })
 	front.Start()
-	dns := newDNSServer(t, func(q question, n int) []dnsmessage.ResourceBody {
-		switch q.name {
+	dns := dnstest.New(t, func(q dnstest.Question, n int) []dnstest.Body {
+		switch q.Name {
 		case "turns.example.": // good when it is looked at, bad when it is used
-			return records(q, []dnsmessage.ResourceBody{a("127.0.0.1"), a("127.0.0.2")}[n%2])
+			return dnstest.Records(q, []dnstest.Body{dnstest.A("127.0.0.1"), dnstest.A("127.0.0.2")}[n%2])
 		case "both.example.":
-			return records(q, a("127.0.0.2"), a("127.0.0.1"), aaaa("::1"), aaaa("::ffff:127.0.0.2"))
+			return dnstest.Records(q, dnstest.A("127.0.0.2"), dnstest.A("127.0.0.1"), dnstest.AAAA("::1"), dnstest.AAAA("::ffff:127.0.0.2"))
 		case "six.example.": // nobody listens on ::1
-			return records(q, aaaa("::1"), a("127.0.0.1"))
+			return dnstest.Records(q, dnstest.AAAA("::1"), dnstest.A("127.0.0.1"))
 		case "many.example.":
-			var all []dnsmessage.ResourceBody
+			var all []dnstest.Body
 			for range 100 {
-				all = append(all, aaaa("::1"))
+				all = append(all, dnstest.AAAA("::1"))
 			}
-			return records(q, append(all, a("127.0.0.1"))...)
+			return dnstest.Records(q, append(all, dnstest.A("127.0.0.1"))...)
 		}
 		return nil
 	})
-	v := newValidator(t, "http-01", acme.ValidatorOptions{HTTPPort: port, Resolver: dns.address, AllowNetworks: networks("127.0.0.1/32")})
+	v := newValidator(t, "http-01", acme.ValidatorOptions{HTTPPort: port, Resolver: dns.Address, AllowNetworks: networks("127.0.0.1/32")})
 	for n := range 6 {
 		err := v.Validate(t.Context(), httpRequest("dns", "turns.example"))
 		if n%2 == 0 && err != nil {
@@ -300,7 +299,7 @@ func TestRebinding(t *testing.T) {
 	}
 	wantFault(t, v.Validate(t.Context(), httpRequest("dns", "unknown.example")), "dns", "no such host")
 
-	v = newValidator(t, "http-01", acme.ValidatorOptions{HTTPPort: port, Resolver: dns.address, AllowNetworks: networks("127.0.0.1/32", "::1/128")})
+	v = newValidator(t, "http-01", acme.ValidatorOptions{HTTPPort: port, Resolver: dns.Address, AllowNetworks: networks("127.0.0.1/32", "::1/128")})
 	for _, host := range []string{"six.example", "many.example"} {
 		if err := v.Validate(t.Context(), httpRequest("dns", host)); err != nil {
 			t.Errorf("%s: %v", host, err)

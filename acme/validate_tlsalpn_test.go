@@ -92,7 +92,7 @@ func newALPNServer(t *testing.T, c *tls.Certificate) *alpnServer {
 
 func (s *alpnServer) validate(t *testing.T, kind, value string) error {
 	t.Helper()
-	v := newValidator(t, "tls-alpn-01", acme.ValidatorOptions{TLSPort: s.port, Resolver: loopbackDNS(t).address, AllowNetworks: networks("127.0.0.0/8"), Timeout: 5 * time.Second})
+	v := newValidator(t, "tls-alpn-01", acme.ValidatorOptions{TLSPort: s.port, Resolver: loopbackDNS(t).Address, AllowNetworks: networks("127.0.0.0/8"), Timeout: 5 * time.Second})
 	return v.Validate(t.Context(), acme.ValidationRequest{Type: "tls-alpn-01", Identifier: acme.Identifier{Type: kind, Value: value}, Token: validationToken, KeyAuthorization: validationKey})
 }
 

@@ -67,18 +67,10 @@ func NewCMP(c CMPConfig) (*CMP, error) {
 		return usage("the server's URL holds more than host, port and path", "give credentials apart from the URL")
 	case strings.Contains(c.Label, "/"):
 		return usage("no profile "+printable(c.Label), "a profile's name is one path segment")
-	case len(c.Trust.Roots) == 0 || len(c.Trust.RootSHA256) > 0 && c.Trust.pinned(c.Trust.Roots) == nil:
-		return usage("CMP needs the CA's root certificate", "give it with Trust.Roots (-roots, --roots); its SHA-256 is enough for EST alone")
+	case !c.Trust.hasRoots():
+		return nil, noRoots("CMP")
 	}
-	if c.Timeout <= 0 {
-		c.Timeout = 30 * time.Second
-	}
-	if c.Wait <= 0 {
-		c.Wait = 10 * time.Minute
-	}
-	if c.Now == nil {
-		c.Now = time.Now
-	}
+	setBounds(&c.Timeout, &c.Wait, &c.Now)
 	base := (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimSuffix(strings.TrimSuffix(u.Path, "/"), cmpWellKnown)}).JoinPath(cmpWellKnown)
 	if c.Label != "" {
 		base = base.JoinPath("p", url.PathEscape(c.Label))

@@ -1,12 +1,16 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"log/slog"
+	"net/url"
+	"strings"
+	"time"
 )
 
 // Enroller gets certificates from a CA by one protocol. Its methods retry what
@@ -31,6 +35,39 @@ type Enroller interface {
 	// Renew asks for the successor of the certificate in req.Auth, which may
 	// have lapsed. The names in req are those of that certificate.
 	Renew(ctx context.Context, req *Request) (*Reply, error)
+}
+
+// setBounds puts the defaults of an Enroller in place: 30 s for an exchange, 10 minutes for an operation.
+func setBounds(timeout, wait *time.Duration, now *func() time.Time) {
+	if *timeout <= 0 {
+		*timeout = 30 * time.Second
+	}
+	if *wait <= 0 {
+		*wait = 10 * time.Minute
+	}
+	if *now == nil {
+		*now = time.Now
+	}
+}
+
+// secureServer reads the address of a server that must be spoken to over TLS, and the
+// oldest TLS allowed, 1.3 for 0.
+func secureServer(protocol, server string, minTLS uint16) (*url.URL, uint16, error) {
+	usage := func(text, hint string) (*url.URL, uint16, error) {
+		return nil, 0, &Error{Kind: Usage, Op: strings.ToLower(protocol), Text: text, Hint: hint}
+	}
+	u, err := url.Parse(server)
+	switch {
+	case err != nil || u.Host == "":
+		return usage("the server is no URL: "+printable(server), "give it as https://host:port")
+	case u.Scheme != "https":
+		return usage(protocol+" runs over https only, not "+printable(u.Scheme), "give the server as https://host:port")
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return usage("the server's URL holds more than host, port and path", "give credentials apart from the URL")
+	case minTLS != 0 && minTLS != tls.VersionTLS12 && minTLS != tls.VersionTLS13:
+		return usage("TLS below 1.2 is not offered", "use TLS 1.3, or 1.2 where the server has nothing newer")
+	}
+	return u, cmp.Or(minTLS, tls.VersionTLS13), nil
 }
 
 // Request is what a device wants, in no protocol's terms.

@@ -3,7 +3,6 @@ package client
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"net/http"
@@ -55,36 +54,18 @@ const wellKnown = "/.well-known/est"
 
 // NewEST makes an EST client. It contacts nobody. Errors are of kind Usage.
 func NewEST(c ESTConfig) (*EST, error) {
-	usage := func(text, hint string) (*EST, error) {
-		return nil, &Error{Kind: Usage, Op: "est", Text: text, Hint: hint}
+	u, minTLS, err := secureServer("EST", c.Server, c.MinTLS)
+	if err != nil {
+		return nil, err
 	}
-	u, err := url.Parse(c.Server)
 	switch {
-	case err != nil || u.Host == "":
-		return usage("the server is no URL: "+printable(c.Server), "give it as https://host:port")
-	case u.Scheme != "https":
-		return usage("EST runs over https only, not "+printable(u.Scheme), "give the server as https://host:port")
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return usage("the server's URL holds more than host, port and path", "give credentials apart from the URL")
 	case strings.Contains(c.Label, "/") || slices.Contains(operations, c.Label) || c.Label == "." || c.Label == "..":
-		return usage("no label "+printable(c.Label), "a label is one path segment, and not the name of an EST operation")
+		return nil, &Error{Kind: Usage, Op: "est", Text: "no label " + printable(c.Label), Hint: "a label is one path segment, and not the name of an EST operation"}
 	case c.Trust.empty():
-		return usage("nothing says how to recognise the CA", "give the CA's root certificate or its SHA-256 (Trust; -roots or -root-sha256)")
-	case c.MinTLS != 0 && c.MinTLS != tls.VersionTLS12 && c.MinTLS != tls.VersionTLS13:
-		return usage("TLS below 1.2 is not offered", "use TLS 1.3, or 1.2 where the server has nothing newer")
+		return nil, &Error{Kind: Usage, Op: "est", Text: "nothing says how to recognise the CA", Hint: "give the CA's root certificate or its SHA-256 (Trust; -roots or -root-sha256)"}
 	}
-	if c.MinTLS == 0 {
-		c.MinTLS = tls.VersionTLS13
-	}
-	if c.Timeout <= 0 {
-		c.Timeout = 30 * time.Second
-	}
-	if c.Wait <= 0 {
-		c.Wait = 10 * time.Minute
-	}
-	if c.Now == nil {
-		c.Now = time.Now
-	}
+	c.MinTLS = minTLS
+	setBounds(&c.Timeout, &c.Wait, &c.Now)
 	path := strings.TrimSuffix(u.Path, "/")
 	path = strings.TrimSuffix(path, wellKnown)
 	base := (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: path}).JoinPath(wellKnown)

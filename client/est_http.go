@@ -275,11 +275,15 @@ func (e *EST) statusError(c call, resp *http.Response) *Error {
 
 // retryAfter reads seconds or a date (RFC 9110 §10.2.3); 0 when absent or unreadable.
 func retryAfter(value string, now time.Time) time.Duration {
+	return retryAfterUpTo(value, now, maxWait)
+}
+
+func retryAfterUpTo(value string, now time.Time, most time.Duration) time.Duration {
 	if n, err := strconv.Atoi(strings.TrimSpace(value)); err == nil {
-		return time.Duration(min(max(n, 0), int(maxWait/time.Second))) * time.Second
+		return time.Duration(min(max(n, 0), int(most/time.Second))) * time.Second
 	}
 	if at, err := http.ParseTime(value); err == nil {
-		return min(max(at.Sub(now), 0), maxWait)
+		return min(max(at.Sub(now), 0), most)
 	}
 	return 0
 }

@@ -64,11 +64,15 @@ func (id *Identity) RenewAt(fraction float64) time.Time {
 	if fraction == 0 {
 		fraction = DefaultRenewFraction
 	}
-	sum := sha256.Sum256(id.Certificate.Raw)
-	unit := float64(binary.BigEndian.Uint64(sum[:])>>11) / (1 << 53) // 53 bits: [0,1), exactly
-	at := min(max(fraction+renewJitter*(2*unit-1), 0), 1)
+	at := min(max(fraction+renewJitter*(2*unit(id.Certificate)-1), 0), 1)
 	validity := id.Certificate.NotAfter.Sub(id.Certificate.NotBefore)
 	return id.Certificate.NotBefore.Add(time.Duration(at * float64(validity))).Truncate(time.Second)
+}
+
+// unit is the certificate's own number in [0,1).
+func unit(cert *x509.Certificate) float64 {
+	sum := sha256.Sum256(cert.Raw)
+	return float64(binary.BigEndian.Uint64(sum[:])>>11) / (1 << 53) // 53 bits, exactly
 }
 
 // Due reports whether the certificate should be renewed at now, see RenewAt.

@@ -147,6 +147,17 @@ func sameSubject(a, b []byte) bool {
 	return true
 }
 
+// commonName is the common name in a DER subject, "" for none.
+func commonName(subject []byte) string {
+	var rdn pkix.RDNSequence
+	if rest, err := asn1.Unmarshal(subject, &rdn); err != nil || len(rest) > 0 {
+		return ""
+	}
+	var name pkix.Name
+	name.FillFromRDNSequence(&rdn)
+	return name.CommonName
+}
+
 // missingNames lists the general names asked for that the certificate lacks,
 // in a form to show.
 func missingNames(want []byte, cert *x509.Certificate) []string {

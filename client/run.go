@@ -21,7 +21,7 @@ type Config struct {
 	// keys made by this package and kept in Dir.
 	Signer crypto.Signer
 
-	Protocol string // "est", which "" stands for, or "cmp"
+	Protocol string // "est", which "" stands for, "acme" or "cmp"
 	Server   string // base URL
 	Label    string // certificate profile, "" for the server's choice
 	// Trust is needed for the first contact; later the anchors in Dir do as well.
@@ -45,13 +45,17 @@ type Config struct {
 	// KeepKey renews with the same key. A lapsed certificate is renewed so in any case.
 	KeepKey bool
 
-	// RenewFraction is the part of the validity after which to renew, 0.1 to 0.9; 0 is 0.5.
+	// RenewFraction is the part of the validity after which to renew, 0.1 to 0.9; 0 is 0.5. Where
+	// the CA says when to renew (ACME), that counts.
 	RenewFraction float64
 	Renew         bool // renew now, due or not
 	Force         bool // enrol anew, whatever there is
 
 	Now func() time.Time // nil is time.Now
 	Log *slog.Logger     // nil logs nothing
+
+	HTTP01   string   // with ACME: see ACMEConfig
+	Attester Attester // with ACME: see ACMEConfig; its key is Signer
 
 	// Enroller replaces the one that Protocol, Server, Label, Trust and the bounds would make.
 	Enroller Enroller
@@ -64,7 +68,7 @@ type Action string
 const (
 	Enrolled Action = "enrolled" // there is a first certificate
 	Renewed  Action = "renewed"  // there is a new one
-	Current  Action = "current"  // nothing was due; nobody was contacted
+	Current  Action = "current"  // nothing was due; nobody was contacted, but to ask when it will be (see Adviser)
 )
 
 // Result is what Run did and what the device has now.
@@ -121,7 +125,11 @@ func Run(ctx context.Context, c Config) (Result, error) {
 			}
 		}
 		return r.obtain(ctx, Renewed, attempts)
-	case c.Renew || id.Due(r.now(), c.RenewFraction):
+	}
+	if !c.Renew {
+		r.advise(ctx, id)
+	}
+	if c.Renew || !r.now().Before(r.renewAt(id)) {
 		return r.obtain(ctx, Renewed, []attempt{{renews: id, auth: Auth{Certificate: id.TLS()}, keepKey: c.KeepKey}})
 	}
 	return r.result(Current, id), nil
@@ -167,8 +175,8 @@ func newRun(c Config) (*run, error) {
 			return nil, err
 		}
 	}
-	if p := c.Protocol; c.Enroller == nil && p != "" && p != "est" && p != "cmp" {
-		return usage("no protocol "+printable(p), "this client speaks est and cmp")
+	if p := c.Protocol; c.Enroller == nil && p != "" && p != "est" && p != "acme" && p != "cmp" {
+		return usage("no protocol "+printable(p), "this client speaks est, acme and cmp")
 	}
 	return r, nil
 }
@@ -186,20 +194,36 @@ func (r *run) enroller() (Enroller, []*x509.Certificate, error) {
 	if r.config.Enroller != nil {
 		return r.config.Enroller, kept, nil
 	}
-	if r.config.Protocol == "cmp" {
-		e, err := NewCMP(CMPConfig{Server: r.config.Server, Label: r.config.Label, Trust: trust,
-			Timeout: r.config.Timeout, Wait: r.config.Wait, Now: r.now})
-		if err != nil { // a nil *CMP must not become an Enroller
-			return nil, nil, err
-		}
-		return e, kept, nil
-	}
-	e, err := NewEST(ESTConfig{Server: r.config.Server, Label: r.config.Label, Trust: trust,
-		MinTLS: r.config.MinTLS, Timeout: r.config.Timeout, Wait: r.config.Wait, Now: r.now})
-	if err != nil { // a nil *EST must not become an Enroller
+	e, err := r.newEnroller(trust)
+	if err != nil {
 		return nil, nil, err
 	}
 	return e, kept, nil
+}
+
+// newEnroller makes the Enroller of the protocol. A nil pointer must not become one.
+func (r *run) newEnroller(trust Trust) (Enroller, error) {
+	c := r.config
+	switch c.Protocol {
+	case "cmp":
+		e, err := NewCMP(CMPConfig{Server: c.Server, Label: c.Label, Trust: trust, Timeout: c.Timeout, Wait: c.Wait, Now: r.now})
+		if err != nil {
+			return nil, err
+		}
+		return e, nil
+	case "acme":
+		e, err := NewACME(ACMEConfig{Server: c.Server, Label: c.Label, Trust: trust, MinTLS: c.MinTLS, Timeout: c.Timeout, Wait: c.Wait, Now: r.now,
+			Accounts: r.store, Credential: c.Credential, HTTP01: c.HTTP01, Attester: c.Attester})
+		if err != nil {
+			return nil, err
+		}
+		return e, nil
+	}
+	e, err := NewEST(ESTConfig{Server: c.Server, Label: c.Label, Trust: trust, MinTLS: c.MinTLS, Timeout: c.Timeout, Wait: c.Wait, Now: r.now})
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
 // attempt is one way to get the certificate.
@@ -269,6 +293,7 @@ func (r *run) obtain(ctx context.Context, action Action, attempts []attempt) (Re
 		if err := r.store.Save(id); err != nil {
 			return Result{}, err
 		}
+		r.advise(ctx, id)
 		out := r.result(action, id)
 		out.Protocol, out.Outcome, out.Reasons, out.Warnings = e.Protocol(), reply.Outcome, reply.Reasons, warnings
 		r.log.Info(string(action), "device", out.Device, "serial", out.Serial, "protocol", out.Protocol, "outcome", out.Outcome)
@@ -335,6 +360,6 @@ func (r *run) result(action Action, id *Identity) Result {
 	return Result{
 		Action: action, Protocol: cmp.Or(r.config.Protocol, "est"), Device: id.Device(), Serial: id.Serial(),
 		NotBefore: id.Certificate.NotBefore.UTC(), NotAfter: id.Certificate.NotAfter.UTC(),
-		RenewAt: id.RenewAt(r.config.RenewFraction).UTC(), Files: r.store.Files(),
+		RenewAt: r.renewAt(id).UTC(), Files: r.store.Files(),
 	}
 }

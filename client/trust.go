@@ -33,6 +33,16 @@ func ParseRootSHA256(s string) ([]byte, error) {
 
 func (t Trust) empty() bool { return len(t.Roots) == 0 && len(t.RootSHA256) == 0 }
 
+// hasRoots reports whether there are roots, and the pinned one among them if one is.
+func (t Trust) hasRoots() bool {
+	return len(t.Roots) > 0 && (len(t.RootSHA256) == 0 || t.pinned(t.Roots) != nil)
+}
+
+func noRoots(protocol string) *Error {
+	return &Error{Kind: Usage, Op: strings.ToLower(protocol), Text: protocol + " needs the CA's root certificate",
+		Hint: "give it with Trust.Roots (-roots, --roots); its SHA-256 is enough for EST alone"}
+}
+
 // pinned is the certificate with the pinned digest, nil when it is not there.
 func (t Trust) pinned(certs []*x509.Certificate) *x509.Certificate {
 	for _, c := range certs {

@@ -97,6 +97,10 @@ func (a *authority) deviceca(args ...string) string {
 
 type grant struct {
 	ID, Reference, Secret string
+	ACME                  struct {
+		KID  string `json:"kid"`
+		HMAC string `json:"hmac_key"`
+	}
 }
 
 // addDevice registers a device at level software.

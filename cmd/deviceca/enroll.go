@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/deviceca/deviceca/client"
@@ -14,27 +15,45 @@ import (
 func (a *app) enrollCommand() *cobra.Command {
 	var c client.Config
 	var reference, secretFile, roots, rootSHA256, key string
+	var hardware tpmFlags
 	cmd := withJSON(&cobra.Command{
 		Use:   "enroll --server URL --id ID --dir DIR",
 		Short: "Get a certificate for a device, or renew it when due",
 		Long: `Be a device: make a key, enrol, and keep key and certificate in a directory. Run
-again, it renews when half of the validity has passed, and does nothing before.
+again, it renews when half of the validity has passed (over ACME, when the CA says),
+and does nothing before.
 
 The secret of the credential comes from --secret-file or $DEVICECA_SECRET, never from
 a flag, which every user of the host could read. The first contact takes the CA's
-root certificate, or its SHA-256. The program deviceca-device does the same and is
-small enough for devices.`,
+root certificate, or over EST its SHA-256. The program deviceca-device does the same
+and is small enough for devices.
+
+Names that are served on a network (--dns, --ip) the CA may want to see proven: over
+ACME, --http01 opens a listener for the time of the challenge. The CA asks at port 80
+of each name.
+
+With --tpm the key is made in the device's TPM 2.0, and the TPM proves it to the CA,
+over ACME, by an attestation key that an attestation authority certified. Renewal
+goes on with the same key. docs/attestation.md says how to get a device ready.`,
 		Example: `  DEVICECA_SECRET=… deviceca enroll --protocol est --server https://127.0.0.1:8443 \
     --roots deviceca-data/root.crt --id lamp-1 --reference k3f5o2lq7xwzmb4a --dir lamp-1
-  deviceca enroll --server https://127.0.0.1:8443 --id lamp-1 --dir lamp-1 --renew`,
+  deviceca enroll --server https://127.0.0.1:8443 --id lamp-1 --dir lamp-1 --renew
+  deviceca enroll --protocol acme --server https://127.0.0.1:8443 --roots deviceca-data/root.crt \
+    --id gw-1 --reference k3f5o2lq7xwzmb4a --secret-file gw-1.secret \
+    --dns gw-1.example --http01 :80 --profile gateway --dir gw-1
+  deviceca enroll --protocol acme --server https://127.0.0.1:8443 --roots deviceca-data/root.crt \
+    --id gw-2 --reference m7q2x4lk5wzb3f6a --secret-file gw-2.secret \
+    --tpm /dev/tpmrm0 --tpm-ak 0x81010002 --tpm-ak-chain ak.pem --dir gw-2`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch c.Protocol {
 			case "est", "cmp":
+				if c.HTTP01 != "" {
+					return usagef("--http01 is for --protocol acme")
+				}
 			case "acme":
-				return &usageError{fmt.Errorf("--protocol %s is not in this build yet", c.Protocol), "use est or cmp"}
 			default:
-				return &usageError{fmt.Errorf("--protocol: %q is not a protocol", c.Protocol), "use est or cmp"}
+				return &usageError{fmt.Errorf("--protocol: %q is not a protocol", c.Protocol), "use est, acme or cmp"}
 			}
 			if c.Server = cmp.Or(c.Server, a.getenv("DEVICECA_SERVER")); c.Server == "" {
 				return usagef("--server is missing")
@@ -61,15 +80,22 @@ small enough for devices.`,
 					return clientError(err)
 				}
 			}
-			result, err := client.Run(cmd.Context(), c)
+			shut, err := hardware.open(&c)
 			if err != nil {
 				return clientError(err)
+			}
+			result, err := client.Run(cmd.Context(), c)
+			if err := errors.Join(err, shut()); err != nil {
+				return clientError(err)
+			}
+			if c.Signer != nil {
+				result.Files.Key = filepath.Join(c.Dir, tpmKeyFile)
 			}
 			return a.output(cmd).enrolled(result)
 		},
 	})
 	f := cmd.Flags()
-	f.StringVar(&c.Protocol, "protocol", "est", "est or cmp (acme comes later)")
+	f.StringVar(&c.Protocol, "protocol", "est", "est, acme or cmp")
 	f.StringVar(&c.Server, "server", "", "base URL of the CA ($DEVICECA_SERVER)")
 	f.StringVar(&c.Device, "id", "", "device ID")
 	f.StringVar(&reference, "reference", "", "reference of the enrolment credential")
@@ -77,11 +103,16 @@ small enough for devices.`,
 	f.StringVar(&c.Dir, "dir", "", "directory for key and certificate")
 	f.StringVar(&roots, "roots", "", "the CA's root certificate, PEM")
 	f.StringVar(&rootSHA256, "root-sha256", "", "SHA-256 of the CA's root certificate, hex")
-	f.StringVar(&c.Label, "label", "", "certificate profile to ask for")
+	f.StringVar(&c.Label, "profile", "", "certificate profile to ask for")
+	f.StringVar(&c.Label, "label", "", "the same, by its name in EST")
+	f.StringArrayVar(&c.AltNames.DNS, "dns", nil, "DNS name to ask for beside the ID (may be repeated)")
+	f.IPSliceVar(&c.AltNames.IP, "ip", nil, "IP address to ask for beside the ID (may be repeated)")
+	f.StringVar(&c.HTTP01, "http01", "", "address to answer http-01 challenges on, as in :80 (acme)")
+	hardware.add(f)
 	f.StringVar(&key, "key", "", "kind of key to make (default: what the CA asks for, else ecdsa-p256)")
 	f.BoolVar(&c.Renew, "renew", false, "renew now, due or not")
 	f.BoolVar(&c.Force, "force", false, "enrol anew, whatever there is")
-	cmd.RegisterFlagCompletionFunc("protocol", cobra.FixedCompletions([]string{"est", "cmp"}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("protocol", cobra.FixedCompletions([]string{"est", "acme", "cmp"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

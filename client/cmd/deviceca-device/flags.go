@@ -35,9 +35,12 @@ func parse(command string, args []string, getenv func(string) string, stderr io.
 	case "show":
 		set.BoolVar(&o.json, "json", false, "print JSON")
 	default:
+		set.StringVar(&c.Protocol, "protocol", "est", "`PROTOCOL` to speak: est, acme or cmp")
 		set.StringVar(&c.Server, "server", "", "base `URL` of the CA, https://host:port")
 		set.StringVar(&c.Device, "id", "", "device `ID`")
 		set.StringVar(&c.Label, "label", "", "certificate profile `LABEL`")
+		set.StringVar(&c.Label, "profile", "", "the same, by its name in ACME: `PROFILE`")
+		set.StringVar(&c.HTTP01, "http01", "", "`ADDRESS` to answer http-01 challenges on, as in :80 (acme)")
 		set.StringVar(&reference, "reference", "", "reference `R` of the enrolment credential")
 		set.StringVar(&secretFile, "secret-file", "", "`FILE` with the credential's secret (else DEVICECA_SECRET)")
 		set.StringVar(&roots, "roots", "", "PEM `FILE` with the CA's root certificate")

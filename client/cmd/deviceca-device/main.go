@@ -25,9 +25,13 @@ const usage = `Usage:
   deviceca-device watch  -server URL -id ID -dir DIR [flags]   the same, for ever
   deviceca-device show   -dir DIR [-json]                      what there is
 
-The first contact needs -roots FILE or -root-sha256 HEX, and a credential:
+The first contact needs -roots FILE (or over EST -root-sha256 HEX), and a credential:
   DEVICECA_SECRET=… deviceca-device enroll -server https://ca.example:8443 \
       -id sensor-17 -dir /var/lib/device/tls -reference R -root-sha256 HEX
+
+Over ACME, with a name that the CA wants to see proven (it asks at port 80 of the name):
+  deviceca-device enroll -protocol acme -server https://ca.example:8443 -roots root.pem \
+      -id gw-1 -dir /var/lib/device/tls -reference R -secret-file FILE -dns gw-1.example -http01 :80
 
 The secret comes from -secret-file or the environment variable DEVICECA_SECRET.
 "deviceca-device enroll -h" lists the flags.
