@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -124,7 +125,32 @@ func (x *exchange) issue(o *Order, authorizations []*Authorization, raw []byte) 
 	if c.NotAfter.After(o.Expires) {
 		o.Expires = c.NotAfter
 	}
-	return x.showOrder(o, Valid, nil), nil
+	answer := x.showOrder(o, Valid, nil)
+	answer.fields = decided(issued)
+	return answer, nil
+}
+
+// Fields of an answer to finalize that say what policy decided, as EST has them.
+const (
+	OutcomeHeader = "Deviceca-Outcome"
+	ReasonHeader  = "Deviceca-Reason" // one field per reason
+	maxReasons    = 16
+	maxReason     = 200 // octets each
+)
+
+func decided(issued *ca.Issued) http.Header {
+	fields := http.Header{}
+	fields.Set(OutcomeHeader, string(issued.Outcome))
+	for _, reason := range issued.Reasons[:min(len(issued.Reasons), maxReasons)] {
+		ascii := strings.Map(func(r rune) rune {
+			if r < 0x20 || r > 0x7e {
+				return '?'
+			}
+			return r
+		}, reason)
+		fields.Add(ReasonHeader, ascii[:min(len(ascii), maxReason)])
+	}
+	return fields
 }
 
 // notIssued makes of the core's answer what becomes of the order.

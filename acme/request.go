@@ -49,7 +49,8 @@ type reply struct {
 	location   string
 	links      []string // further Link fields
 	retryAfter time.Duration
-	cache      string // Cache-Control; "" is no-store
+	cache      string      // Cache-Control; "" is no-store
+	fields     http.Header // further ones
 }
 
 // serve makes a handler: it finds the base, runs the operation, and sends its reply or its problem.
@@ -309,6 +310,9 @@ func (x *exchange) send(answer *reply) {
 	}
 	if x.r.Method == http.MethodPost || strings.HasSuffix(x.r.URL.Path, "/new-nonce") {
 		h.Set("Replay-Nonce", x.Nonces.Make())
+	}
+	for name, values := range answer.fields {
+		h[name] = values
 	}
 	if answer.location != "" {
 		h.Set("Location", answer.location)
