@@ -86,7 +86,8 @@ func (x *exchange) issue(o *Order, authorizations []*Authorization, raw []byte) 
 		return nil, badCSR(err)
 	}
 	r := ca.Request{Protocol: "acme", PublicKey: csr.PublicKey, SPKI: csr.SPKI, Profile: o.Profile,
-		NotBefore: o.NotBefore, NotAfter: o.NotAfter, Address: x.r.RemoteAddr, Order: o.ID}
+		NotBefore: o.NotBefore, NotAfter: o.NotAfter, Address: x.r.RemoteAddr,
+		With: func(*ca.Issued) (any, error) { return Fulfilment{o.ID}, nil }}
 	r.Requester, err = x.Authority.AccountRequester(x.ctx(), x.who.ID, x.who.Credential, sans(o.Identifiers))
 	if err != nil {
 		return nil, err
@@ -134,11 +135,11 @@ func (x *exchange) notIssued(o *Order, csr []byte, err error) (*reply, error) {
 	// From here on the client's leaving changes nothing.
 	ctx := context.WithoutCancel(x.ctx())
 	switch kind := ca.KindOf(err); {
-	case errors.Is(err, ca.ErrOrderDone): // on another connection
+	case errors.Is(err, ca.ErrAnswered): // on another connection
 		return x.asItIs(o.ID)
 	case kind == ca.Pending:
 		if o.Status == Open {
-			if err := x.Ledger.HoldOrder(ctx, o.ID, csr); errors.Is(err, ca.ErrOrderDone) {
+			if err := x.Ledger.HoldOrder(ctx, o.ID, csr); errors.Is(err, ErrStale) {
 				return x.asItIs(o.ID)
 			} else if err != nil {
 				return nil, err
@@ -162,7 +163,7 @@ func (x *exchange) notIssued(o *Order, csr []byte, err error) (*reply, error) {
 		why.Type, why.Status = "invalidProfile", statuses["invalidProfile"]
 	}
 	if o.Status == Processing || ca.KindOf(err) == ca.Denied && why.Type != "badCSR" {
-		if err := x.Ledger.FailOrder(ctx, o.ID, why); errors.Is(err, ca.ErrOrderDone) {
+		if err := x.Ledger.FailOrder(ctx, o.ID, why); errors.Is(err, ErrStale) {
 			return x.asItIs(o.ID)
 		} else if err != nil {
 			return nil, err

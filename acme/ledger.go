@@ -110,14 +110,18 @@ type Challenge struct {
 	Error     *Problem   `json:"error,omitempty"`
 }
 
-// ErrStale is what a change of an authorization says that was changed meanwhile.
+// Fulfilment is the ca.Issuance.With of an order's certificate: the order becomes valid in the
+// transaction that records the certificate, unless it is fulfilled or invalid already (ca.ErrAnswered).
+type Fulfilment struct{ Order int64 }
+
+// ErrStale is what a change of an authorization or an order says that was changed meanwhile.
 var ErrStale = errors.New("it was changed meanwhile")
 
 // Ledger is the durable memory of the ACME server. Whatever a method changes is durable
 // when it returns nil. Reads that find nothing return ca.ErrNoRecord; every
 // method returns a *ca.Error of kind Unavailable when the database is away.
 //
-// Orders become valid by ca.Ledger.Record alone (ca.Issuance.Order).
+// Orders become valid by ca.Ledger.Record alone (Fulfilment).
 type Ledger interface {
 	Account(ctx context.Context, id int64) (*ca.Account, error)
 	AccountByKey(ctx context.Context, thumbprint [32]byte) (*ca.Account, error)
@@ -141,9 +145,9 @@ type Ledger interface {
 	Order(ctx context.Context, id int64) (*Order, error)
 	// Orders lists the IDs of an account's orders that are not recorded as invalid.
 	Orders(ctx context.Context, account, after int64, limit int) ([]int64, error)
-	// HoldOrder makes an open order wait with its CSR; ca.ErrOrderDone if it is not open.
+	// HoldOrder makes an open order wait with its CSR; ErrStale if it is not open.
 	HoldOrder(ctx context.Context, id int64, csr []byte) error
-	// FailOrder makes an open or processing order invalid; ca.ErrOrderDone if it is neither.
+	// FailOrder makes an open or processing order invalid; ErrStale if it is neither.
 	FailOrder(ctx context.Context, id int64, why *Problem) error
 
 	Authorization(ctx context.Context, id int64) (*Authorization, error)

@@ -147,7 +147,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 		Request: digest, Decision: decision, Input: inputJSON, DER: der,
 		NoStatus: profile.Status.NoRevAvail,
 	}
-	issuance := &Issuance{Certificate: cert, Manufacturer: r.Requester.Manufacturer, RA: r.Requester.RA, Order: r.Order, Event: s.event(EventIssued, r, cert)}
+	issuance := &Issuance{Certificate: cert, Manufacturer: r.Requester.Manufacturer, RA: r.Requester.RA, Event: s.event(EventIssued, r, cert)}
 	if added {
 		issuance.NewDevice = dev
 	}
@@ -419,8 +419,6 @@ func recordError(err error) error {
 		return Errorf(BadKey, "this key is known under another device: make a new key (%w)", err)
 	case errors.Is(err, ErrDeviceGone):
 		return Errorf(Denied, "%w", err)
-	case errors.Is(err, ErrOrderDone):
-		return Errorf(Conflict, "%w", err)
 	case errors.Is(err, ErrUnapproved):
 		return Errorf(Conflict, "%w; ask again", err)
 	case errors.Is(err, ErrReplaced), errors.Is(err, ErrWithdrawn), errors.Is(err, ErrAccountGone):
@@ -448,8 +446,8 @@ func (s *Service) refused(ctx context.Context, r Request, err error) error {
 		s.log.Error("enrolment failed", "protocol", r.Protocol, "actor", r.Requester.Actor(), "err", err)
 		return e
 	}
-	if r.Requester.Kind == "" || e.Kind == Unavailable || e.Kind == Pending || errors.Is(err, ErrOrderDone) {
-		return e // a request that waits is on the log once, not each time it asks; an order that is done is no refusal
+	if r.Requester.Kind == "" || e.Kind == Unavailable || e.Kind == Pending {
+		return e // a request that waits is on the log once, not each time it asks
 	}
 	s.counts.refused.Add(1)
 	ev := Event{Time: s.now(), Kind: EventRefused, Actor: r.Requester.Actor(), Protocol: r.Protocol,

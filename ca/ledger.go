@@ -62,16 +62,14 @@ type Issuance struct {
 	// Pending, if set, is the ID of an approved request that this spends; ErrUnapproved
 	// if it is not approved any more.
 	Pending int64
-	// Order, if set, is the ACME order that becomes valid: ErrOrderDone if it is no longer open,
-	// ErrAccountGone if its account, or the credential behind it, ended meanwhile.
-	Order int64
 	// Manufacturer or RA, if set, vouches, and must still be registered. A device
 	// that nobody had brought in is marked as the manufacturer's (Manufacturer.Mark).
 	Manufacturer *Manufacturer
 	RA           *RA
 	Event        Event
 	// With, if set, is a protocol's own record, of a type that the ledger knows.
-	// Where one like it is there already, nothing is recorded: ErrAnswered.
+	// Where one like it is there already, nothing is recorded: ErrAnswered; ErrAccountGone if it is of
+	// an ACME account that ended meanwhile, or the credential behind it.
 	With any
 }
 
@@ -82,15 +80,14 @@ var (
 	ErrKeyTaken   = errors.New("the key belongs to another device")
 	ErrDeviceGone = errors.New("the device may not enrol any more")
 	ErrReplaced   = errors.New("the certificate that asked was revoked")
-	// ErrOrderDone and ErrAccountGone: see Issuance.Order.
-	ErrOrderDone   = errors.New("the order is fulfilled or invalid already")
-	ErrAccountGone = errors.New("the account was deactivated, or the credential behind it revoked")
 	// ErrNoRecord is returned by reads that find nothing.
 	ErrNoRecord = errors.New("no such record")
 	// ErrRecorded is returned by inserts of what is there already.
 	ErrRecorded = errors.New("there already")
-	// ErrAnswered is Issuance.With having lost to another that answers the same message.
-	ErrAnswered = errors.New("the message was answered on another connection")
+	// ErrAnswered is Issuance.With having lost to another that answers the same message or
+	// fulfils the same order. It and ErrAccountGone are told of Issuance.With.
+	ErrAnswered    = errors.New("this was answered on another connection")
+	ErrAccountGone = errors.New("the account was deactivated, or the credential behind it revoked")
 )
 
 // Standing is what the ledger knows that bears on one request.

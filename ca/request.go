@@ -28,13 +28,11 @@ type Request struct {
 	// ServerKey says that the key was made by us for the device; Bound, that the
 	// request is bound to the TLS connection it came over. Profiles forbid the one and demand the other.
 	ServerKey, Bound bool
-	// Order is the ACME order that the certificate fulfils; it becomes valid in the transaction
-	// that records the certificate. Replaces is the certificate that the order says it renews.
-	Order    int64
+	// Replaces is the certificate that an ACME order says it renews.
 	Replaces Serial
 	// With, if set, is called with what is about to be handed out, before it is
-	// recorded; what it returns becomes Issuance.With. So an answer that a protocol must be able
-	// to repeat is durable together with its certificate, or neither is. It may be
+	// recorded; what it returns becomes Issuance.With. So what a protocol must remember with the
+	// certificate (the answer to repeat, the order that is fulfilled) is durable together with it, or neither is. It may be
 	// called more than once, and is not for what was issued before (Issued.Again). Its error refuses the request.
 	With func(*Issued) (any, error)
 	// Approvers are registration authorities that approve of what the requester asks

@@ -278,25 +278,25 @@ func (s *Store) Orders(ctx context.Context, account, after int64, limit int) ([]
 		func(row scanner) (id int64, err error) { return id, row.Scan(&id) })
 }
 
-// HoldOrder makes an open ACME order wait with its CSR; ca.ErrOrderDone if it is not open.
+// HoldOrder makes an open ACME order wait with its CSR; acme.ErrStale if it is not open.
 func (s *Store) HoldOrder(ctx context.Context, id int64, csr []byte) error {
 	return s.write(ctx, func(t *tx) error {
-		return mustChange(t, ca.ErrOrderDone, "UPDATE acme_order SET state = 'processing', csr = ? WHERE id = ? AND state = 'open'", csr, id)
+		return mustChange(t, acme.ErrStale, "UPDATE acme_order SET state = 'processing', csr = ? WHERE id = ? AND state = 'open'", csr, id)
 	})
 }
 
-// FailOrder makes an ACME order invalid that is open or processing; ca.ErrOrderDone if it is neither.
+// FailOrder makes an ACME order invalid that is open or processing; acme.ErrStale if it is neither.
 func (s *Store) FailOrder(ctx context.Context, id int64, why *acme.Problem) error {
 	text, err := json.Marshal(why)
 	if err != nil {
 		return err
 	}
 	return s.write(ctx, func(t *tx) error {
-		return mustChange(t, ca.ErrOrderDone, "UPDATE acme_order SET state = 'invalid', csr = NULL, error = ? WHERE id = ? AND state IN ('open', 'processing')", string(text), id)
+		return mustChange(t, acme.ErrStale, "UPDATE acme_order SET state = 'invalid', csr = NULL, error = ? WHERE id = ? AND state IN ('open', 'processing')", string(text), id)
 	})
 }
 
-// fulfil makes the ACME order of a certificate valid: see ca.Issuance.Order. The order is kept for as
+// fulfil makes the ACME order of a certificate valid: see acme.Fulfilment. The order is kept for as
 // long as the certificate lives.
 func fulfil(t *tx, id int64, c *ca.Certificate) error {
 	n, err := t.exec(`UPDATE acme_order SET state = 'valid', csr = NULL, serial = ?, expires = max(expires, ?)
@@ -312,7 +312,7 @@ func fulfil(t *tx, id int64, c *ca.Certificate) error {
 	} else if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return err
 	}
-	return ca.ErrOrderDone
+	return ca.ErrAnswered
 }
 
 const (

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 
+	"github.com/deviceca/deviceca/acme"
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/cmp/server"
 	"github.com/deviceca/deviceca/device"
@@ -64,7 +65,7 @@ func newRecording(i *ca.Issuance) (r *recording, err error) {
 	}
 	r.decision = i.Certificate.Decision.AppendJSON(nil)
 	switch i.With.(type) {
-	case nil, *server.Transaction:
+	case nil, *server.Transaction, acme.Fulfilment:
 	default:
 		return nil, fmt.Errorf("certificate %s comes with a %T, which the ledger does not know", i.Certificate.Serial, i.With)
 	}
@@ -87,6 +88,7 @@ func (r *recording) run(t *tx) error {
 		Scan(&row, &state, &credential, &owner, &next, &replacedRevoked, &answered); err != nil {
 		return err
 	}
+	_, ordered := r.With.(acme.Fulfilment)
 	holder := row.Int64 // without a device, 0: the CA itself
 	if !row.Valid && r.folded != "" {
 		holder = nobody
@@ -104,16 +106,14 @@ func (r *recording) run(t *tx) error {
 		return ca.ErrDeviceGone
 	case owner.Valid && owner.Int64 != holder:
 		return ca.ErrKeyTaken
-	case replacedRevoked && r.Order == 0:
+	case replacedRevoked && !ordered: // an order replaces what it likes; elsewhere the certificate is who asks
 		return ca.ErrReplaced
 	}
 	if err := r.vouched(t, row, credential.String); err != nil {
 		return err
 	}
-	if r.Order != 0 {
-		if err := fulfil(t, r.Order, c); err != nil {
-			return err
-		}
+	if err := r.with(t); err != nil {
+		return err
 	}
 	if r.Pending != 0 {
 		if err := spendPending(t, r.Pending, c); err != nil {
@@ -139,12 +139,19 @@ func (r *recording) run(t *tx) error {
 	if err != nil {
 		return fmt.Errorf("serial %s: %w", c.Serial, err)
 	}
-	if with, ok := r.With.(*server.Transaction); ok {
-		if err := putTransaction(t, with); err != nil {
-			return err
-		}
-	}
 	t.record(r.event)
+	return nil
+}
+
+// with records what the protocol remembers with the certificate. It comes before what else is
+// written, so that the one of two that loses has nothing to undo.
+func (r *recording) with(t *tx) error {
+	switch with := r.With.(type) {
+	case *server.Transaction:
+		return putTransaction(t, with)
+	case acme.Fulfilment:
+		return fulfil(t, with.Order, r.Certificate)
+	}
 	return nil
 }
 

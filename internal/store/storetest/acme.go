@@ -155,12 +155,12 @@ func testOrders(t *testing.T, e Engine) {
 	}
 
 	must(t, e.HoldOrder(ctx, again.ID, []byte("csr")))
-	wantErr(t, e.HoldOrder(ctx, again.ID, []byte("csr")), ca.ErrOrderDone)
+	wantErr(t, e.HoldOrder(ctx, again.ID, []byte("csr")), acme.ErrStale)
 	if got := value[*acme.Order](t)(e.Order(ctx, again.ID)); got.Status != acme.Processing || string(got.CSR) != "csr" {
 		t.Errorf("held: %+v", got)
 	}
 	must(t, e.FailOrder(ctx, again.ID, &acme.Problem{Type: "unauthorized", Detail: "no"}))
-	wantErr(t, e.FailOrder(ctx, again.ID, &acme.Problem{}), ca.ErrOrderDone)
+	wantErr(t, e.FailOrder(ctx, again.ID, &acme.Problem{}), acme.ErrStale)
 	if got := value[*acme.Order](t)(e.Order(ctx, again.ID)); got.Status != acme.Invalid || got.CSR != nil || got.Error == nil || got.Error.Detail != "no" {
 		t.Errorf("failed: %+v", got)
 	}
@@ -248,7 +248,7 @@ func testFulfil(t *testing.T, e Engine) {
 	account := addAccount(t, e, Account("abc"))
 	issue := func(order int64) *ca.Issuance {
 		i := m.Enrol("lamp-1", "")
-		i.Credential, i.Order = "", order
+		i.Credential, i.With = "", acme.Fulfilment{Order: order}
 		return i
 	}
 	add := func(account int64) *acme.Order {
@@ -264,9 +264,9 @@ func testFulfil(t *testing.T, e Engine) {
 	if got.Status != acme.Valid || got.Serial != first.Certificate.Serial || got.CSR != nil || !got.Expires.Equal(first.Certificate.NotAfter) {
 		t.Errorf("fulfilled: %+v", got)
 	}
-	wantErr(t, e.Record(ctx, issue(o.ID)), ca.ErrOrderDone)
-	wantErr(t, e.Record(ctx, issue(99)), ca.ErrOrderDone)
-	wantErr(t, e.HoldOrder(ctx, o.ID, nil), ca.ErrOrderDone)
+	wantErr(t, e.Record(ctx, issue(o.ID)), ca.ErrAnswered)
+	wantErr(t, e.Record(ctx, issue(99)), ca.ErrAnswered)
+	wantErr(t, e.HoldOrder(ctx, o.ID, nil), acme.ErrStale)
 
 	race := add(account.ID)
 	var won atomic.Int64
