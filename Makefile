@@ -24,8 +24,9 @@ device:
 test: need unit interop
 
 .PHONY: need
+# OpenSSL before 3.0.22 cannot read the authenticated attributes of CMS AuthEnvelopedData (RFC 5083).
 need:
-	@scripts/need.sh $(COMPILER) $(SOFTHSM) pkcs11-tool=opensc openssl=openssl curl=curl pki=strongswan-pki \
+	@scripts/need.sh $(COMPILER) $(SOFTHSM) pkcs11-tool=opensc 'openssl>=3.0.22=openssl,libssl3' curl=curl pki=strongswan-pki \
 		/usr/lib/ipsec/plugins/libstrongswan-curl.so=libstrongswan-extra-plugins \
 		/usr/lib/ipsec/plugins/libstrongswan-openssl.so=libstrongswan-standard-plugins ocsptool=gnutls-bin nginx=nginx \
 		swtpm=swtpm swtpm_setup=swtpm-tools lego=lego certbot=certbot uacme=uacme

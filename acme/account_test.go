@@ -321,7 +321,10 @@ func TestOpenAccounts(t *testing.T) {
 		t.Errorf("links %v", r.header.Values("Link"))
 	}
 	a.kid = a.create(map[string]any{"termsOfServiceAgreed": true}).want(201).header.Get("Location")
-	a.newOrder(nil, pid("gw-1")).problem(403, "unauthorized")
+	known, unknown := a.newOrder(nil, pid("gw-1")).problem(403, "unauthorized"), a.newOrder(nil, pid("gw-2")).problem(403, "unauthorized")
+	if known.Detail != unknown.Detail {
+		t.Errorf("which devices there are can be told: %q, %q", known.Detail, unknown.Detail)
+	}
 
 	e = newEnv(t, opened, level("software", "requesters: [credential,", "requesters: [account, credential,"))
 	e.register("gw-1", "software", 1)

@@ -259,7 +259,11 @@ func TestAttestation(t *testing.T) {
 	key = newKey(t)
 	a.attested(a.authorization(o.Authorizations[0]).Challenges[0], key, nil).want(200)
 	e.later(10 * time.Minute)
-	done = readOrder(a.finalize(o, csr(t, key, "", pid("lamp-1"))).want(200))
+	r := a.finalize(o, csr(t, key, "", pid("lamp-1"))).want(200)
+	if r.header.Get(acme.OutcomeHeader) != "quarantine" || len(r.header.Values(acme.ReasonHeader)) != 2 {
+		t.Errorf("headers %v", r.header)
+	}
+	done = readOrder(r)
 	all := must[[]ca.Certificate](t)(e.store.Certificates(t.Context(), ca.CertificateFilter{Device: "lamp-1"}, 0, 10))
 	decided := all[len(all)-1].Decision
 	if decided.Outcome != policy.Quarantine {

@@ -124,7 +124,9 @@ func (x *exchange) issue(o *Order, authorizations []*Authorization, raw []byte) 
 	if c.NotAfter.After(o.Expires) {
 		o.Expires = c.NotAfter
 	}
-	return x.showOrder(o, Valid, nil), nil
+	answer := x.showOrder(o, Valid, nil)
+	answer.decision = &c.Decision
+	return answer, nil
 }
 
 // notIssued makes of the core's answer what becomes of the order.

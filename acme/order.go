@@ -125,7 +125,7 @@ func (x *exchange) newOrder() (*reply, error) {
 	}
 	prospect, err := x.consider(request, replaced)
 	if err != nil {
-		return nil, err
+		return nil, x.discreet(err)
 	}
 	if err := x.period(o, prospect); err != nil {
 		return nil, err
@@ -153,6 +153,14 @@ func (x *exchange) newOrder() (*reply, error) {
 	answer := x.showOrder(o, o.StatusAt(authorizations, x.now), authorizations)
 	answer.status = http.StatusCreated
 	return answer, nil
+}
+
+// discreet keeps from accounts that nobody vouches for which devices there are.
+func (x *exchange) discreet(err error) error {
+	if p := refuse(err); x.who.Credential == "" && p.Status == http.StatusForbidden {
+		return problem(unauthorized, "an account without external account binding may not have these names")
+	}
+	return err
 }
 
 // readOrder reads the payload of newOrder.

@@ -54,14 +54,6 @@ type reply struct {
 	cache      string // Cache-Control; "" is no-store
 }
 
-// Header fields of a certificate, beyond RFC 8555: what was decided (a policy outcome), and why if it
-// is not all that was asked for.
-const (
-	OutcomeHeader = "Deviceca-Outcome"
-	ReasonHeader  = "Deviceca-Reason" // one field per reason
-	maxReasons    = 16
-)
-
 // serve makes a handler: it finds the base, runs the operation, and sends its reply or its problem.
 func (s *Server) serve(operation string, run func(*exchange) (*reply, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -320,11 +312,8 @@ func (x *exchange) send(answer *reply) {
 	if x.r.Method == http.MethodPost || strings.HasSuffix(x.r.URL.Path, "/new-nonce") {
 		h.Set("Replay-Nonce", x.Nonces.Make())
 	}
-	if d := answer.decision; d != nil {
-		h.Set(OutcomeHeader, string(d.Outcome))
-		for _, reason := range d.Reasons[:min(len(d.Reasons), maxReasons)] {
-			h.Add(ReasonHeader, visible(reason))
-		}
+	if answer.decision != nil {
+		tell(h, answer.decision)
 	}
 	if answer.location != "" {
 		h.Set("Location", answer.location)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -79,7 +80,8 @@ func FuzzTPM(f *testing.F) {
 	})
 }
 
-// The quote, beyond the signature: its structures meet whatever the AK's owner wants.
+// A quote by nobody is refused; and beyond the signature, where it holds whatever the AK's owner
+// wants, one that is taken has the PCRs of the boot.
 func FuzzTPMQuote(f *testing.F) {
 	raw, err := cbor.Marshal(tpmQuote{Version: 1, Alg: -257, Quoted: cbor.ByteString(read(f, "keylime/quote.out")), Sig: cbor.ByteString(read(f, "keylime/quotesig.out")),
 		PCRs: map[uint64]cbor.ByteString{0: "zero"}})
@@ -87,12 +89,42 @@ func FuzzTPMQuote(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(raw)
+	challenge := []byte("challenge")
+	f.Add(quoteOfZeros(f, challenge))
 	key := rsaOf(f)
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		if q, err := verifyQuote(raw, key, []byte("challenge")); q != nil || err == nil {
+		if q, err := verifyQuote(raw, key, challenge); q != nil || err == nil {
 			t.Errorf("%+v %v", q, err)
 		}
+		var q tpmQuote
+		if decodeCBOR(raw, &q) != nil {
+			return
+		}
+		if result, err := q.judge(crypto.SHA256, challenge); err == nil && (len(result.pcrs) < bootPCRs || result.pcrs[0] != int64(0) || len(result.digest) != 64) {
+			t.Errorf("%+v", result)
+		}
 	})
+}
+
+// quoteOfZeros is a quote for the challenge that is good but for its signature.
+func quoteOfZeros(t testing.TB, challenge []byte) []byte {
+	sized := func(b []byte) []byte { return append([]byte{0, byte(len(b))}, b...) }
+	zeros := make([]byte, crypto.SHA256.Size())
+	q := tpmQuote{Version: 1, Alg: -7, Sig: "s", PCRs: map[uint64]cbor.ByteString{}}
+	for i := range uint64(bootPCRs) {
+		q.PCRs[i] = cbor.ByteString(zeros)
+	}
+	quoted := slices.Concat([]byte("\xffTCG\x80\x18"), sized(nil), sized(sum(crypto.SHA256, challenge)), make([]byte, 8+4+4), []byte{1}, make([]byte, 8),
+		[]byte("\x00\x00\x00\x01\x00\x0b\x03\xff\x00\x00"), sized(sum(crypto.SHA256, bytes.Repeat(zeros, bootPCRs))))
+	q.Quoted = cbor.ByteString(quoted)
+	if _, err := q.judge(crypto.SHA256, challenge); err != nil {
+		t.Fatal("the seed: ", err)
+	}
+	out, err := cbor.Marshal(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 // What is read as a TPMS_ATTEST, go-tpm reads alike, and writes back octet for octet.

@@ -149,6 +149,9 @@ func findPath(chain []*x509.Certificate, anchors []Anchor, now time.Time) (path,
 // inspectPath judges a path, leaf first and anchor last, whose signatures and times are good:
 // no CA on it may be confined to other purposes than AKs, and none of it be revoked.
 func inspectPath(path []*x509.Certificate, crls []*x509.RevocationList, now time.Time) (revocationChecked bool, err error) {
+	if len(path) < 2 {
+		return false, errors.New("the AK certificate is registered as an anchor itself: anchors are CA certificates")
+	}
 	for _, ca := range path[1 : len(path)-1] {
 		confined := len(ca.ExtKeyUsage)+len(ca.UnknownExtKeyUsage) > 0
 		if confined && !slices.ContainsFunc(ca.UnknownExtKeyUsage, oidAIKCertificate.Equal) && !slices.Contains(ca.ExtKeyUsage, x509.ExtKeyUsageAny) {

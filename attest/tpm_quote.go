@@ -71,6 +71,11 @@ func verifyQuote(raw []byte, ak crypto.PublicKey, challenge []byte) (*quoteResul
 	if err := alg.verify(ak, []byte(q.Quoted), []byte(q.Sig)); err != nil {
 		return nil, fmt.Errorf("sig over quoted: %w", err)
 	}
+	return q.judge(tpmHash(alg.hash), challenge)
+}
+
+// judge says what a quote proves whose signature has been verified; hash is the AK's.
+func (q *tpmQuote) judge(hash crypto.Hash, challenge []byte) (*quoteResult, error) {
 	info, err := parseAttest([]byte(q.Quoted))
 	if err != nil {
 		return nil, fmt.Errorf("quoted: %w", err)
@@ -98,7 +103,7 @@ func verifyQuote(raw []byte, ak crypto.PublicKey, challenge []byte) (*quoteResul
 		values = append(values, value)
 		result.pcrs = append(result.pcrs, int64(i))
 	}
-	if subtle.ConstantTimeCompare(info.pcrDigest, sum(tpmHash(alg.hash), values...)) != 1 {
+	if subtle.ConstantTimeCompare(info.pcrDigest, sum(hash, values...)) != 1 {
 		return nil, errors.New("pcrs are not the values that were quoted: pcrDigest differs")
 	}
 	result.digest = hex.EncodeToString(sum(crypto.SHA256, values...))

@@ -203,3 +203,50 @@ func TestCredentialActivation(t *testing.T) {
 		t.Error("a key that is not restricted was certified")
 	}
 }
+
+// A public key alone may be loaded with any attributes; no TPM certifies it, for it could not
+// say that the private key is there. On this the fact key_certified stands.
+func TestTPMCertifiesNoPublicKeyAlone(t *testing.T) {
+	hardware := must(attesttest.Shared())(t)
+	authority := must(attesttest.NewAuthority("Acme"))(t)
+	ak := must(hardware.MakeAK(attesttest.ECCAK(tpm2.TPMECCNistP256, tpm2.TPMAlgSHA256), 0x81000101))(t)
+	chain := must(authority.Certify(hardware, ak, "sensor-17"))(t)
+	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
+	point := must(key.PublicKey.Bytes())(t)
+	public := tpm2.TPMTPublic{Type: tpm2.TPMAlgECC, NameAlg: tpm2.TPMAlgSHA256,
+		ObjectAttributes: tpm2.TPMAObject{FixedTPM: true, FixedParent: true, SensitiveDataOrigin: true, UserWithAuth: true, SignEncrypt: true},
+		Parameters:       tpm2.NewTPMUPublicParms(tpm2.TPMAlgECC, &tpm2.TPMSECCParms{CurveID: tpm2.TPMECCNistP256}),
+		Unique:           tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{X: tpm2.TPM2BECCParameter{Buffer: point[1:33]}, Y: tpm2.TPM2BECCParameter{Buffer: point[33:]}})}
+	loaded := must(hardware.LoadPublic(public))(t)
+	defer loaded.Flush()
+	challenge := sha256.Sum256([]byte(keyAuthorization))
+	if _, err := hardware.Certify(ak, chain, -7, loaded, challenge[:]); !errors.Is(err, tpm2.TPMRCAuthUnavailable) {
+		t.Errorf("the TPM says %v", err)
+	}
+}
+
+// The state of the device is in the quote as it is now.
+func TestTPMQuoteFollowsPCRs(t *testing.T) {
+	hardware := must(attesttest.Start())(t) // one of its own: what is measured stays so until it starts anew
+	defer hardware.Close()
+	authority := must(attesttest.NewAuthority("Acme"))(t)
+	device := must(hardware.Device(authority, "sensor-17", attesttest.ECCAK(tpm2.TPMECCNistP256, tpm2.TPMAlgSHA256), t.TempDir(), tpm.Config{PCRs: []int{14, 0, 1, 2, 3, 4, 5, 6, 7}}))(t)
+	defer device.Close()
+	digest := func() any {
+		made := must(device.Attest(t.Context(), keyAuthorization))(t)
+		object := must(attest.ParseObject(made.Object))(t)
+		s := attest.Statement{Raw: object.Statement, Quote: made.Quote, Challenge: []byte(keyAuthorization), Now: time.Now(),
+			Anchors: []attest.Anchor{{Manufacturer: "acme", Certificates: []*x509.Certificate{authority.Root}}}}
+		return must(attest.TPM().Verify(s))(t).Evidence.Facts["pcr_digest"]
+	}
+	first := digest()
+	if digest() != first {
+		t.Error("the digest changed by itself")
+	}
+	measured := sha256.Sum256([]byte("another boot loader"))
+	must(tpm2.PCRExtend{PCRHandle: tpm2.AuthHandle{Handle: 4, Auth: tpm2.PasswordAuth(nil)},
+		Digests: tpm2.TPMLDigestValues{Digests: []tpm2.TPMTHA{{HashAlg: tpm2.TPMAlgSHA256, Digest: measured[:]}}}}.Execute(hardware))(t)
+	if digest() == first {
+		t.Error("what was measured is not in the digest")
+	}
+}

@@ -3,6 +3,7 @@ package attest_test
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
@@ -232,6 +233,7 @@ func TestTPMRefuses(t *testing.T) {
 	stranger := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 	strangersPub := eccPub(&stranger.PublicKey)
 	p521 := must(ecdsa.GenerateKey(elliptic.P521(), rand.Reader))(t)
+	p224 := must(ecdsa.GenerateKey(elliptic.P224(), rand.Reader))(t)
 	weak, err := rsa.GenerateKey(rand.Reader, 1024)
 	if err != nil {
 		t.Fatal(err)
@@ -285,6 +287,41 @@ func TestTPMRefuses(t *testing.T) {
 		{"another critical extension", certificate(func(c *x509.Certificate) {
 			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{5, 0}})
 		}), "unhandled critical extension"},
+		{"directoryName that is none", withSAN(attesttest.SAN(true, []byte{0xa4, 2, 5, 0})), "not a Name"},
+		{"RDN that is none", withSAN(attesttest.SAN(true, []byte{0xa4, 4, 0x30, 2, 5, 0})), "not a Name"},
+		{"attribute that is none", withSAN(attesttest.SAN(true, []byte{0xa4, 6, 0x30, 4, 0x31, 2, 5, 0})), "not a Name"},
+		{"intermediate for servers", func(v *forged) {
+			v.chain = func(c []*x509.Certificate) []*x509.Certificate {
+				return []*x509.Certificate{c[0], reissue(t, f, func(ca *x509.Certificate) { ca.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })}
+			}
+		}, "confined to purposes"},
+		{"intermediate for EKs", func(v *forged) {
+			v.chain = func(c []*x509.Certificate) []*x509.Certificate {
+				return []*x509.Certificate{c[0], reissue(t, f, func(ca *x509.Certificate) {
+					ca.UnknownExtKeyUsage = []asn1.ObjectIdentifier{attesttest.OIDEKCertificate}
+				})}
+			}
+		}, "confined to purposes"},
+		{"intermediate that is no CA", func(v *forged) {
+			v.chain = func(c []*x509.Certificate) []*x509.Certificate {
+				return []*x509.Certificate{c[0], reissue(t, f, func(ca *x509.Certificate) { ca.IsCA, ca.KeyUsage = false, 0 })}
+			}
+		}, "does not lead to an anchor"},
+		{"intermediate signed by SHA-1", func(v *forged) {
+			v.chain = func(c []*x509.Certificate) []*x509.Certificate {
+				return append(c, must(selfSigned(rsaKey(), x509.SHA1WithRSA))(t))
+			}
+		}, "x5c certificate 3: it is signed by an algorithm that is not accepted"},
+		{"intermediate with a weak key", func(v *forged) {
+			v.chain = func(c []*x509.Certificate) []*x509.Certificate {
+				return append(c, must(selfSigned(weak, x509.SHA256WithRSA))(t))
+			}
+		}, "RSA of 1024 bits"},
+		{"intermediate on P-224", func(v *forged) {
+			v.chain = func(c []*x509.Certificate) []*x509.Certificate {
+				return append(c, must(selfSigned(p224, x509.ECDSAWithSHA256))(t))
+			}
+		}, "on P-224"},
 		{"expired AK", certificate(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Hour) }), "expired"},
 		{"AK not valid yet", certificate(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }), "not yet valid"},
 		{"foreign root", func(v *forged) {
@@ -298,6 +335,12 @@ func TestTPMRefuses(t *testing.T) {
 			v.chain = func(c []*x509.Certificate) []*x509.Certificate { return []*x509.Certificate{f.authority.Root} }
 		}, "subject is not empty"},
 
+		{"the AK's certificate as anchor", func(v *forged) {
+			v.after = func(s *attest.Statement) {
+				s.Anchors[0].Certificates = []*x509.Certificate{must(x509.ParseCertificate(v.st.X5C[0]))(t)}
+			}
+		}, "registered as an anchor itself"},
+
 		{"RS1", func(v *forged) { v.st.Alg, v.st.Sig = -65535, []byte{1} }, "RS1"},
 		{"alg none", func(v *forged) { v.st.Alg, v.st.Sig = 0, []byte{1} }, "alg 0 is not one of"},
 		{"EdDSA", func(v *forged) { v.st.Alg, v.st.Sig = -8, []byte{1} }, "alg -8 is not one of"},
@@ -308,6 +351,13 @@ func TestTPMRefuses(t *testing.T) {
 		{"signed by the device's key", func(v *forged) { v.signedBy = f.device }, "does not verify under the AK's key"},
 
 		{"magic", func(v *forged) { v.magic = 0xff544348 }, "ff544347"},
+		{"certInfo of one octet", func(v *forged) { v.st.CertInfo = []byte{0xff} }, "no TPM made it"},
+		{"certInfo cut off", func(v *forged) { v.st.CertInfo = attesttest.TPMSAttest(v.magic, v.kind, v.extraData, nil) }, "not a TPMS_CERTIFY_INFO"},
+		{"certInfo cut off before", func(v *forged) { v.st.CertInfo = attesttest.TPMSAttest(v.magic, v.kind, v.extraData, nil)[:40] }, "not a TPMS_ATTEST"},
+		{"certInfo that is not safe and not unsafe", func(v *forged) {
+			v.st.CertInfo = attesttest.TPMSAttest(v.magic, v.kind, v.extraData, []byte{0, 0, 0, 0})
+			v.st.CertInfo[len(v.st.CertInfo)-4-8-1] = 2
+		}, "not a TPMS_ATTEST"},
 		{"type quote", func(v *forged) { v.kind = 0x8018 }, "certInfo"},
 		{"type creation", func(v *forged) { v.kind = 0x801a }, "type 0x801a"},
 		{"a quote as certInfo", func(v *forged) {
@@ -358,6 +408,76 @@ func TestTPMRefuses(t *testing.T) {
 		}, "none, RSASSA or RSAPSS"},
 	} {
 		refused(t, c.name, f.forge(c.edit), c.says)
+	}
+}
+
+// reissue is the issuing CA's certificate, spoilt.
+func reissue(t testing.TB, f *forger, edit func(*x509.Certificate)) *x509.Certificate {
+	template := *f.authority.Issuing
+	edit(&template)
+	der := must(x509.CreateCertificate(rand.Reader, &template, f.authority.Root, f.authority.IssuingKey.Public(), f.authority.RootKey))(t)
+	return must(x509.ParseCertificate(der))(t)
+}
+
+func selfSigned(key crypto.Signer, by x509.SignatureAlgorithm) (*x509.Certificate, error) {
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, SignatureAlgorithm: by}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
+}
+
+// An AK's key that no algorithm here is for, or that is weak, although an authority certified it.
+func TestTPMRefusesAKs(t *testing.T) {
+	_, edwards, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	weak, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		ak   crypto.Signer
+		alg  int64
+		says string
+	}{
+		{edwards, -7, "the AK's key is a ed25519.PublicKey"},
+		{weak, -257, "RSA of 1024 bits"},
+		{rsaKey(), -7, "alg is ES256, and the AK's key is RSA"},
+		{must(ecdsa.GenerateKey(elliptic.P224(), rand.Reader))(t), -7, "on P-224"},
+	} {
+		refused(t, c.says, newForger(t, c.ak, c.alg).forge(func(v *forged) { v.st.Sig = []byte{1} }), c.says)
+	}
+}
+
+func TestParseObject(t *testing.T) {
+	if format := attest.TPM().Format(); format != "tpm" {
+		t.Errorf("format %q", format)
+	}
+	good := must(attest.ParseObject(attesttest.Object("tpm", []byte{0xa0})))(t)
+	if good.Format != "tpm" || string(good.Statement) != "\xa0" || good.AuthData != nil {
+		t.Errorf("%+v", good)
+	}
+	with := func(o map[string]any) []byte { return must(cbor.Marshal(o))(t) }
+	for name, c := range map[string]struct {
+		raw  []byte
+		says string
+	}{
+		"nothing":              {nil, "not the CBOR"},
+		"long":                 {make([]byte, attest.MaxObject+1), "65537 octets"},
+		"a tail":               {append(attesttest.Object("tpm", []byte{0xa0}), 0), "not the CBOR"},
+		"no format":            {with(map[string]any{"attStmt": map[string]any{}}), "fmt is missing"},
+		"no statement":         {with(map[string]any{"fmt": "tpm"}), "attStmt is missing"},
+		"an array":             {with(map[string]any{"fmt": "tpm", "attStmt": []int{}}), "not a map"},
+		"an unknown key":       {with(map[string]any{"fmt": "tpm", "attStmt": map[string]any{}, "more": 1}), "not the CBOR"},
+		"authData as text":     {with(map[string]any{"fmt": "tpm", "attStmt": map[string]any{}, "authData": "text"}), "not the CBOR"},
+		"too deep a statement": {with(map[string]any{"fmt": "tpm", "attStmt": map[string]any{"a": []any{[]any{[]any{1}}}}}), "not the CBOR"},
+	} {
+		if o, err := attest.ParseObject(c.raw); o != nil || !errors.Is(err, attest.ErrEvidence) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %+v %v", name, o, err)
+		}
 	}
 }
 
@@ -533,6 +653,10 @@ func TestTPMRefusesQuotes(t *testing.T) {
 		{"two banks", quote(func(q *forgedQuote) {
 			q.banks = append([]byte{0, 0, 0, 2}, slices.Repeat([]byte{0, 0x0b, 3, 0xff, 0, 0}, 2)...)
 		}), "2 banks"},
+		{"selection cut off", quote(func(q *forgedQuote) { q.q.Quoted = attesttest.TPMSAttest(0xff544347, 0x8018, q.extraData, []byte{0}) }), "TPML_PCR_SELECTION"},
+		{"digest cut off", quote(func(q *forgedQuote) {
+			q.q.Quoted = attesttest.TPMSAttest(0xff544347, 0x8018, q.extraData, attesttest.PCRSelection(0x0b, 255))
+		}), "TPMS_QUOTE_INFO"},
 		{"no bank", quote(func(q *forgedQuote) { q.banks = []byte{0, 0, 0, 0} }), "0 banks"},
 		{"a wide bitmap", quote(func(q *forgedQuote) { q.banks = []byte{0, 0, 0, 1, 0, 0x0b, 5, 0xff, 0, 0, 0, 0} }), "TPMS_PCR_SELECTION"},
 		{"PCR 24", quote(func(q *forgedQuote) {
@@ -733,5 +857,24 @@ func TestTPMRevocation(t *testing.T) {
 		if result, err := attest.TPM().Verify(s); err != nil || result.Evidence.Facts["revocation_checked"] != c.checked {
 			t.Errorf("%s: %+v, %v", c.name, result, err)
 		}
+	}
+}
+
+// What a statement with a quote costs: here two certificates' signatures, and two of the AK's.
+func BenchmarkTPM(b *testing.B) {
+	for _, c := range []struct {
+		name string
+		ak   crypto.Signer
+		alg  int64
+	}{{"ES256", nil, -7}, {"RS256", rsaKey(), -257}} {
+		s := newForger(b, c.ak, c.alg).forge(func(v *forged) { v.quote.send = true })
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := attest.TPM().Verify(s); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -30,10 +30,10 @@ const (
 	resumed   = "resumed"        // a handshake that resumes the session before
 )
 
-// target is one EST server.
+// target is one server.
 type target struct {
-	addr  string // host:port
-	roots *x509.CertPool
+	addr  string         // host:port
+	roots *x509.CertPool // nil: plain HTTP
 }
 
 // work is what one load does; every connection does the same.
@@ -51,6 +51,8 @@ type member struct {
 	cert     *tls.Certificate // nil: none is shown
 	requests [][]byte
 	again    bool // when the requests are used up, begin anew
+	// follow, if set, judges an answer, and gives what to send next; nil when the transaction is over.
+	follow func(answer []byte) ([]byte, error)
 }
 
 // outcome is what came of a load.
@@ -106,7 +108,7 @@ func (w *work) run(ctx context.Context, started, ended func() error) (outcome, e
 			if w.connection != keptAlive {
 				c.close()
 			}
-			if _, err := c.post(ctx, m.requests[n%len(m.requests)]); err != nil {
+			if err := c.transact(ctx, m, n); err != nil {
 				stop.Store(true)
 				return err
 			}
@@ -127,6 +129,19 @@ func (w *work) run(ctx context.Context, started, ended func() error) (outcome, e
 	return o, nil
 }
 
+// transact sends the nth request, and what follows from its answers.
+func (c *client) transact(ctx context.Context, m *member, n int) error {
+	answer, err := c.post(ctx, m.requests[n%len(m.requests)])
+	for err == nil && m.follow != nil {
+		next, faulty := m.follow(answer)
+		if next == nil || faulty != nil {
+			return faulty
+		}
+		answer, err = c.post(ctx, next)
+	}
+	return err
+}
+
 // each runs f for every element at once.
 func each[T any](all []T, f func(int, T) error) error {
 	errs := make([]error, len(all))
@@ -143,7 +158,7 @@ func each[T any](all []T, f func(int, T) error) error {
 type client struct {
 	target
 	config  *tls.Config
-	conn    *tls.Conn
+	conn    net.Conn
 	reader  *bufio.Reader
 	resumed int
 }
@@ -166,14 +181,17 @@ const requestTimeout = 20 * time.Second
 
 func (c *client) connect(ctx context.Context) error {
 	c.close()
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: requestTimeout}, Config: c.config}
-	conn, err := d.DialContext(ctx, "tcp", c.addr)
+	plain := &net.Dialer{Timeout: requestTimeout}
+	dial := plain.DialContext
+	if c.roots != nil {
+		dial = (&tls.Dialer{NetDialer: plain, Config: c.config}).DialContext
+	}
+	conn, err := dial(ctx, "tcp", c.addr)
 	if err != nil {
 		return err
 	}
-	c.conn = conn.(*tls.Conn)
-	c.reader = bufio.NewReader(conn)
-	if c.conn.ConnectionState().DidResume {
+	c.conn, c.reader = conn, bufio.NewReader(conn)
+	if secured, ok := conn.(*tls.Conn); ok && secured.ConnectionState().DidResume {
 		c.resumed++
 	}
 	return nil

@@ -6,6 +6,7 @@
 //	make bench
 //	make bench BENCHFLAGS="-rounds 9 -markdown -out bench/out/today.json"
 //	go run ./bench -only renew,estserver -duration 5s
+//	go run ./bench -only cmp,sign
 //
 // It talks to 127.0.0.1 alone, and ends what it started. Rates depend on the
 // machine and the hour; the ratios at the end are what to compare.
@@ -37,7 +38,7 @@ type options struct {
 }
 
 // parts are what -only selects from.
-var parts = []string{"renew", "estserver", "reenroll", "first", "keygen", "handshake", "resumed", "sign"}
+var parts = []string{"renew", "estserver", "reenroll", "first", "keygen", "handshake", "resumed", "cmp", "sign"}
 
 func main() {
 	o, err := parseOptions(os.Args[1:])

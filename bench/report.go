@@ -52,6 +52,7 @@ type report struct {
 	Rounds      int       `json:"rounds"`
 	// Verify is P-256 verifications per CPU-second, one value a round.
 	Verify  []float64           `json:"verify_per_cpu_second"`
+	Derive  []float64           `json:"derive_per_cpu_second,omitempty"` // keys by PBM with 500 iterations
 	Loads   map[string][]sample `json:"loads"`
 	Signing map[int][]signing   `json:"signing,omitempty"`
 	names   []string            // of loads, in order
@@ -105,15 +106,20 @@ const (
 // ceiling is that cost on this machine in this hour, as certificates per
 // CPU-second; 0 if the token was not measured.
 func (r *report) ceiling() float64 {
-	var token []float64
-	for _, s := range r.Signing[signingGoroutines[0]] {
-		token = append(token, s.BarePerCPUSecond)
-	}
-	sign, verify := median(token), median(r.Verify)
+	sign, verify := r.token(), median(r.Verify)
 	if sign == 0 || verify == 0 {
 		return 0
 	}
 	return 1 / (1/sign + (leastCost-leastToken)*(1/verify)/verifyQuiet)
+}
+
+// token is the bare token's signatures per CPU-second; 0 if it was not measured.
+func (r *report) token() float64 {
+	var all []float64
+	for _, s := range r.Signing[signingGoroutines[0]] {
+		all = append(all, s.BarePerCPUSecond)
+	}
+	return median(all)
 }
 
 // tables are headed, each a header line and rows.
@@ -159,7 +165,33 @@ func (r *report) tables() []table {
 		}
 		tables = append(tables, t)
 	}
-	return append(tables, r.compared(number))
+	tables = append(tables, r.compared(number))
+	if len(r.Derive) > 0 {
+		tables = append(tables, r.comparedCMP(number))
+	}
+	return tables
+}
+
+// comparedCMP puts each CMP load beside its bound and the mock's load of the same kind.
+func (r *report) comparedCMP(number func(string, float64) string) table {
+	t := table{title: "CMP, per CPU-second", head: []string{"load", "transactions", "bound", "÷ bound", "÷ openssl mock"}}
+	token, verify, derive := r.token(), median(r.Verify), median(r.Derive)
+	for _, l := range cmpLoads {
+		if l.mock {
+			continue
+		}
+		rate, beside := r.of(l.name, perCPUSecond), 0.0
+		row := []string{l.name, number("%.0f", rate), "–", "–"}
+		if token > 0 {
+			bound := 1 / l.least(token, verify, derive)
+			row[2], row[3] = number("%.0f", bound), number("%.2f", rate/bound)
+		}
+		if peer, ok := l.peer(); ok {
+			beside = r.ratio(l.name, peer.name, perCPUSecond)
+		}
+		t.rows = append(t.rows, append(row, number("%.2f", beside)))
+	}
+	return t
 }
 
 // compared are the ratios, which a noisy machine distorts least.

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/deviceca/deviceca/cmp"
 )
 
 // The loads that ratios are made of, as the report calls them.
@@ -28,6 +30,8 @@ type run struct {
 	fleet  *fleet
 	theirs *estserver
 	peers  *fleet
+	mocks  [2]*mock   // by MAC, by signature
+	macs   []*cmp.MAC // of the fleet
 	token  *token
 	rates  map[string]float64 // of the round before: how many requests to prepare
 	batch  int
@@ -39,7 +43,7 @@ func (b *run) wants(names ...string) bool {
 
 func (b *run) setUp(ctx context.Context) (err error) {
 	b.rates = map[string]float64{}
-	if b.wants("renew", "reenroll", "first", "keygen", "handshake", "resumed") {
+	if b.wants("renew", "reenroll", "first", "keygen", "handshake", "resumed", "cmp") {
 		progress("starting %s on a fresh home", b.program)
 		if b.ours, err = startDeviceca(ctx, b.program, b.dir); err != nil {
 			return err
@@ -49,6 +53,14 @@ func (b *run) setUp(ctx context.Context) (err error) {
 		}
 		if err := warm(ctx, b.fleet); err != nil {
 			return err
+		}
+	}
+	if b.wants("cmp") {
+		b.macs = make([]*cmp.MAC, b.connections)
+		for i := range b.mocks {
+			if b.mocks[i], err = b.startMock(ctx, i == 1); err != nil {
+				return err
+			}
 		}
 	}
 	if b.wants("estserver") {
@@ -93,6 +105,11 @@ func (b *run) close() error {
 	var errs []error
 	if b.ours != nil {
 		errs = append(errs, b.ours.stop())
+	}
+	for _, m := range b.mocks {
+		if m != nil {
+			m.kill()
+		}
 	}
 	if b.theirs != nil {
 		errs = append(errs, b.theirs.stop())
@@ -149,34 +166,50 @@ func (b *run) round(ctx context.Context, n int) error {
 		if err != nil {
 			return err
 		}
-		s, err := b.measure(ctx, l.part == "estserver", work{connection: l.connection, devices: members, limit: b.duration})
-		if err != nil {
-			return fmt.Errorf("%s: %w", l.name, err)
+		var server measured
+		if l.part == "estserver" {
+			server = measured{b.theirs.process, b.theirs.target, nil}
+		} else {
+			server = measured{b.ours.process, b.ours.target, b.ours.counters}
 		}
-		b.rates[l.part] = s.PerSecond
-		progress("  %s: %.0f/s, %.0f per CPU-second, p99 %.1f ms", l.name, s.PerSecond, s.PerCPUSecond, s.P99)
-		b.report.add(l.name, s)
+		if err := b.turn(ctx, server, l.part, l.name, work{connection: l.connection, devices: members, limit: b.duration}); err != nil {
+			return err
+		}
+	}
+	if b.wants("cmp") {
+		return b.roundCMP(ctx, n)
 	}
 	return nil
 }
 
+// measured is a server under load. What it counts is nil for one that does not tell.
+type measured struct {
+	*process
+	target
+	counters func(context.Context) (counters, error)
+}
+
+// turn measures one load in one round. key keeps its rate for the next.
+func (b *run) turn(ctx context.Context, server measured, key, name string, w work) error {
+	s, err := b.measure(ctx, server, w)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	b.rates[key] = s.PerSecond
+	progress("  %s: %.0f/s, %.0f per CPU-second, p99 %.1f ms", name, s.PerSecond, s.PerCPUSecond, s.P99)
+	b.report.add(name, s)
+	return nil
+}
+
 // measure runs a load and takes what the server used from when every connection stands to the last answer.
-func (b *run) measure(ctx context.Context, peer bool, w work) (sample, error) {
+func (b *run) measure(ctx context.Context, server measured, w work) (sample, error) {
 	var used time.Duration
 	var counted counters
-	server := func() *process {
-		if peer {
-			return b.theirs.process
-		}
-		return b.ours.process
-	}()
+	w.target = server.target
 	count := func() error { return nil }
-	if peer {
-		w.target = b.theirs.target
-	} else {
-		w.target = b.ours.target
+	if server.counters != nil {
 		count = func() error {
-			now, err := b.ours.counters(ctx)
+			now, err := server.counters(ctx)
 			counted = now.minus(counted) // the second time: what came since the first
 			return err
 		}
@@ -203,7 +236,7 @@ func (b *run) measure(ctx context.Context, peer bool, w work) (sample, error) {
 	milliseconds := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 	s := sample{Certificates: o.done, Seconds: o.took.Seconds(), CPUSeconds: used.Seconds(), PerSecond: o.rate(),
 		PerCPUSecond: float64(o.done) / used.Seconds(), P50: milliseconds(o.quantile(0.5)), P99: milliseconds(o.quantile(0.99)), Short: o.short}
-	if peer {
+	if server.counters == nil {
 		return s, nil
 	}
 	if int(counted.certificates) != o.done {

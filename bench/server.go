@@ -22,7 +22,9 @@ type deviceca struct {
 	*process
 	target
 	program, home, metrics string
-	authorization          string // HTTP Basic of a group credential that covers every device of ours
+	plain                  target // its plain HTTP
+	reference, secret      string // of a group credential that covers every device of ours
+	authorization          string // HTTP Basic of the same
 }
 
 // credentialUses is more than any run enrols.
@@ -37,7 +39,7 @@ func startDeviceca(ctx context.Context, program, dir string) (*deviceca, error) 
 			return nil, err
 		}
 	}
-	s.addr, s.metrics = addrs[0], addrs[2]
+	s.addr, s.plain.addr, s.metrics = addrs[0], addrs[1], addrs[2]
 	if _, err := s.command(ctx, "init", "--home", s.home, "--url", "http://"+addrs[1]); err != nil {
 		return nil, err
 	}
@@ -89,6 +91,7 @@ func (s *deviceca) setUp(ctx context.Context, plain string) error {
 	if err := json.Unmarshal(out, &grant); err != nil {
 		return fmt.Errorf("credential add printed %q: %w", out, err)
 	}
+	s.reference, s.secret = grant.Reference, grant.Secret
 	s.authorization = "Basic " + base64.StdEncoding.EncodeToString([]byte(grant.Reference+":"+grant.Secret))
 	return nil
 }

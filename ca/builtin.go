@@ -24,6 +24,7 @@ const (
 	BuiltinPack   Builtin = "deviceca-pack"   // signer of revocation packs (docs/revocation-pack.md)
 	BuiltinCMC    Builtin = "deviceca-cmc"    // signer of CMC answers and of keys made for devices (RFC 6402 §2.10, RFC 9483 §4.1.6)
 	BuiltinCMP    Builtin = "deviceca-cmp"    // signer of CMP answers (RFC 9483 §1.5)
+	BuiltinKGA    Builtin = "deviceca-kga"    // signer of keys made for devices over CMP (RFC 9483 §4.1.6)
 )
 
 // PackSigningEKU is what a revocation pack's delegated signer may do.
@@ -43,6 +44,7 @@ var builtins = []struct {
 	{Profile: policy.Profile{Name: string(BuiltinPack), EKU: []string{PackSigningEKU}}},
 	{Profile: policy.Profile{Name: string(BuiltinCMC), EKU: []string{"cmcCA", "cmKGA"}}},
 	{Profile: policy.Profile{Name: string(BuiltinCMP), EKU: []string{"cmcCA"}}},
+	{Profile: policy.Profile{Name: string(BuiltinKGA), EKU: []string{"cmKGA"}}},
 }
 
 var oidOCSPNoCheck = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -29,7 +28,8 @@ const repeatWindow = time.Hour
 // that does not verify, and nothing leaves whose record is not durable.
 //
 // Errors are *Error, of kind Denied (with Rule), BadKey, Unauthenticated,
-// Pending (with RetryAfter), RateLimited, Conflict, Unavailable or Internal.
+// Pending (with RetryAfter), RateLimited, Conflict, Unavailable or Internal; or
+// ErrAnswered, if the request has a With.
 func (s *Service) Enroll(ctx context.Context, r Request) (*Issued, error) {
 	issued, err := s.enroll(ctx, r)
 	// The world may have changed between our look at it and the record: look once
@@ -37,6 +37,9 @@ func (s *Service) Enroll(ctx context.Context, r Request) (*Issued, error) {
 	// been answered on another connection).
 	if errors.Is(err, ErrSpent) || errors.Is(err, ErrRecorded) || errors.Is(err, ErrUnapproved) {
 		issued, err = s.enroll(ctx, r)
+	}
+	if errors.Is(err, ErrAnswered) {
+		return nil, err // no refusal: the answer is there
 	}
 	if err != nil {
 		return nil, s.refused(ctx, r, err)
@@ -65,6 +68,11 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 	dev, added, err := r.device(id, standing, now)
 	if err != nil {
 		return nil, err
+	}
+	for _, ra := range r.Approvers {
+		if err := ra.mayApprove(dev); err != nil {
+			return nil, err
+		}
 	}
 	if standing.KeyOwner != "" && !device.SameID(standing.KeyOwner, dev.ID) {
 		return nil, Errorf(BadKey, "this key is known under another device: make a new key")
@@ -127,7 +135,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 
 	// 8. Make it durable, together with its decision, its audit event, and the use of
 	// the credential and of the approval.
-	inputJSON, err := json.Marshal(in)
+	inputJSON, err := in.AppendJSON(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -152,6 +160,12 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 	if approved != nil {
 		issuance.Pending, issuance.Event.Request = approved.ID, approved.ID
 	}
+	issued := s.handOut(st, cert, false)
+	if r.With != nil {
+		if issuance.With, err = r.With(issued); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.ledger.Record(ctx, issuance); err != nil {
 		return nil, recordError(err)
 	}
@@ -159,7 +173,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 	s.revokeByRule(ctx, dev, decision, r, t.serial)
 
 	// 9. Only now hand it out.
-	return s.handOut(st, cert, false), nil
+	return issued, nil
 }
 
 // deviceID says which device the request is for: the requester's own, or, for a
@@ -182,6 +196,9 @@ func (r *Request) deviceID() (string, error) {
 	}
 	if err := device.CheckID(id); err != nil {
 		return "", Errorf(Denied, "%w", err)
+	}
+	if r.Forwarded != "" && !device.SameID(id, r.Forwarded) {
+		return "", Errorf(Denied, "the request is for device %s, and what it hands on was sent by %s", id, r.Forwarded)
 	}
 	if err := r.Requester.covers(id); err != nil {
 		return "", err
@@ -445,7 +462,11 @@ func (s *Service) refused(ctx context.Context, r Request, err error) error {
 
 func (s *Service) event(kind EventKind, r Request, c *Certificate) Event {
 	sum := sha256.Sum256(c.DER)
-	return Event{Time: c.IssuedAt, Kind: kind, Actor: c.Actor, Protocol: r.Protocol, Device: c.Device, Issuer: c.Issuer,
+	e := Event{Time: c.IssuedAt, Kind: kind, Actor: c.Actor, Protocol: r.Protocol, Device: c.Device, Issuer: c.Issuer,
 		Serial: c.Serial, Outcome: string(c.Decision.Outcome), Rule: c.Decision.Rule, Policy: c.Decision.Version,
 		Digest: hex.EncodeToString(sum[:])}
+	for i, ra := range r.Approvers {
+		e.Reason += []string{"approved by ", ", "}[min(i, 1)] + ra.Mark()
+	}
+	return e
 }

@@ -1,6 +1,11 @@
 package ca
 
-import "time"
+import (
+	"strconv"
+	"time"
+
+	"github.com/deviceca/deviceca/policy"
+)
 
 // Event is one line of the audit log: who did what to whom, and why. It never
 // holds a secret. Its JSON, in this order of fields, is what the audit log
@@ -20,6 +25,38 @@ type Event struct {
 	Reason   string    `json:"reason,omitempty"`
 	Request  int64     `json:"request,omitempty"` // PendingRequest.ID
 	Account  int64     `json:"account,omitempty"` // of ACME
+}
+
+// AppendJSON appends what json.Marshal would give, octet for octet and more cheaply.
+func (e Event) AppendJSON(b []byte) ([]byte, error) {
+	b, err := policy.AppendTime(append(b, `{"time":`...), e.Time)
+	if err != nil {
+		return nil, err
+	}
+	b = policy.AppendString(append(b, `,"kind":`...), string(e.Kind))
+	b = policy.AppendString(append(b, `,"actor":`...), e.Actor)
+	for _, field := range [...]struct{ name, value string }{
+		{`,"protocol":`, e.Protocol}, {`,"device":`, e.Device}, {`,"issuer":`, e.Issuer}, {`,"serial":`, e.serial()}, {`,"outcome":`, e.Outcome},
+		{`,"rule":`, e.Rule}, {`,"policy":`, e.Policy}, {`,"digest":`, e.Digest}, {`,"reason":`, e.Reason},
+	} {
+		if field.value != "" {
+			b = policy.AppendString(append(b, field.name...), field.value)
+		}
+	}
+	if e.Request != 0 {
+		b = strconv.AppendInt(append(b, `,"request":`...), e.Request, 10)
+	}
+	if e.Account != 0 {
+		b = strconv.AppendInt(append(b, `,"account":`...), e.Account, 10)
+	}
+	return append(b, '}'), nil
+}
+
+func (e Event) serial() string {
+	if e.Serial.IsZero() {
+		return ""
+	}
+	return e.Serial.String()
 }
 
 // EventKind names what happened.

@@ -5,18 +5,15 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
 	"errors"
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 // Issuer is one CA certificate generation with its key.
@@ -24,48 +21,18 @@ type Issuer struct {
 	Record IssuerRecord
 	Cert   *x509.Certificate
 	signer crypto.Signer // nil: the key is elsewhere (the root's), so it cannot sign here
-	alg    signatureAlgorithm
+	alg    *der.Signature
 	index  indexes
 	// liveUntil is when the last of its certificates expires, as of the last reload.
 	liveUntil time.Time
 }
 
-// signatureAlgorithm is how one kind of CA key signs.
-type signatureAlgorithm struct {
-	der  []byte      // AlgorithmIdentifier
-	hash crypto.Hash // 0: the message itself is signed (Ed25519)
-}
-
-var (
-	oidECDSAWithSHA256 = asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}
-	oidECDSAWithSHA384 = asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 3}
-	oidSHA256WithRSA   = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}
-	oidEd25519         = asn1.ObjectIdentifier{1, 3, 101, 112}
-)
-
-func algorithmFor(pub crypto.PublicKey) (signatureAlgorithm, error) {
-	var id pkix.AlgorithmIdentifier
-	var hash crypto.Hash
-	switch pub := pub.(type) {
-	case *ecdsa.PublicKey:
-		switch pub.Curve {
-		case elliptic.P256():
-			id.Algorithm, hash = oidECDSAWithSHA256, crypto.SHA256
-		case elliptic.P384():
-			id.Algorithm, hash = oidECDSAWithSHA384, crypto.SHA384
-		default:
-			return signatureAlgorithm{}, fmt.Errorf("a CA key on curve %s: use P-256 or P-384", pub.Curve.Params().Name)
-		}
-	case *rsa.PublicKey:
-		// RFC 4055 §5: the parameters are NULL, not absent.
-		id.Algorithm, hash, id.Parameters = oidSHA256WithRSA, crypto.SHA256, asn1.NullRawValue
-	case ed25519.PublicKey:
-		id.Algorithm = oidEd25519
-	default:
-		return signatureAlgorithm{}, fmt.Errorf("a CA key of type %T", pub)
+// algorithmFor is how a CA's key signs.
+func algorithmFor(pub crypto.PublicKey) (*der.Signature, error) {
+	if ec, ok := pub.(*ecdsa.PublicKey); ok && ec.Curve != elliptic.P256() && ec.Curve != elliptic.P384() {
+		return nil, fmt.Errorf("a CA key on curve %s: use P-256 or P-384", ec.Curve.Params().Name)
 	}
-	der, err := asn1.Marshal(id)
-	return signatureAlgorithm{der, hash}, err
+	return der.SignatureFor(pub)
 }
 
 func newIssuer(record IssuerRecord, signer crypto.Signer) (*Issuer, error) {
@@ -90,38 +57,16 @@ func newIssuer(record IssuerRecord, signer crypto.Signer) (*Issuer, error) {
 // fail too, and a token that returns a wrong signature once gives its key away
 // (RSA-CRT) or a certificate that nobody can use.
 func (i *Issuer) sign(tbs []byte) ([]byte, error) {
-	digest := i.alg.digest(tbs)
-	sig, err := i.signer.Sign(rand.Reader, digest, i.alg.hash)
+	digest := i.alg.Digest(tbs)
+	sig, err := i.alg.Sign(i.signer, digest)
 	if err != nil {
 		return nil, Away("the token that holds the CA key", err)
 	}
-	if !verifies(i.Cert.PublicKey, i.alg.hash, digest, sig) {
+	if !i.alg.Verifies(i.Cert.PublicKey, digest, sig) {
 		return nil, &Error{Kind: Internal, Reason: "internal error",
 			Err: fmt.Errorf("the token returned a signature that does not verify under the key of CA %s", i.Record.Name)}
 	}
 	return sig, nil
-}
-
-// digest is what the key signs: the hash of the message, or the message itself.
-func (a signatureAlgorithm) digest(message []byte) []byte {
-	if a.hash == 0 {
-		return message
-	}
-	h := a.hash.New()
-	h.Write(message)
-	return h.Sum(nil)
-}
-
-func verifies(pub crypto.PublicKey, hash crypto.Hash, digest, sig []byte) bool {
-	switch pub := pub.(type) {
-	case *ecdsa.PublicKey:
-		return ecdsa.VerifyASN1(pub, digest, sig)
-	case *rsa.PublicKey:
-		return rsa.VerifyPKCS1v15(pub, hash, digest, sig) == nil
-	case ed25519.PublicKey:
-		return ed25519.Verify(pub, digest, sig)
-	}
-	return false
 }
 
 // indexBlock is how many issuance indexes are set aside at a time: what a

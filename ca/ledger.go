@@ -70,6 +70,9 @@ type Issuance struct {
 	Manufacturer *Manufacturer
 	RA           *RA
 	Event        Event
+	// With, if set, is a protocol's own record, of a type that the ledger knows.
+	// Where one like it is there already, nothing is recorded: ErrAnswered.
+	With any
 }
 
 // Errors of Record, beside Unavailable: the world changed between decision and
@@ -86,6 +89,8 @@ var (
 	ErrNoRecord = errors.New("no such record")
 	// ErrRecorded is returned by inserts of what is there already.
 	ErrRecorded = errors.New("there already")
+	// ErrAnswered is Issuance.With having lost to another that answers the same message.
+	ErrAnswered = errors.New("the message was answered on another connection")
 )
 
 // Standing is what the ledger knows that bears on one request.

@@ -95,7 +95,7 @@ func (p *Profile) lint(now time.Time, validity time.Duration) error {
 }
 
 func sampleSignature(i *Issuer, tbs []byte) []byte {
-	sig, err := i.signer.Sign(rand.Reader, i.alg.digest(tbs), i.alg.hash)
+	sig, err := i.alg.Sign(i.signer, i.alg.Digest(tbs))
 	if err != nil {
 		panic(err) // a software key of our own making
 	}
@@ -121,7 +121,8 @@ func (p *Profile) sampleNames() Names {
 func (p *Profile) fill(asked Names, d policy.Device) Names {
 	filled := Names{SANs: slices.Clone(asked.SANs)}
 	for _, t := range p.Subject {
-		filled.Subject = append(filled.Subject, Attribute{strings.ToLower(t.Attr), strings.NewReplacer("{device.id}", d.ID, "{device.group}", d.Group).Replace(t.Value)})
+		value, _ := t.Expand(d)
+		filled.Subject = append(filled.Subject, Attribute{strings.ToLower(t.Attr), value})
 	}
 	return filled
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -23,6 +24,14 @@ type Profile struct {
 	issuer *Issuer
 	base   string // public URL, no trailing slash
 	fixed  []byte // extensions that never vary, DER, concatenated
+	// pointers were encoded last: certificates come in the order of their partitions.
+	pointers *atomic.Pointer[crlPointers]
+}
+
+// crlPointers are the extensions that name a partition's CRLs.
+type crlPointers struct {
+	partition int
+	der       []byte
 }
 
 var (
@@ -59,7 +68,7 @@ var extKeyUsages = map[string]asn1.ObjectIdentifier{
 }
 
 func newProfile(p policy.Profile, issuer *Issuer, base string) (*Profile, error) {
-	c := &Profile{Profile: p, issuer: issuer, base: strings.TrimSuffix(base, "/")}
+	c := &Profile{Profile: p, issuer: issuer, base: strings.TrimSuffix(base, "/"), pointers: new(atomic.Pointer[crlPointers])}
 	var b cryptobyte.Builder
 	if bits, err := keyUsage(p.KeyUsage); err != nil {
 		return nil, fmt.Errorf("profile %s: %w", p.Name, err)
@@ -126,9 +135,20 @@ func (p *Profile) extensions(serial Serial, spki []byte, names Names) ([]byte, e
 		addExtension(b, oidSubjectAltName, len(names.Subject) == 0, san) // RFC 5280 §4.2.1.6
 	}
 	if p.Status.CRL == "partition" {
-		p.addCRLPointers(b, "/"+strconv.Itoa(Partition(serial.Index())))
+		b.AddBytes(p.partitionPointers(Partition(serial.Index())))
 	}
 	return b.Bytes()
+}
+
+func (p *Profile) partitionPointers(partition int) []byte {
+	if last := p.pointers.Load(); last != nil && last.partition == partition {
+		return last.der
+	}
+	var b cryptobyte.Builder
+	p.addCRLPointers(&b, "/"+strconv.Itoa(partition))
+	made := &crlPointers{partition, b.BytesOrPanic()}
+	p.pointers.Store(made)
+	return made.der
 }
 
 func (p *Profile) addCRLPointers(b *cryptobyte.Builder, partition string) {
@@ -279,7 +299,7 @@ func (p *Profile) tbs(t template) ([]byte, error) {
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1(cbasn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) { b.AddASN1Int64(2) }) // v3
 		b.AddASN1(cbasn1.INTEGER, func(b *cryptobyte.Builder) { b.AddBytes(t.serial[:]) })                          // positive, as it begins with 0x01
-		b.AddBytes(p.issuer.alg.der)
+		b.AddBytes(p.issuer.alg.ID)
 		b.AddBytes(p.issuer.Cert.RawSubject)
 		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 			addTime(b, t.notBefore)
@@ -308,7 +328,7 @@ func (i *Issuer) seal(tbs, signature []byte) []byte {
 	b := cryptobyte.NewBuilder(make([]byte, 0, len(tbs)+len(signature)+64))
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddBytes(tbs)
-		b.AddBytes(i.alg.der)
+		b.AddBytes(i.alg.ID)
 		b.AddASN1BitString(signature)
 	})
 	return b.BytesOrPanic()

@@ -53,6 +53,14 @@ func (ra *RA) mayEnrol(d *device.Device) error {
 	return nil
 }
 
+// mayApprove reports why the RA may not approve of what a device asks for itself.
+func (ra *RA) mayApprove(d *device.Device) error {
+	if !ra.Covers(d.ID) {
+		return Errorf(Denied, "registration authority %s may not approve for device %s: its names are others", ra.Name, d.ID)
+	}
+	return ra.mayEnrol(d)
+}
+
 // globsMatch compares without case, as device IDs do.
 func globsMatch(globs []string, s string) bool {
 	return slices.ContainsFunc(globs, func(glob string) bool {

@@ -180,3 +180,40 @@ func TestAddRA(t *testing.T) {
 		t.Errorf("the same key twice: %v", err)
 	}
 }
+
+// Who approves of a device's own request adds nothing, and must be free to act for
+// the device; what an RA hands on must be for the device that sent it.
+func TestRAApproves(t *testing.T) {
+	a := newAuthority(t, nil)
+	lamps, gates := &ca.RA{Name: "lamps", Names: []string{"lamp-*"}, Levels: []string{"software"}}, &ca.RA{Name: "gates", Names: []string{"gw-*"}, Levels: []string{"software"}}
+	hsms := &ca.RA{Name: "hsms", Names: []string{"*"}, Levels: []string{"hsm"}}
+	r, _ := a.grant("lamp-1", "software", 9)
+	request := func(edit func(*ca.Request)) ca.Request {
+		q := a.request(r, newCSR(t, newKey(t), named("lamp-1")))
+		edit(&q)
+		return q
+	}
+	for _, c := range []struct {
+		approvers []*ca.RA
+		refused   string
+	}{
+		{[]*ca.RA{lamps}, ""},
+		{[]*ca.RA{gates}, "may not approve for device lamp-1"},
+		{[]*ca.RA{lamps, gates}, "may not approve for device lamp-1"},
+		{[]*ca.RA{hsms}, "devices of level software"},
+	} {
+		q := request(func(q *ca.Request) { q.Approvers = c.approvers })
+		if c.refused != "" {
+			a.refused(q, ca.Denied, c.refused)
+			continue
+		}
+		if issued := a.enroll(q).Certificate; issued.Actor != r.Actor() {
+			t.Errorf("the actor is %s", issued.Actor)
+		}
+	}
+	cert := raCert(a, ecKey(t, elliptic.P256()), nil)
+	a.addRA("line-1", cert, []string{"lamp-*"}, "software")
+	r = a.byChain([]*x509.Certificate{cert})
+	a.enroll(request(func(q *ca.Request) { q.Forwarded = "LAMP-1" }))
+	a.refused(request(func(q *ca.Request) { q.Forwarded = "lamp-2" }), ca.Denied, "was sent by lamp-2")
+}

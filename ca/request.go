@@ -32,6 +32,18 @@ type Request struct {
 	// that records the certificate. Replaces is the certificate that the order says it renews.
 	Order    int64
 	Replaces Serial
+	// With, if set, is called with what is about to be handed out, before it is
+	// recorded; what it returns becomes Issuance.With. So an answer that a protocol must be able
+	// to repeat is durable together with its certificate, or neither is. It may be
+	// called more than once, and is not for what was issued before (Issued.Again). Its error refuses the request.
+	With func(*Issued) (any, error)
+	// Approvers are registration authorities that approve of what the requester asks
+	// for itself (CMP's nested messages, RFC 9483 §5.2.2.1). They add nothing to what
+	// it may have; each must be free to act for the device.
+	Approvers []*RA
+	// Forwarded is the device whose own message the requester, a registration
+	// authority, hands on: the certificate must be for that. "" where nothing shows it.
+	Forwarded string
 }
 
 // Requester is who asks, and how that was proven. Make it with

@@ -1,9 +1,15 @@
 package cmp
 
 import (
+	"bytes"
+	"crypto"
+	"crypto/rand"
+	"crypto/subtle"
 	"math/big"
 
 	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/deviceca/deviceca/internal/cms"
 )
 
 //	POPODecKeyChallContent ::= SEQUENCE OF Challenge
@@ -60,6 +66,61 @@ func ParseRand(raw []byte) (Rand, error) {
 		s.end("Rand")
 		return v
 	})
+}
+
+// challengeBits is the length of the random number in a challenge.
+const challengeBits = 256
+
+// NewChallenge makes a challenge in the form of version 3 (RFC 9810 §5.2.8.3.3).
+// sender must be that of the message that will carry it: see [MAC.Sender] and
+// [Signer.Sender]. The number is not returned: [Challenge.Answered] knows it by its hash.
+func NewChallenge(sender GeneralName, to Recipient) (Challenge, error) {
+	number, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), challengeBits))
+	if err != nil {
+		return Challenge{}, err
+	}
+	raw, err := Rand{Int: number, Sender: sender}.Marshal()
+	if err != nil {
+		return Challenge{}, err
+	}
+	c := Challenge{OWF: Algorithm{OID: oidOfHash(crypto.SHA256)}, Witness: witness(crypto.SHA256, number), Challenge: []byte{}}
+	c.EncryptedRand, err = to.seal(cms.Content{Type: cms.TypeData, Bytes: raw})
+	return c, err
+}
+
+// witness hashes the DER of the INTEGER.
+func witness(hash crypto.Hash, number *big.Int) []byte {
+	h := hash.New()
+	h.Write(mustEncode(func(b *out) { b.AddASN1BigInt(number) }))
+	return h.Sum(nil)
+}
+
+// Answered reports whether a number is the one in the challenge, which must be
+// the first of its message, made by NewChallenge.
+func (c Challenge) Answered(number *big.Int) bool {
+	hash, ok := hashByOID(c.OWF.OID)
+	return ok && number.Sign() >= 0 && number.BitLen() <= challengeBits && subtle.ConstantTimeCompare(witness(hash, number), c.Witness) == 1
+}
+
+// Open decrypts a challenge of version 3 and returns the number to answer with.
+// What decrypts to anything but a Rand that names sender, the sender of the message
+// that carried it, is not handed out (RFC 9810 §8.2). Errors carry badDataFormat or badAlg.
+func (c Challenge) Open(with Opener, sender GeneralName) (*big.Int, error) {
+	if c.EncryptedRand == nil {
+		return nil, refuse(BadDataFormat, "RFC 9810 §5.2.8.3.3", "the challenge has no encryptedRand, which version 3 demands")
+	}
+	content, err := with.open(c.EncryptedRand, cms.TypeData)
+	if err != nil {
+		return nil, err
+	}
+	r, err := ParseRand(content.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(r.Sender, sender) {
+		return nil, refuse(BadDataFormat, "RFC 9810 §8.2", "the challenge was made for a message of another sender")
+	}
+	return r.Int, nil
 }
 
 func readChallenge(r *in) Challenge {

@@ -256,6 +256,16 @@ func TestInfos(t *testing.T) {
 	}
 }
 
+func TestURIName(t *testing.T) {
+	n := URIName("http://a/b.crl")
+	if uri, ok := n.URI(); uri != "http://a/b.crl" || !ok || n.String() != `URI:"http://a/b.crl"` {
+		t.Error(uri, ok, n)
+	}
+	if _, ok := CommonName("x").URI(); ok {
+		t.Error("a directory name is a URI")
+	}
+}
+
 func TestSameName(t *testing.T) {
 	printableCN := []byte{0x30, 0x0e, 0x31, 0x0c, 0x30, 0x0a, 6, 3, 0x55, 4, 3, 0x13, 3, 'F', 'o', 'o'}
 	for _, c := range []struct {

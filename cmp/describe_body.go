@@ -84,6 +84,9 @@ func (p *printer) body(b Body) {
 func (p *printer) request(r *CertReqMsg) {
 	p.line("certReqId: %d", r.ID)
 	p.block("certTemplate", func() { p.template(&r.Template) })
+	if _, asked := r.Template.KeyGeneration(); asked && r.POP == nil {
+		p.line("key: to be made by the CA")
+	}
 	if len(r.Controls) > 0 {
 		p.block("controls", func() { p.attributes(r.Controls) })
 	}
@@ -196,7 +199,7 @@ func (p *printer) response(r CertResponse) {
 
 func (p *printer) encrypted(title string, k *EncryptedKey) {
 	if k.EnvelopedData != nil {
-		p.hex(title+": EnvelopedData", k.EnvelopedData)
+		p.enveloped(title, k.EnvelopedData)
 	} else {
 		p.hex(title+": EncryptedValue", k.EncryptedValue)
 	}
@@ -221,5 +224,7 @@ func (p *printer) challenge(c Challenge) {
 	}
 	p.hex("witness", c.Witness)
 	p.hex("challenge", c.Challenge)
-	p.optHex("encryptedRand: EnvelopedData", c.EncryptedRand)
+	if c.EncryptedRand != nil {
+		p.enveloped("encryptedRand", c.EncryptedRand)
+	}
 }

@@ -49,10 +49,23 @@
 // and of the header, have a function that makes each and a method of [Infos] that
 // reads it.
 //
+// A request without public key and proof asks the CA to make the key: [KeyToGenerate]
+// says of which kind, a [KGA] seals it, and [EncryptedKey.OpenKey] opens it. Keys
+// that do not sign are proven by what follows ([CertReqMsg.LaterPOP]): a certificate
+// that comes encrypted ([SealCertificate], [EncryptedKey.OpenCertificate]), or a [Challenge].
+//
+// # Forwarding
+//
+// A registration authority approves of a message by [NewNested] around it, or
+// hands on several; both are signed by [Message.Protect] with its own [Signer], and
+// what is within keeps its octets and its protection. Where it replaces the protection
+// instead, [OrigPKIMessage] shows what it got. A receiver verifies the outer message
+// as any other, then each of [NestedMessages] by itself.
+//
 // # What is left out
 //
 // KEM-based and Diffie-Hellman-based protection, SHAKE and Ed448; SHA-1 in
-// signatures. EnvelopedData, SignedData and EncryptedValue are carried, not opened.
+// signatures. EncryptedValue, which EnvelopedData has replaced, is carried, not opened.
 // The announcements and key recovery answers that RFC 9483 does not use are kept
 // as [OpaqueBody].
 package cmp

@@ -169,6 +169,26 @@ func ExampleConfirmation() {
 	// Output: certConf true <nil>
 }
 
+// A registration authority approves of a device's message: the one around it has the
+// same transactionID (RFC 9483 §5.2.2.1). A batch has its own (§5.2.2.2).
+func ExampleNewNested() {
+	mac, err := cmp.NewMAC([]byte("ref-1"), []byte("correct horse"), cmp.MACParams{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	one, other := cmp.NewRequest(&cmp.General{}, cmp.HeaderOptions{}), cmp.NewRequest(&cmp.General{}, cmp.HeaderOptions{})
+	for _, m := range []*cmp.Message{one, other} {
+		if err := m.Protect(mac); err != nil {
+			log.Fatal(err)
+		}
+	}
+	approved := cmp.NewNested(cmp.HeaderOptions{Time: time.Now()}, one)
+	batch := cmp.NewNested(cmp.HeaderOptions{Time: time.Now()}, one, other)
+	same := func(m *cmp.Message) bool { return string(m.Header.TransactionID) == string(one.Header.TransactionID) }
+	fmt.Println(approved.Body.Type(), same(approved), same(batch))
+	// Output: nested true false
+}
+
 func selfSigned() ([]byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -2,7 +2,10 @@ package cmp
 
 import (
 	"bytes"
+	"crypto/rsa"
+	"crypto/x509"
 	"io"
+	"math/big"
 	"testing"
 )
 
@@ -17,6 +20,9 @@ func FuzzMessage(f *testing.F) {
 	for _, m := range sampleMessages(f) {
 		f.Add(m.Raw())
 		seeds++
+	}
+	for _, m := range envelopeMessages(f) {
+		f.Add(m.Raw())
 	}
 	if seeds < 50 {
 		f.Fatalf("only %d seeds", seeds)
@@ -108,6 +114,66 @@ func FuzzPBMParams(f *testing.F) {
 		q, err := policy.ParseMACParams(k.alg)
 		if err != nil || q.Iterations != p.Iterations || !bytes.Equal(q.Salt, p.Salt) || q.OWF != p.OWF || q.MAC != p.MAC {
 			t.Fatalf("%+v became %+v, %v", p, q, err)
+		}
+	})
+}
+
+// envelopeMessages hold what is encrypted to the RSA key of the hierarchy, or to "secret".
+func envelopeMessages(t testing.TB) (all []*Message) {
+	to := must[Recipient](t)(ToKey(hierarchy().rsa.key.Public(), 0))
+	vault := holder(t, hierarchy().rsa.key, x509.KeyUsageKeyEncipherment, nil).cert.Raw
+	for _, body := range []Body{
+		&CertRequests{Of: IR, Requests: []*CertReqMsg{{Template: CertTemplate{Subject: nullDN, PublicKey: KeyToGenerate(Algorithm{OID: oidEd25519})}}}},
+		&Challenges{List: []Challenge{must[Challenge](t)(NewChallenge(CommonName("ref"), to))}},
+		&ChallengeAnswers{List: []*big.Int{big.NewInt(1)}},
+		&CertResponses{Of: IP, Responses: []CertResponse{{KeyPair: &KeyPair{EncryptedCert: must[*EncryptedKey](t)(SealCertificate(vault))}}}},
+		&CertResponses{Of: IP, Responses: []CertResponse{{KeyPair: &KeyPair{Certificate: vault,
+			PrivateKey: must[*EncryptedKey](t)(authority(t).SealKey(hierarchy().ed.key, ToSecret([]byte("secret")), noon))}}}},
+	} {
+		m := NewRequest(body, HeaderOptions{Time: noon})
+		if err := m.Protect(must[*MAC](t)(NewMAC([]byte("ref"), []byte("secret"), MACParams{Iterations: 100}))); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, m)
+	}
+	return all
+}
+
+// FuzzOpen: whatever an answer holds, opening it does not panic, and hands out
+// nothing but what was to be there.
+func FuzzOpen(f *testing.F) {
+	for _, m := range envelopeMessages(f) {
+		f.Add(m.Raw())
+	}
+	own, secret := must[Opener](f)(WithKey(hierarchy().rsa.key)), WithSecret([]byte("secret"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		m, err := Parse(raw)
+		if err != nil {
+			return
+		}
+		switch b := m.Body.(type) {
+		case *Challenges:
+			for _, c := range b.List {
+				if n, err := c.Open(own, m.Header.Sender); err == nil && n == nil {
+					t.Error("opened to no number")
+				}
+			}
+		case *CertResponses:
+			for _, r := range b.Responses {
+				if r.KeyPair == nil {
+					continue
+				}
+				if k := r.KeyPair.EncryptedCert; k != nil {
+					if cert, err := k.OpenCertificate(own); err == nil && !hierarchy().rsa.cert.PublicKey.(*rsa.PublicKey).Equal(cert.PublicKey) {
+						t.Error("another key's certificate came out")
+					}
+				}
+				if k := r.KeyPair.PrivateKey; k != nil {
+					if key, err := k.OpenKey(secret, nil); err == nil && key == nil {
+						t.Error("opened to no key")
+					}
+				}
+			}
 		}
 	})
 }

@@ -125,6 +125,14 @@ func NewMAC(reference, secret []byte, p MACParams) (*MAC, error) {
 // Reference returns what names the secret.
 func (k *MAC) Reference() []byte { return k.reference }
 
+// Sender implements Protector.
+func (k *MAC) Sender() GeneralName {
+	if len(k.reference) == 0 {
+		return NullName()
+	}
+	return CommonName(string(k.reference))
+}
+
 // Algorithm returns what protectionAlg will be.
 func (k *MAC) Algorithm() Algorithm { return k.alg }
 
@@ -327,7 +335,7 @@ func (k *MAC) protect(m *Message) error {
 		m.Header.SenderKID = k.reference
 		// An RA that answers for a CA may have set its name.
 		if m.Header.Sender == nil {
-			m.Header.Sender = CommonName(string(k.reference))
+			m.Header.Sender = k.Sender()
 		}
 	}
 	return m.seal(func(part []byte) ([]byte, error) { return k.sum(part), nil })

@@ -13,7 +13,7 @@ import (
 )
 
 // GeneralName is one GeneralName (RFC 5280 §4.2.1.6) in DER, tag and length
-// included. Make one with [DirectoryName], [CommonName] or [NullName].
+// included. Make one with [DirectoryName], [CommonName], [URIName] or [NullName].
 type GeneralName []byte
 
 // NullDN is the Name without components.
@@ -30,6 +30,12 @@ func DirectoryName(name []byte) GeneralName {
 // CommonName makes a directory name of one commonName, as senders with a shared
 // secret use it (RFC 9483 §4.1.5).
 func CommonName(cn string) GeneralName { return DirectoryName(commonNameDN(cn)) }
+
+// URIName makes a uniformResourceIdentifier, which must be ASCII: the name of a CRL
+// distribution point.
+func URIName(uri string) GeneralName {
+	return mustEncode(func(b *out) { b.AddASN1(primitive(6), func(b *out) { b.AddBytes([]byte(uri)) }) })
+}
 
 var oidCommonName = encasn1.ObjectIdentifier{2, 5, 4, 3}
 
@@ -54,6 +60,16 @@ func (n GeneralName) Directory() ([]byte, bool) {
 		return nil, false
 	}
 	return name, true
+}
+
+// URI returns the text of n if it is a uniformResourceIdentifier.
+func (n GeneralName) URI() (string, bool) {
+	s := cryptobyte.String(n)
+	var text cryptobyte.String
+	if !s.ReadASN1(&text, primitive(6)) {
+		return "", false
+	}
+	return string(text), true
 }
 
 // IsNull reports whether n is the NULL-DN.

@@ -1,6 +1,11 @@
 package cmp
 
 import (
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/x509"
+	"errors"
+
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
@@ -103,6 +108,26 @@ type POPKey struct {
 	Method     POPKeyMethod
 	Subsequent int64  // EncrCert or ChallengeResp, for SubsequentMessage
 	Value      []byte // for the others: BIT STRING, PKMACValue or EnvelopedData in DER
+}
+
+// LaterPOP asks to prove possession of a key that does not sign by what follows:
+// how is EncrCert or ChallengeResp (RFC 4211 §4.2, §4.3). The template must have
+// the public key, RSA or EC. It needs version 3 (see NewRequest).
+func (m *CertReqMsg) LaterPOP(how int64) error {
+	pub, err := x509.ParsePKIXPublicKey(m.Template.PublicKey)
+	if err != nil {
+		return err
+	}
+	p := &POP{Method: KeyAgreement, Key: &POPKey{Method: SubsequentMessage, Subsequent: how}}
+	switch pub.(type) {
+	case *rsa.PublicKey:
+		p.Method = KeyEncipherment
+	case *ecdsa.PublicKey:
+	default:
+		return errors.New("a key of this kind neither decrypts nor agrees on keys")
+	}
+	m.POP = p
+	return nil
 }
 
 func readPOP(r *in, method uint8) *POP {

@@ -10,6 +10,8 @@ import (
 
 // Protector adds protection to messages: a *[MAC] or a *[Signer].
 type Protector interface {
+	// Sender is the sender that a message gets, unless it has one and the protection is a MAC.
+	Sender() GeneralName
 	protect(*Message) error
 }
 
@@ -65,11 +67,14 @@ func NewSigner(key crypto.Signer, cert *x509.Certificate, o SignerOptions) (*Sig
 // Certificate returns the CMP protection certificate.
 func (s *Signer) Certificate() *x509.Certificate { return s.cert }
 
+// Sender implements Protector.
+func (s *Signer) Sender() GeneralName { return DirectoryName(s.cert.RawSubject) }
+
 // protect implements Protector. The certificate and its chain come first in
 // extraCerts, then what was there (RFC 9483 §3.3).
 func (s *Signer) protect(m *Message) error {
 	m.Header.ProtectionAlg = s.alg
-	m.Header.Sender = DirectoryName(s.cert.RawSubject)
+	m.Header.Sender = s.Sender()
 	m.Header.SenderKID = nil
 	if len(s.cert.SubjectKeyId) > 0 {
 		m.Header.SenderKID = s.cert.SubjectKeyId

@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 // Template is a list but for its entries:
@@ -54,7 +56,7 @@ const (
 )
 
 // begin encodes TBSCertList up to nextUpdate, end what follows the entries.
-func (t *Template) begin(alg *algorithm) ([]byte, error) {
+func (t *Template) begin(alg *der.Signature) ([]byte, error) {
 	switch {
 	case t.Number < 1 || t.Base < 0 || t.Base > t.Number:
 		return nil, fmt.Errorf("CRL number %d over base %d", t.Number, t.Base)
@@ -66,7 +68,7 @@ func (t *Template) begin(alg *algorithm) ([]byte, error) {
 		return nil, fmt.Errorf("%s has no subject key identifier, which its CRLs must name (RFC 5280 §5.2.1)", t.Issuer.Subject)
 	}
 	var e encoder
-	dst := append([]byte{0x02, 1, 1}, alg.id...)
+	dst := append([]byte{0x02, 1, 1}, alg.ID...)
 	dst = append(dst, t.Issuer.RawSubject...)
 	dst = e.time(dst, t.ThisUpdate)
 	return e.time(dst, t.NextUpdate), nil
@@ -177,7 +179,7 @@ type builder struct {
 }
 
 func (b *builder) build(t *Template, key crypto.Signer, entries iter.Seq2[Entry, error]) error {
-	alg, err := algorithmFor(key.Public())
+	alg, err := der.SignatureFor(key.Public())
 	if err != nil {
 		return err
 	}
@@ -209,15 +211,22 @@ func (b *builder) build(t *Template, key crypto.Signer, entries iter.Seq2[Entry,
 	}
 	tbs := appendHeader(nil, 0x30, int64(len(head))+b.length+int64(len(end)))
 	tbs = append(tbs, head...)
-	// 2. Hash and sign.
-	signature, err := alg.sign(key, func(w io.Writer) error {
+	// 2. Hash, sign, and check the signature: keys in tokens fail too.
+	digest, err := alg.DigestOf(func(w io.Writer) error {
 		return b.copy(w, tbs, end)
 	})
 	if err != nil {
 		return err
 	}
+	signature, err := alg.Sign(key, digest)
+	if err != nil {
+		return err
+	}
+	if !alg.Verifies(key.Public(), digest, signature) {
+		return errors.New("the CA's key made a wrong signature over a CRL; nothing was published")
+	}
 	// 3. The outermost length depends on the signature's.
-	tail := append(append([]byte{}, end...), alg.id...)
+	tail := append(append([]byte{}, end...), alg.ID...)
 	tail = appendHeader(tail, 0x03, int64(len(signature))+1)
 	tail = append(append(tail, 0), signature...)
 	content := int64(len(tbs)) + b.length + int64(len(tail))

@@ -6,8 +6,6 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
-	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -47,23 +45,10 @@ func Handler(opts HandlerOptions) http.Handler {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	if opts.Resolve == nil {
-		opts.Resolve = func(name string) string { return name }
-	}
 	return handler{opts}
 }
 
 type handler struct{ opts HandlerOptions }
-
-var (
-	listPath  = regexp.MustCompile(`^([a-z0-9-]{1,64}?)(/[0-9]{1,10})?(-delta)?\.crl$`)
-	issuerRef = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
-)
-
-// validName reports whether an issuer's name can be told from "-delta" in a path.
-func validName(name string) bool {
-	return issuerRef.MatchString(name) && !strings.HasSuffix(name, "-delta")
-}
 
 func (h handler) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	if q.Method != http.MethodGet && q.Method != http.MethodHead {
@@ -71,24 +56,14 @@ func (h handler) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		http.Error(w, "CRLs are read with GET", http.StatusMethodNotAllowed)
 		return
 	}
-	m := listPath.FindStringSubmatch(strings.TrimPrefix(strings.TrimPrefix(q.URL.Path, h.opts.Prefix), "/"))
-	if m == nil {
-		http.NotFound(w, q)
-		return
-	}
-	name := h.opts.Resolve(m[1])
-	if !validName(name) {
-		http.NotFound(w, q)
-		return
-	}
-	f, err := os.Open(filepath.Join(h.opts.Dir, filepath.FromSlash(name+m[2]+m[3]+".crl")))
+	f, delta, err := Files{h.opts.Dir, h.opts.Resolve}.open(strings.TrimPrefix(strings.TrimPrefix(q.URL.Path, h.opts.Prefix), "/"))
 	if errors.Is(err, fs.ErrNotExist) {
 		http.NotFound(w, q)
 		return
 	}
 	if err == nil {
 		defer f.Close()
-		err = h.serve(w, q, f, m[3] != "")
+		err = h.serve(w, q, f, delta)
 	}
 	if err != nil {
 		http.Error(w, "the CRL cannot be read at the moment; try again", http.StatusInternalServerError)
@@ -106,9 +81,7 @@ func (h handler) serve(w http.ResponseWriter, q *http.Request, f *os.File, delta
 	if _, err := f.ReadAt(end[:], max(info.Size()-int64(len(end)), 0)); err != nil {
 		return err
 	}
-	var front [4096]byte
-	n, _ := f.ReadAt(front[:], 0)
-	thisUpdate, nextUpdate, err := readTimes(front[:n])
+	thisUpdate, nextUpdate, err := fileTimes(f)
 	if err != nil {
 		return err
 	}
@@ -124,6 +97,13 @@ func (h handler) serve(w http.ResponseWriter, q *http.Request, f *os.File, delta
 	header.Set("Cache-Control", "max-age="+strconv.Itoa(int(age/time.Second))+", public, no-transform, must-revalidate")
 	http.ServeContent(w, q, "", thisUpdate, f)
 	return nil
+}
+
+// fileTimes reads thisUpdate and nextUpdate of the list in a file.
+func fileTimes(f *os.File) (this, next time.Time, err error) {
+	var front [4096]byte
+	n, _ := f.ReadAt(front[:], 0) // what is too short does not parse
+	return readTimes(front[:n])
 }
 
 // readTimes reads thisUpdate and nextUpdate from the beginning of a list.

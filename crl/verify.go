@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math/big"
 	"time"
+
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 // ErrNotTrusted is wrapped by the errors of Verify and Lookup.
@@ -37,7 +39,7 @@ func (l *List) Verify(issuer *x509.Certificate, now time.Time) error {
 	case l.NextUpdate.Before(now):
 		return distrust("it ended at %s; fetch a new one", l.NextUpdate.Format(time.RFC3339))
 	}
-	alg := algorithmOf(l.Algorithm)
+	alg := der.SignatureOf(l.Algorithm)
 	if alg == x509.UnknownSignatureAlgorithm {
 		return distrust("its signature algorithm is not accepted")
 	}

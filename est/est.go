@@ -22,7 +22,6 @@ import (
 	"log/slog"
 	"net/http"
 	"path"
-	"runtime"
 	"strings"
 	"time"
 
@@ -36,12 +35,7 @@ const Prefix = "/.well-known/est/"
 
 const defaultBodyTimeout = 10 * time.Second
 
-type server struct {
-	Options
-	// making bounds how many keys are made at a time: an RSA key takes a
-	// processor for the better part of a second.
-	making chan struct{}
-}
+type server struct{ Options }
 
 // operation is one EST operation. Its serve returns a whole reply or an error that refuse translates.
 type operation struct {
@@ -74,7 +68,7 @@ func New(opts Options) http.Handler {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	s := &server{opts, make(chan struct{}, runtime.GOMAXPROCS(0))}
+	s := &server{opts}
 	mux := chi.NewRouter()
 	mux.Use(s.limitTime)
 	for _, op := range operations {

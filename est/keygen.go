@@ -2,23 +2,18 @@ package est
 
 import (
 	"bytes"
-	"context"
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	encasn1 "encoding/asn1"
 	"errors"
 	"fmt"
-	"math/big"
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
-	"slices"
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
@@ -70,11 +65,11 @@ func (s *server) serverkeygen(w http.ResponseWriter, r *http.Request, label stri
 	}
 
 	// 4. The key.
-	key, err := s.makeKey(r.Context(), algorithm(profile.Keys, hint))
+	key, err := ca.MakeKey(r.Context(), profile.Keys, hint)
 	if err != nil {
 		return nil, err
 	}
-	defer wipe(key)
+	defer ca.WipeKey(key)
 	csr.PublicKey = key.Public()
 	if csr.SPKI, err = x509.MarshalPKIXPublicKey(csr.PublicKey); err != nil {
 		return nil, fmt.Errorf("encoding a key just made: %w", err)
@@ -156,70 +151,6 @@ func parseUnproven(der []byte) (csr *ca.CSR, hint string, err error) {
 }
 
 var oidECDSAWithSHA256 = encasn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}
-
-// algorithm is the kind of key to make: the one hinted at if the profile has it,
-// or the first that the profile has and we make. "" for none.
-func algorithm(profile []string, hint string) string {
-	if slices.Contains(profile, hint) && makers[hint] != nil {
-		return hint
-	}
-	for _, name := range profile {
-		if makers[name] != nil {
-			return name
-		}
-	}
-	return ""
-}
-
-var makers = map[string]func() (crypto.Signer, error){
-	"ecdsa-p256": func() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) },
-	"ecdsa-p384": func() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P384(), rand.Reader) },
-	"rsa-2048":   func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, 2048) },
-	"rsa-3072":   func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, 3072) },
-	"ed25519": func() (crypto.Signer, error) {
-		_, key, err := ed25519.GenerateKey(rand.Reader)
-		return key, err
-	},
-}
-
-// makeKey waits for its turn.
-func (s *server) makeKey(ctx context.Context, algorithm string) (crypto.Signer, error) {
-	maker := makers[algorithm]
-	if maker == nil {
-		return nil, ca.Errorf(ca.Denied, "the profile has no kind of key that the server makes: make one and use simpleenroll")
-	}
-	select {
-	case s.making <- struct{}{}:
-		defer func() { <-s.making }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	key, err := maker()
-	if err != nil {
-		return nil, fmt.Errorf("making a key of kind %s: %w", algorithm, err)
-	}
-	return key, nil
-}
-
-// wipe overwrites a private key where Go lets us reach it; what the library
-// derived from it for its own use goes with the garbage collector.
-func wipe(key crypto.Signer) {
-	number := func(n *big.Int) { clear(n.Bits()) }
-	switch k := key.(type) {
-	case *ecdsa.PrivateKey:
-		number(k.D)
-	case *rsa.PrivateKey:
-		number(k.D)
-		for _, p := range k.Primes {
-			number(p)
-		}
-		number(k.Precomputed.Dp)
-		number(k.Precomputed.Dq)
-		number(k.Precomputed.Qinv)
-	case ed25519.PrivateKey:
-		clear(k)
-	}
-}
 
 // part is one part of a multipart body, in base64.
 type part struct {

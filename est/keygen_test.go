@@ -254,10 +254,11 @@ func (e *env) newReceiver(t testing.TB, kind string, usage x509.KeyUsage) receiv
 func decryptWithOpenSSL(t testing.TB, dir string, sealed []byte, args ...string) []byte {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "openssl", append([]string{"cms", "-decrypt", "-binary", "-inform", "DER"}, args...)...)
-	cmd.Dir, cmd.Stdin = dir, bytes.NewReader(sealed)
+	var stderr bytes.Buffer
+	cmd.Dir, cmd.Stdin, cmd.Stderr = dir, bytes.NewReader(sealed), &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("openssl %q: %v", args, err)
+		t.Fatalf("openssl %q: %v\n%s", args, err, &stderr)
 	}
 	return out
 }

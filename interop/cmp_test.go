@@ -101,7 +101,12 @@ func TestOpenSSLCMP(t *testing.T) {
 		c.chains(cert)
 	}
 	c.ok(with(own, "-cmd", "genm", "-infotype", "caCerts")...)
-	c.ok(with(c.secret(g), "-cmd", "genm", "-infotype", "signKeyPairTypes")...)
+	for _, question := range []string{"signKeyPairTypes", "encKeyPairTypes", "preferredSymmAlg", "caProtEncCert", "currentCRL"} {
+		c.ok(with(c.secret(g), "-cmd", "genm", "-infotype", question)...)
+		c.ok(with(own, "-cmd", "genm", "-infotype", question, "-rspout", question+".der")...)
+	}
+	mustContain(t, "cmp show", a.deviceca("cmp", "show", filepath.Join(c.dir, "currentCRL.der")), "genp", "currentCRL", "Issuing CA 1")
+	mustContain(t, "cmp show", a.deviceca("cmp", "show", filepath.Join(c.dir, "preferredSymmAlg.der")), "AES-256-CBC")
 	c.ok(with(c.secret(g), "-cmd", "genm")...)
 
 	// A rejected certificate is revoked: openssl does so when it cannot verify it.
@@ -139,6 +144,38 @@ func TestOpenSSLCMP(t *testing.T) {
 	c.path = ".well-known/cmp"
 	_, httpsPort, _ := strings.Cut(a.https, ":")
 	c.ok(with(own, "-cmd", "kur", "-newkey", c.key("tls"), "-certout", "tls.crt", "-server", "localhost:"+httpsPort, "-tls_used", "-tls_trusted", a.root())...)
+}
+
+// OpenSSL's CMP client through rotations: with the certificate of an old issuing
+// CA, and with either root.
+func TestOpenSSLCMPRotation(t *testing.T) {
+	a := newAuthority(t)
+	c := newCMPClient(t, a)
+	oldRoot := write(t, filepath.Join(c.dir, "root-1.crt"), read(t, a.root()))
+	c.ok(append(c.secret(a.addDevice("lamp-1")), "-cmd", "ir", "-newkey", c.key("first"), "-subject", "/CN=lamp-1", "-certout", "first.crt")...)
+	// renew renews the first certificate, trusting one root, until the signer below a CA has answered.
+	renew := func(name, root, issuer string) {
+		t.Helper()
+		c.key(name)
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+			c.ok("-cmd", "kur", "-cert", "first.crt", "-key", "first.key", "-trusted", root, "-newkey", name+".key", "-certout", name+".crt", "-rspout", name+".der "+name+"-conf.der")
+			if strings.Contains(a.deviceca("cmp", "show", filepath.Join(c.dir, name+".der")), "sender: CN="+issuer) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("no answer signed below %s", issuer)
+			}
+		}
+	}
+	renew("second", oldRoot, "issuing-1 deviceca-cmp")
+	a.deviceca("ca", "rotate", "issuing", "--home", a.home)
+	renew("third", oldRoot, "issuing-2 deviceca-cmp")
+	mustContain(t, "the issuer of third.crt", run(t, c.dir, "openssl", "x509", "-in", "third.crt", "-noout", "-issuer"), "Issuing CA 2")
+	a.deviceca("ca", "rotate", "root", "--home", a.home)
+	a.deviceca("ca", "rotate", "issuing", "--home", a.home)
+	for name, root := range map[string]string{"old": oldRoot, "new": a.root()} {
+		renew(name, root, "issuing-3 deviceca-cmp")
+	}
 }
 
 // The same CA, credential and certificate, by our own client.

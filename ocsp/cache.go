@@ -2,6 +2,7 @@ package ocsp
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
@@ -27,6 +28,13 @@ type window struct {
 	lastModified [1]string // as header values
 	expires      [1]string
 	certs        []byte // the end of each response
+	control      atomic.Pointer[cacheControl]
+}
+
+// cacheControl is the Cache-Control field of a window's answers, good for one second.
+type cacheControl struct {
+	second int64
+	header [1]string
 }
 
 // entry is a pre-signed answer. It is never changed, only replaced.

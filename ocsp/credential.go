@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 // Signer gives the credential that signs for one issuer now.
@@ -29,7 +31,7 @@ type Credential struct {
 	key     crypto.Signer
 	cert    *x509.Certificate
 	check   bool
-	alg     *algorithm
+	alg     *der.Signature
 	keyHash []byte
 	certs   []byte // the encoded certs field; shared by every response
 }
@@ -40,7 +42,7 @@ type Credential struct {
 // With check, every signature is verified before it is given out: for keys that
 // lie in a token or elsewhere. A key in this process's memory needs none.
 func NewCredential(key crypto.Signer, cert, issuer *x509.Certificate, check bool) (*Credential, error) {
-	alg, err := algorithmFor(key.Public())
+	alg, err := der.SignatureFor(key.Public())
 	if err != nil {
 		return nil, err
 	}
@@ -79,14 +81,14 @@ func (c *Credential) sign(producedAt time.Time, singles []SingleResponse, nonce 
 	if err != nil {
 		return nil, err
 	}
-	signature, err := c.alg.sign(c.key, tbs)
+	signature, err := c.alg.Sign(c.key, c.alg.Digest(tbs))
 	if err != nil {
 		return nil, err
 	}
 	if c.check {
-		if err := c.cert.CheckSignature(c.alg.x509, tbs, signature); err != nil {
+		if err := c.cert.CheckSignature(c.alg.X509, tbs, signature); err != nil {
 			return nil, fmt.Errorf("the responder's key made a wrong signature: %w", err)
 		}
 	}
-	return wrap(tbs, c.alg.id, signature, c.certs), nil
+	return wrap(tbs, c.alg.ID, signature, c.certs), nil
 }

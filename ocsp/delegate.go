@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -140,7 +141,7 @@ func (d *Delegate) renew(ctx context.Context) error {
 	d.current.Store(c)
 	d.failed, d.pause = nil, 0
 	d.opts.Log.Info("OCSP responder certificate renewed", "issuer", d.opts.Issuer,
-		"serial", fmt.Sprintf("%x", next.cert.SerialNumber), "expires", next.NotAfter(), "renewal", c.renewAt)
+		"serial", hex.EncodeToString(next.cert.SerialNumber.Bytes()), "expires", next.NotAfter(), "renewal", c.renewAt)
 	return nil
 }
 

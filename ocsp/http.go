@@ -138,7 +138,7 @@ func (r *Responder) write(w http.ResponseWriter, q *http.Request, e *entry) {
 	h["Etag"] = e.etag[:]
 	h["Last-Modified"] = e.window.lastModified[:]
 	h["Expires"] = e.window.expires[:]
-	h["Cache-Control"] = []string{r.cacheControl(e.window)}
+	h["Cache-Control"] = r.cacheControl(e.window)
 	if match := q.Header["If-None-Match"]; len(match) > 0 && q.Method != http.MethodPost {
 		for _, m := range match {
 			if m == "*" || strings.Contains(m, e.etag[0]) {
@@ -158,10 +158,14 @@ func (r *Responder) write(w http.ResponseWriter, q *http.Request, e *entry) {
 
 // cacheControl lets caches keep an answer until there is surely a newer one:
 // half of its life is over, or MaxAge.
-func (r *Responder) cacheControl(w *window) string {
-	half := w.thisUpdate + (w.nextUpdate-w.thisUpdate)/2
-	age := min(half-r.opts.Now().Unix(), int64(r.opts.MaxAge/time.Second))
-	var b [80]byte
-	out := strconv.AppendInt(append(b[:0], "max-age="...), max(age, 0), 10)
-	return string(append(out, ", public, no-transform, must-revalidate"...))
+func (r *Responder) cacheControl(w *window) []string {
+	now := r.opts.Now().Unix()
+	last := w.control.Load()
+	if last == nil || last.second != now {
+		half := w.thisUpdate + (w.nextUpdate-w.thisUpdate)/2
+		age := max(min(half-now, int64(r.opts.MaxAge/time.Second)), 0)
+		last = &cacheControl{now, [1]string{"max-age=" + strconv.FormatInt(age, 10) + ", public, no-transform, must-revalidate"}}
+		w.control.Store(last)
+	}
+	return last.header[:]
 }

@@ -254,7 +254,7 @@ func FuzzRequest(f *testing.F) {
 func TestWrap(t *testing.T) {
 	for _, n := range []int{0, 40, 60, 80, 100, 115, 125, 126, 127, 128, 200, 230, 240, 255, 256, 65400, 65440, 65480, 65500, 65535, 65536, 100_000} {
 		tbs, certs := octets(n), octets(3)
-		raw := wrap(tbs, algorithms[0].id, make([]byte, 70), certs)
+		raw := wrap(tbs, []byte("\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02"), make([]byte, 70), certs)
 		var body, basic cryptobyte.String
 		s := cryptobyte.String(raw)
 		if !s.ReadASN1(&body, asn1.SEQUENCE) || !s.Empty() || !body.SkipASN1(asn1.ENUM) || !body.ReadASN1(&body, explicit(0)) ||

@@ -10,6 +10,8 @@ import (
 	"math/big"
 	"slices"
 	"time"
+
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 // ErrNotTrusted is wrapped by the errors of Verify.
@@ -45,7 +47,7 @@ func verify(r *Response, issuer *x509.Certificate, now time.Time, sha1 bool) err
 	if err != nil {
 		return fail("%v", err)
 	}
-	alg := algorithmOf(r.Algorithm)
+	alg := der.SignatureOf(r.Algorithm)
 	if alg == x509.UnknownSignatureAlgorithm || alg == x509.SHA1WithRSA && !sha1 {
 		return fail("its signature algorithm is not accepted")
 	}

@@ -24,7 +24,7 @@ const (
 )
 
 var profileFields = []string{"extends", "issuer", "keys", "subject", "san", "names", "key_usage", "eku", "policy_oids",
-	"backdate", "validity", "renew_at", "renew_after_expiry", "status", "approval", "server_keygen", "channel_binding"}
+	"backdate", "validity", "renew_at", "renew_after_expiry", "status", "approval", "release", "server_keygen", "channel_binding"}
 
 // wellFormedName is what profiles and levels are called: profiles are path segments of EST and CMP URLs.
 var wellFormedName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
@@ -171,6 +171,9 @@ func (d *document) profile(name string, at value, f map[string]value) *Profile {
 				d.fault(v, "leave it out here: approve what the device gets once it is sound", "profile %q is issued by the quarantine CA, and quarantine waits for nobody", name)
 			}
 		}
+	}
+	if v, ok := f["release"]; ok {
+		p.Release = d.truth(v)
 	}
 	if v, ok := f["server_keygen"]; ok {
 		p.ServerKeygen = d.serverKeygen(v)

@@ -87,7 +87,7 @@ func TestExtends(t *testing.T) {
 	p := mustParse(t, `version: 1
 profiles:
   leaf: {extends: mid, status: {ocsp: true}, names: {dns: ["{device.id}"]}}
-  mid: {extends: base, san: [dns], renew_after_expiry: 1d12h, approval: true}
+  mid: {extends: base, san: [dns], renew_after_expiry: 1d12h, approval: true, release: true}
   base:
     keys: [ed25519, rsa-3072]
     subject: {2.5.4.11: "{device.group}", cn: "{device.id}"}
@@ -103,7 +103,7 @@ outcomes:
 	leaf, ok := p.Profile("leaf")
 	want := Profile{Name: "leaf", Issuer: "issuing", Keys: []string{"ed25519", "rsa-3072"}, Subject: []SubjectTemplate{{"ou", "{device.group}"}, {"cn", "{device.id}"}},
 		SAN: []string{"dns"}, Names: map[string][]string{"dns": {"{device.id}"}}, KeyUsage: []string{"digitalSignature"}, EKU: []string{"clientAuth"},
-		PolicyOIDs: []string{"1.3.6.1.4.1.55555.2.1"}, Backdate: 5 * time.Minute, RenewAt: 0.5, RenewExpired: 36 * time.Hour, Status: Status{OCSP: true, CRL: "none"}, Approval: true}
+		PolicyOIDs: []string{"1.3.6.1.4.1.55555.2.1"}, Backdate: 5 * time.Minute, RenewAt: 0.5, RenewExpired: 36 * time.Hour, Status: Status{OCSP: true, CRL: "none"}, Approval: true, Release: true}
 	if !ok || !reflect.DeepEqual(leaf, want) {
 		t.Errorf("got  %+v\nwant %+v", leaf, want)
 	}

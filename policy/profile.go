@@ -21,6 +21,9 @@ type Profile struct {
 	RenewExpired time.Duration       // renew_after_expiry: how long after notAfter the same key may still renew; 0: not at all
 	Status       Status
 	Approval     bool // an administrator must approve each certificate before it is issued
+	// Release lets a registration authority end the hold of a certificate (CMP rr
+	// with removeFromCRL); else only an administrator does.
+	Release      bool
 	ServerKeygen ServerKeygen
 	// ChannelBinding demands that a request is bound to the TLS connection it
 	// comes over (RFC 7030 §3.5, RFC 9266).

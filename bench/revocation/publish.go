@@ -88,31 +88,6 @@ func ledger(dir string, n int) (*store.Store, error) {
 	return s, tx.Commit()
 }
 
-// packSource is the journal in the terms of packs.
-type packSource struct{ store.Journal }
-
-// Changes is part of publisher.Source.
-func (s packSource) Changes(ctx context.Context, issuer string, after, upTo int64) iter.Seq2[publisher.Change, error] {
-	return func(yield func(publisher.Change, error) bool) {
-		for c, err := range s.Journal.Changes(ctx, issuer, after, upTo) {
-			if !yield(publisher.Change{Sequence: c.Sequence, Index: c.Serial.Index(), Released: c.Released}, err) {
-				return
-			}
-		}
-	}
-}
-
-// Revoked is part of publisher.Source.
-func (s packSource) Revoked(ctx context.Context, issuer string, from uint64) iter.Seq2[uint64, error] {
-	return func(yield func(uint64, error) bool) {
-		for e, err := range s.Journal.Revoked(ctx, issuer, crl.Query{From: from, To: math.MaxUint64}) {
-			if !yield(e.Serial.Index(), err) {
-				return
-			}
-		}
-	}
-}
-
 // IssueSigner is part of publisher.Certifier.
 func (a *authority) IssueSigner(_ context.Context, _ string, pub crypto.PublicKey) ([]byte, error) {
 	return a.delegate(pub, nil, []asn1.ObjectIdentifier{pack.SigningEKU()})
@@ -197,7 +172,7 @@ func (b *bench) oneMore(a *authority, n int) error {
 	if err != nil {
 		return err
 	}
-	packs, err := publisher.New(publisher.Options{Source: packSource{s.Journal()}, Certifier: a, Dir: filepath.Join(dir, "pack"), Log: quiet},
+	packs, err := publisher.New(publisher.Options{Source: store.Packs{Journal: s.Journal()}, Certifier: a, Dir: filepath.Join(dir, "pack"), Log: quiet},
 		publisher.Issuer{Name: "issuing-1", Cert: a.cert})
 	if err != nil {
 		return err

@@ -15,7 +15,7 @@ import (
 
 // newCMP makes the CMP responder, which both listeners serve.
 func (s *server) newCMP(ctx context.Context) (*cmpserver.Server, error) {
-	return cmpserver.New(ctx, cmpserver.Options{Authority: s.service, Ledger: s.store, Logger: s.log,
+	return cmpserver.New(ctx, cmpserver.Options{Authority: s.service, Ledger: s.store, Lists: crlLists{s.system}, Logger: s.log,
 		BodyTimeout: time.Duration(s.cfg.Limits.ReadTimeout), Observe: s.metrics.observe("cmp")})
 }
 
@@ -23,8 +23,8 @@ func (a *app) cmpCommand() *cobra.Command {
 	return group("cmp", "Look at messages of the Certificate Management Protocol", a.cmpShow())
 }
 
-// maxCMPFile is the largest message that the codec takes by default.
-const maxCMPFile = 1 << 20
+// maxCMPFile is the largest message shown: one that holds CRLs may be long.
+const maxCMPFile = 16 << 20
 
 func (a *app) cmpShow() *cobra.Command {
 	return &cobra.Command{
@@ -49,7 +49,7 @@ certificates, by name where there is one. Nothing is verified, and no server is 
 			if err != nil {
 				return err
 			}
-			m, err := cmpcodec.Parse(raw)
+			m, err := cmpcodec.Limits{Size: maxCMPFile}.Parse(raw)
 			if err != nil {
 				return &hintError{fmt.Errorf("%s is no CMP message: %w", args[0], err), "give one PKIMessage in DER, as openssl cmp -reqout writes it"}
 			}

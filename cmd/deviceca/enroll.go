@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/deviceca/deviceca/client"
@@ -14,6 +15,7 @@ import (
 func (a *app) enrollCommand() *cobra.Command {
 	var c client.Config
 	var reference, secretFile, roots, rootSHA256, key string
+	var hardware tpmFlags
 	cmd := withJSON(&cobra.Command{
 		Use:   "enroll --server URL --id ID --dir DIR",
 		Short: "Get a certificate for a device, or renew it when due",
@@ -28,13 +30,20 @@ and is small enough for devices.
 
 Names that are served on a network (--dns, --ip) the CA may want to see proven: over
 ACME, --http01 opens a listener for the time of the challenge. The CA asks at port 80
-of each name.`,
+of each name.
+
+With --tpm the key is made in the device's TPM 2.0, and the TPM proves it to the CA,
+over ACME, by an attestation key that an attestation authority certified. Renewal
+goes on with the same key. docs/attestation.md says how to get a device ready.`,
 		Example: `  DEVICECA_SECRET=… deviceca enroll --protocol est --server https://127.0.0.1:8443 \
     --roots deviceca-data/root.crt --id lamp-1 --reference k3f5o2lq7xwzmb4a --dir lamp-1
   deviceca enroll --server https://127.0.0.1:8443 --id lamp-1 --dir lamp-1 --renew
   deviceca enroll --protocol acme --server https://127.0.0.1:8443 --roots deviceca-data/root.crt \
     --id gw-1 --reference k3f5o2lq7xwzmb4a --secret-file gw-1.secret \
-    --dns gw-1.example --http01 :80 --profile gateway --dir gw-1`,
+    --dns gw-1.example --http01 :80 --profile gateway --dir gw-1
+  deviceca enroll --protocol acme --server https://127.0.0.1:8443 --roots deviceca-data/root.crt \
+    --id gw-2 --reference m7q2x4lk5wzb3f6a --secret-file gw-2.secret \
+    --tpm /dev/tpmrm0 --tpm-ak 0x81010002 --tpm-ak-chain ak.pem --dir gw-2`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch c.Protocol {
@@ -71,9 +80,16 @@ of each name.`,
 					return clientError(err)
 				}
 			}
-			result, err := client.Run(cmd.Context(), c)
+			shut, err := hardware.open(&c)
 			if err != nil {
 				return clientError(err)
+			}
+			result, err := client.Run(cmd.Context(), c)
+			if err := errors.Join(err, shut()); err != nil {
+				return clientError(err)
+			}
+			if c.Signer != nil {
+				result.Files.Key = filepath.Join(c.Dir, tpmKeyFile)
 			}
 			return a.output(cmd).enrolled(result)
 		},
@@ -92,6 +108,7 @@ of each name.`,
 	f.StringArrayVar(&c.AltNames.DNS, "dns", nil, "DNS name to ask for beside the ID (may be repeated)")
 	f.IPSliceVar(&c.AltNames.IP, "ip", nil, "IP address to ask for beside the ID (may be repeated)")
 	f.StringVar(&c.HTTP01, "http01", "", "address to answer http-01 challenges on, as in :80 (acme)")
+	hardware.add(f)
 	f.StringVar(&key, "key", "", "kind of key to make (default: what the CA asks for, else ecdsa-p256)")
 	f.BoolVar(&c.Renew, "renew", false, "renew now, due or not")
 	f.BoolVar(&c.Force, "force", false, "enrol anew, whatever there is")

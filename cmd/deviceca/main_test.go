@@ -41,7 +41,7 @@ func runScripts(t *testing.T, dir string) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": status, "waitfor": waitFor, "grant": grant, "serial": serial, "fetch": fetch, "state": state,
-			"receive": receive, "until": until,
+			"receive": receive, "until": until, "askcrl": askCRL, "tpm": startTPM,
 		},
 	})
 }

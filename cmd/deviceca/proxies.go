@@ -1,11 +1,8 @@
 package main
 
 import (
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"net/netip"
-	"os"
 
 	"github.com/deviceca/deviceca/est"
 )
@@ -55,17 +52,10 @@ func (c *Config) proxies() (est.Proxies, error) {
 	if c.EST.ProxyCert == "" {
 		return p, nil
 	}
-	raw, err := os.ReadFile(c.EST.ProxyCert)
+	certs, err := readCerts(c.EST.ProxyCert)
 	if err != nil {
 		return p, fmt.Errorf("est.proxy_cert: %w", err)
 	}
-	block, _ := pem.Decode(raw)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return p, fmt.Errorf("est.proxy_cert: %s holds no certificate in PEM", c.EST.ProxyCert)
-	}
-	if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-		return p, fmt.Errorf("est.proxy_cert: %s: %w", c.EST.ProxyCert, err)
-	}
-	p.Cert = block.Bytes
+	p.Cert = certs[0].Raw
 	return p, nil
 }

@@ -6,9 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
-	"math"
 	"net/http"
 	"strings"
 	"time"
@@ -97,7 +95,7 @@ func newRevocation(ctx context.Context, s *system) (*revocation, error) {
 		return nil, err
 	}
 	if r.packs, err = publisher.New(publisher.Options{
-		Source: packSource{r.journal}, Certifier: certifier{s.service}, Dir: s.home.path("pack"),
+		Source: store.Packs{Journal: r.journal}, Certifier: certifier{s.service}, Dir: s.home.path("pack"),
 		Every: s.cfg.Pack.Every, Refresh: s.cfg.Pack.Refresh, Overlap: s.cfg.Pack.Overlap, Keep: s.cfg.Pack.Keep, Log: s.log,
 	}, packs...); err != nil {
 		return nil, err
@@ -269,29 +267,4 @@ func (c certifier) issue(ctx context.Context, which ca.Builtin, issuer string, p
 		return nil, err
 	}
 	return issued.Certificate.DER, nil
-}
-
-// packSource is the journal in the terms of packs, which know indexes alone.
-type packSource struct{ store.Journal }
-
-// Changes is part of publisher.Source.
-func (s packSource) Changes(ctx context.Context, issuer string, after, upTo int64) iter.Seq2[publisher.Change, error] {
-	return func(yield func(publisher.Change, error) bool) {
-		for c, err := range s.Journal.Changes(ctx, issuer, after, upTo) {
-			if !yield(publisher.Change{Sequence: c.Sequence, Index: c.Serial.Index(), Released: c.Released}, err) {
-				return
-			}
-		}
-	}
-}
-
-// Revoked is part of publisher.Source.
-func (s packSource) Revoked(ctx context.Context, issuer string, from uint64) iter.Seq2[uint64, error] {
-	return func(yield func(uint64, error) bool) {
-		for e, err := range s.Journal.Revoked(ctx, issuer, crl.Query{From: from, To: math.MaxUint64}) {
-			if !yield(e.Serial.Index(), err) {
-				return
-			}
-		}
-	}
 }

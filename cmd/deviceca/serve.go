@@ -69,9 +69,12 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	if s.cert, err = newServerCert(ctx, sys.service, serverNames(cfg.TLS.Names, cfg.Listen.HTTPS), log); err != nil {
 		return fmt.Errorf("the server's own certificate: %w", err)
 	}
-	sys.casChanged = s.cert.casChanged
 	if s.cmp, err = s.newCMP(ctx); err != nil {
 		return err
+	}
+	sys.casChanged = func() {
+		s.cert.casChanged()
+		s.cmp.CAsChanged()
 	}
 
 	if s.acme, err = s.newACME(); err != nil {

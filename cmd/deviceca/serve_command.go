@@ -158,19 +158,13 @@ func importSigned(ctx context.Context, dir, rootFile, issuingFile, quarantineFil
 	return importCAs(ctx, home, cfg, root, certs, quietLogger())
 }
 
+// readCert reads the first certificate of a file.
 func readCert(file string) ([]byte, error) {
-	raw, err := os.ReadFile(file)
+	certs, err := readCerts(file)
 	if err != nil {
 		return nil, err
 	}
-	der := raw
-	if block, _ := pem.Decode(raw); block != nil {
-		der = block.Bytes
-	}
-	if _, err := x509.ParseCertificate(der); err != nil {
-		return nil, fmt.Errorf("%s holds no certificate: %w", file, err)
-	}
-	return der, nil
+	return certs[0].Raw, nil
 }
 
 func parseCert(der []byte) (*x509.Certificate, error) { return x509.ParseCertificate(der) }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"go.step.sm/crypto/pemutil"
+
 	"github.com/deviceca/deviceca/crl"
 )
 
@@ -25,31 +27,9 @@ const (
 
 // readCerts reads certificates, PEM (any number) or DER (one).
 func readCerts(file string) ([]*x509.Certificate, error) {
-	raw, err := os.ReadFile(file)
+	certs, err := pemutil.ReadCertificateBundle(file)
 	if err != nil {
-		return nil, err
-	}
-	var certs []*x509.Certificate
-	add := func(der []byte) error {
-		cert, err := x509.ParseCertificate(der)
-		if err != nil {
-			return fmt.Errorf("%s: %w", file, err)
-		}
-		certs = append(certs, cert)
-		return nil
-	}
-	if !bytes.Contains(raw, []byte("-----BEGIN")) {
-		return certs, add(raw)
-	}
-	for block, rest := pem.Decode(raw); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type == "CERTIFICATE" {
-			if err := add(block.Bytes); err != nil {
-				return nil, err
-			}
-		}
-	}
-	if len(certs) == 0 {
-		return nil, fmt.Errorf("%s holds no certificate", file)
+		return nil, fmt.Errorf("%s holds no certificates: %w", file, err)
 	}
 	return certs, nil
 }

@@ -7,9 +7,12 @@ import (
 	"crypto/x509"
 	"io"
 	"log/slog"
+	"math/big"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -52,6 +55,9 @@ func TestTooMuch(t *testing.T) {
 		nested = cmp.NewNested(cmp.HeaderOptions{Time: e.now()}, nested)
 		e.protected(nested, lamp)
 	}
+	least := must[*cmp.Message](t)(cmp.Parse([]byte("\x30\x11\x30\x0b\x02\x01\x02\xa4\x02\x30\x00\xa4\x02\x30\x00\xb3\x02\x05\x00")))
+	small := slices.Repeat([]*cmp.Message{least}, 10_000)
+	ra := e.registerRA("line-1", "*")
 	// A billion rounds, written over the 1,000 that the MAC was made with.
 	slow := e.protected(e.message(requests(cmp.IR, one)), lamp)
 	rounds := bytes.Replace(slow, []byte{2, 2, 3, 0xe8}, []byte{2, 2, 0x7f, 0xff}, 1) // still in bounds: the MAC is wrong
@@ -69,6 +75,7 @@ func TestTooMuch(t *testing.T) {
 		want cmp.FailInfo
 	}{
 		{"10,000 CertReqMsgs", e.protected(e.message(requests(cmp.IR, many...)), lamp), cmp.BadDataFormat},
+		{"10,000 messages in a batch", e.nest(ra, small...).Raw(), cmp.BadDataFormat},
 		{"nested 30 deep", nested.Raw(), cmp.BadDataFormat},
 		{"a billion iterations", must[[]byte](t)(billion.Marshal()), cmp.BadAlg},
 		{"32,767 iterations and a wrong MAC", rounds, cmp.BadMessageCheck},
@@ -103,12 +110,22 @@ func (fake) AuthenticateCertificate(context.Context, []*x509.Certificate) (ca.Re
 	return ca.Requester{}, ca.Errorf(ca.Unauthenticated, "foreign")
 }
 
-func (f fake) Enroll(context.Context, ca.Request) (*ca.Issued, error) {
-	return &ca.Issued{Certificate: f.cert, Outcome: policy.Issue}, nil
+func (f fake) Enroll(_ context.Context, r ca.Request) (*ca.Issued, error) {
+	issued := &ca.Issued{Certificate: f.cert, Outcome: policy.Issue}
+	_, err := r.With(issued)
+	return issued, err
 }
 
 func (fake) Revoke(context.Context, ca.Serial, int, *time.Time, string) (*ca.Certificate, error) {
 	return nil, ca.Errorf(ca.NotFound, "none")
+}
+
+func (f fake) Release(context.Context, ca.Serial, string) (*ca.Certificate, error) {
+	return nil, ca.Errorf(ca.Conflict, "not on hold")
+}
+
+func (fake) WrongSecret(string, netip.Addr) error {
+	return ca.Errorf(ca.Unauthenticated, "unknown reference or wrong secret")
 }
 
 func (f fake) IssueBuiltin(ctx context.Context, which ca.Builtin, issuer string, pub crypto.PublicKey, names []ca.SAN, validity time.Duration) (*ca.Issued, error) {
@@ -118,7 +135,8 @@ func (f fake) Anchors() [][]byte            { return [][]byte{f.cert.DER} }
 func (f fake) Issuers() []ca.IssuerRecord   { return nil }
 func (f fake) CACert(string) ([]byte, bool) { return nil, false }
 func (f fake) ProfileFor(ca.Requester, string) (policy.Profile, error) {
-	return policy.Profile{Name: "device", Keys: []string{"ecdsa-p256"}}, nil
+	return policy.Profile{Name: "device", Keys: []string{"ecdsa-p256"}, KeyUsage: []string{"keyAgreement", "keyEncipherment"},
+		ServerKeygen: policy.ServerKeygen{Allow: true}}, nil
 }
 
 func (fake) Transaction(context.Context, [32]byte) (*server.Transaction, error) {
@@ -127,6 +145,7 @@ func (fake) Transaction(context.Context, [32]byte) (*server.Transaction, error) 
 func (fake) BeginTransaction(context.Context, *server.Transaction, time.Time) (*server.Transaction, bool, error) {
 	return nil, false, nil
 }
+func (fake) KeepTransaction(context.Context, *server.Transaction) error   { return nil }
 func (fake) FinishTransaction(context.Context, *server.Transaction) error { return nil }
 func (fake) DropTransaction(context.Context, [32]byte) error              { return nil }
 func (fake) CertificateBySerial(context.Context, ca.Serial) (*ca.Certificate, error) {
@@ -135,7 +154,7 @@ func (fake) CertificateBySerial(context.Context, ca.Serial) (*ca.Certificate, er
 
 // FuzzServer: whatever comes, a protected PKIMessage or an HTTP error goes out.
 func FuzzServer(f *testing.F) {
-	e := newEnv(f)
+	e := newEnv(f, withProfiles)
 	own := e.enrolled("device")
 	seeds := 0
 	for _, pattern := range []string{"rustcrypto/*.bin", "go-pkicmp/*.der", "openssl-*/*.der"} {
@@ -149,6 +168,20 @@ func FuzzServer(f *testing.F) {
 		f.Fatalf("only %d seeds", seeds)
 	}
 	f.Add(e.protected(e.message(requests(cmp.KUR, crmf(f, "device", newKey(f), nil))), own))
+	for _, m := range e.wholeMessages() {
+		f.Add(m.Raw())
+	}
+	// What the fake answers: by its secret, a key to be made and proofs that follow.
+	shared := party{id: "device", mac: must[*cmp.MAC](f)(cmp.NewMAC([]byte("1234"), []byte("1234-5678-1234-5678"), cmp.MACParams{Iterations: 100}))}
+	for _, body := range []cmp.Body{
+		requests(cmp.IR, noKey("device", nil)),
+		requests(cmp.IR, noKey("device", kindOf(f, newKey(f)))),
+		requests(cmp.IR, later(f, "device", newKey(f), cmp.EncrCert)),
+		requests(cmp.CR, later(f, "device", newKey(f), cmp.ChallengeResp)),
+		&cmp.ChallengeAnswers{List: []*big.Int{big.NewInt(1)}},
+	} {
+		f.Add(e.protected(e.message(body), shared))
+	}
 	core := fake{signer: e.core.Service, cert: &ca.Certificate{Serial: ca.NewSerial(1, [12]byte{}), Device: "device", DER: own.crt.Raw}}
 	// 2023-01-17, when some of the vectors were fresh.
 	s := must[*server.Server](f)(server.New(f.Context(), server.Options{Authority: core, Ledger: core, TimeWindow: 100 * 365 * 24 * time.Hour,

@@ -41,7 +41,7 @@ func (x *exchange) confirm(ctx context.Context, t *Transaction, b *cmp.Confirmat
 		return nil, refuse(cmp.BadRequest, "RFC 9483 §4.1.1", "hashAlg needs pvno 3")
 	}
 	if err := c.Matches(cert.DER); err != nil {
-		return nil, err
+		return nil, wrongHash(t, err)
 	}
 	t.State, t.Confirm, t.Expires = Confirmed, x.digest(), x.keepUntil()
 	if !c.Accepted() {

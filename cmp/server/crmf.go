@@ -20,23 +20,18 @@ func (x *exchange) readCRMF(w *wanted) error {
 		return refuse(cmp.BadRequest, "RFC 9483 §4.1.1", "certReqId is not 0")
 	}
 	t := &r.Template
-	if _, asked := t.KeyGeneration(); asked {
-		return refuse(cmp.BadCertTemplate, "RFC 9483 §4.1.6", "this CA does not generate keys for others: make the key on the device")
+	var err error
+	if kind, asked := t.KeyGeneration(); asked {
+		err = x.askKey(w, r, kind)
+	} else {
+		err = x.readKey(w, r)
 	}
-	if err := x.checkPOP(r); err != nil {
+	if err != nil {
 		return err
 	}
 	if err := x.checkTemplate(t); err != nil {
 		return err
 	}
-	var err error
-	if w.publicKey, err = x509.ParsePKIXPublicKey(t.PublicKey); err != nil {
-		return &cmp.Error{Info: cmp.BadCertTemplate, Section: "RFC 4211 §5", Reason: "the public key cannot be read", Err: err}
-	}
-	if _, err := policy.KeyAlgorithm(w.publicKey); err != nil {
-		return ca.Errorf(ca.BadKey, "the key cannot be certified: %w", err)
-	}
-	w.spki = t.PublicKey
 	if t.Validity != nil {
 		w.notAfter = t.Validity.NotAfter.At
 	}
@@ -65,9 +60,21 @@ func (x *exchange) readCRMF(w *wanted) error {
 	return nil
 }
 
-// checkPOP demands the proof by signature (RFC 9483 §4.1.1). That an RA has
-// verified it may only a registered RA say (§5.2.3).
-func (x *exchange) checkPOP(r *cmp.CertReqMsg) error {
+// readKey reads the public key, and checks that the requester has the private one.
+func (x *exchange) readKey(w *wanted, r *cmp.CertReqMsg) (err error) {
+	w.spki = r.Template.PublicKey
+	if w.publicKey, err = x509.ParsePKIXPublicKey(w.spki); err != nil {
+		return &cmp.Error{Info: cmp.BadCertTemplate, Section: "RFC 4211 §5", Reason: "the public key cannot be read", Err: err}
+	}
+	if _, err := policy.KeyAlgorithm(w.publicKey); err != nil {
+		return ca.Errorf(ca.BadKey, "the key cannot be certified: %w", err)
+	}
+	return x.checkPOP(w, r)
+}
+
+// checkPOP demands the proof by signature, where the key can sign (RFC 9483
+// §4.1.1). That an RA has verified it may only a registered RA say (§5.2.3).
+func (x *exchange) checkPOP(w *wanted, r *cmp.CertReqMsg) error {
 	if r.POP == nil {
 		return refuse(cmp.BadPOP, "RFC 9483 §4.1.1", "there is no proof of possession")
 	}
@@ -78,9 +85,9 @@ func (x *exchange) checkPOP(r *cmp.CertReqMsg) error {
 		}
 		return refuse(cmp.NotAuthorized, "RFC 9483 §5.2.3", "raVerified is for registration authorities: prove possession by a signature")
 	case cmp.KeyEncipherment, cmp.KeyAgreement:
-		return refuse(cmp.BadPOP, "RFC 9483 §4.1", "%s is not offered here: certify a key that signs", r.POP.Method)
+		return x.askProof(w, r.POP)
 	}
-	rules := cmp.POPRules{Sender: x.asked.Header.Sender, MAC: x.MAC}
+	rules := cmp.POPRules{Sender: x.popSender(), MAC: x.MAC}
 	if x.by.MAC != nil {
 		rules.Secret = []byte(x.secret)
 	}

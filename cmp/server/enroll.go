@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"crypto"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
@@ -25,6 +24,16 @@ type wanted struct {
 	extensions []asn1.ObjectIdentifier // that were asked for, beside the names
 	profile    string
 	implicit   bool
+
+	// A key to be made here (RFC 9483 §4.1.6): of which kind rather, and of which at all.
+	make      bool
+	kind      string
+	kinds     []string
+	sealedKey []byte // EnvelopedData, when it is made
+
+	// Possession of a key that does not sign is proven by the certificate that comes
+	// encrypted, or by the answer to a challenge.
+	encrypted, challenged bool
 }
 
 // enroll answers ir, cr, p10cr and kur (RFC 9483 §4.1). What goes wrong from here
@@ -78,9 +87,11 @@ func (x *exchange) read() (w wanted, err error) {
 	} else if err := x.readCRMF(&w); err != nil {
 		return w, err
 	}
-	if w.implicit, err = x.asked.Header.GeneralInfo.ImplicitConfirm(); err != nil {
+	implicit, err := x.asked.Header.GeneralInfo.ImplicitConfirm()
+	if err != nil {
 		return w, err
 	}
+	w.implicit = implicit && !w.encrypted // there the confirmation is the proof
 	w.profile, err = x.profileAsked()
 	return w, err
 }
@@ -101,47 +112,63 @@ func (x *exchange) profileAsked() (string, error) {
 	return names[0], nil
 }
 
-// issue has the certificate issued, in steps whose order matters:
-//
-//  1. The transaction is durable before anything is issued, so that the same
-//     message elsewhere, or after a crash, finds it.
-//  2. The core issues. The certificate is durable when it returns.
-//  3. The answer is durable before it is sent, so that a repeated request gets
-//     these very octets.
+// issue has the certificate issued, as the first step of a transaction.
 func (x *exchange) issue(ctx context.Context, w wanted) ([]byte, error) {
 	if err := x.mustConfirm(w); err != nil {
 		return nil, err
 	}
-	t, resumed, answer, err := x.begin(ctx, w.reqID)
-	if answer != nil || err != nil {
-		return answer, err
+	if w.challenged {
+		return x.challenge(ctx, w)
 	}
-	return x.carryOut(ctx, w, t, resumed)
+	return x.carryOut(ctx, w, x.newTransaction(w.reqID))
 }
 
-// carryOut is what is left of issue when the transaction is there.
-func (x *exchange) carryOut(ctx context.Context, w wanted, t *Transaction, resumed bool) ([]byte, error) {
-	issued, err := x.obtain(ctx, w, t, resumed)
-	// From here on the client's leaving changes nothing.
-	ctx = context.WithoutCancel(ctx)
-	if err != nil && ca.KindOf(err) == ca.Pending {
+// carryOut has the certificate issued. The answer is made before the certificate
+// is recorded, and recorded with it, in one transaction of the ledger: whoever sends the
+// same message again, to whichever server, finds both or neither. Of two servers that
+// answer the same message one records; what the other has signed goes nowhere.
+func (x *exchange) carryOut(ctx context.Context, w wanted, t *Transaction) ([]byte, error) {
+	if w.make {
+		if err := x.makeKey(ctx, &w, t); err != nil {
+			return nil, err
+		}
+	}
+	was := *t
+	var answer []byte
+	issued, err := x.Authority.Enroll(ctx, ca.Request{
+		Protocol:  "cmp",
+		Requester: x.requester,
+		Renew:     x.asked.Body.Type() == cmp.KUR,
+		PublicKey: w.publicKey,
+		SPKI:      w.spki,
+		Names:     w.names,
+		Profile:   w.profile,
+		NotAfter:  w.notAfter,
+		Address:   x.address,
+		ServerKey: w.make,
+		Approvers: x.approvers,
+		Forwarded: x.original.device,
+		With: func(issued *ca.Issued) (record any, err error) {
+			*t = was
+			answer, err = x.handOut(w, t, issued)
+			return t, err
+		},
+	})
+	if err == nil && issued.Again { // recorded before, for another message
+		*t = was
+		if answer, err = x.handOut(w, t, issued); err == nil {
+			err = x.Ledger.KeepTransaction(ctx, t)
+		}
+	}
+	switch {
+	case errors.Is(err, ca.ErrAnswered):
+		return x.answered(ctx)
+	case err != nil && ca.KindOf(err) == ca.Pending:
+		*t = was
 		return x.postpone(ctx, t, ca.AsError(err))
-	}
-	if err != nil {
+	case err != nil && was.Was != "" && ca.KindOf(err) != ca.Unavailable:
 		return nil, errors.Join(err, x.Ledger.DropTransaction(ctx, t.ID))
-	}
-	m, err := x.certReply(w, issued)
-	if err != nil {
-		return nil, err
-	}
-	t.State, t.Serial, t.Expires, t.Message = Done, issued.Certificate.Serial, x.keepUntil(), nil
-	if !w.implicit && !x.cannotRevoke(issued.Certificate.Profile) {
-		t.State, t.Deadline = Waiting, x.now.Add(x.ConfirmWait)
-		m.Header.GeneralInfo = m.Header.GeneralInfo.With(cmp.ConfirmWaitTime(t.Deadline))
-	} else {
-		m.Header.GeneralInfo = m.Header.GeneralInfo.With(cmp.ImplicitConfirm())
-	}
-	if err := x.finishWith(ctx, t, m); err != nil {
+	case err != nil:
 		return nil, err
 	}
 	x.outcome = string(issued.Outcome)
@@ -149,17 +176,77 @@ func (x *exchange) carryOut(ctx context.Context, w wanted, t *Transaction, resum
 	x.Logger.LogAttrs(ctx, slog.LevelInfo, "issued", slog.String("protocol", "cmp"), slog.String("device", c.Device),
 		slog.String("serial", c.Serial.String()), slog.String("issuer", c.Issuer), slog.String("profile", c.Profile),
 		slog.String("outcome", x.outcome), slog.Bool("again", issued.Again), slog.String("address", x.address))
+	return answer, nil
+}
+
+// handOut makes the answer with the certificate, and takes the transaction to
+// where it is then.
+func (x *exchange) handOut(w wanted, t *Transaction, issued *ca.Issued) ([]byte, error) {
+	if err := x.mustProve(w, issued.Certificate); err != nil {
+		return nil, err
+	}
+	m, err := x.certReply(w, issued)
+	if err != nil {
+		return nil, err
+	}
+	t.State, t.Serial, t.Expires = Done, issued.Certificate.Serial, x.keepUntil()
+	t.Message, t.MadeKey, t.SealedKey = nil, nil, nil
+	if !w.implicit && !x.cannotRevoke(issued.Certificate.Profile) {
+		t.State, t.Deadline = Waiting, x.now.Add(x.ConfirmWait)
+		m.Header.GeneralInfo = m.Header.GeneralInfo.With(cmp.ConfirmWaitTime(t.Deadline))
+	} else {
+		m.Header.GeneralInfo = m.Header.GeneralInfo.With(cmp.ImplicitConfirm())
+	}
+	if err := x.protectIn(t, m); err != nil {
+		return nil, err
+	}
 	return m.Raw(), nil
+}
+
+// keep protects an answer that hands nothing out, and stores it with its transaction.
+func (x *exchange) keep(ctx context.Context, t *Transaction, m *cmp.Message, outcome string) ([]byte, error) {
+	if err := x.protectIn(t, m); err != nil {
+		return nil, err
+	}
+	if err := x.Ledger.KeepTransaction(ctx, t); errors.Is(err, ca.ErrAnswered) {
+		return x.answered(ctx)
+	} else if err != nil {
+		return nil, err
+	}
+	x.outcome = outcome
+	return m.Raw(), nil
+}
+
+// answered is the answer to the same message that was quicker on another connection.
+func (x *exchange) answered(ctx context.Context) ([]byte, error) {
+	t, err := x.Ledger.Transaction(ctx, transactionID(x.in.Header.TransactionID))
+	if err != nil {
+		return nil, err
+	}
+	answer, err := x.again(ctx, t)
+	switch {
+	case answer != nil || err != nil:
+		return answer, err
+	case x.in != x.asked:
+		return nil, refuse(cmp.BadRequest, "RFC 9483 §3.5", "the transaction was continued on another connection")
+	}
+	return nil, errInUse
+}
+
+// newTransaction is one that the message begins.
+func (x *exchange) newTransaction(reqID int64) *Transaction {
+	t := &Transaction{ID: transactionID(x.in.Header.TransactionID), Begun: x.now, Expires: x.keepUntil(), State: Working,
+		Request: x.digest(), Actor: x.actor, ReqID: reqID}
+	if x.by.Certificate != nil {
+		t.Signer = x.by.Certificate.Raw
+	}
+	return t
 }
 
 // begin enters the transaction, or has the answer that another connection just
 // gave to the same message.
 func (x *exchange) begin(ctx context.Context, reqID int64) (t *Transaction, resumed bool, answer []byte, err error) {
-	t = &Transaction{ID: transactionID(x.in.Header.TransactionID), Begun: x.now, Expires: x.keepUntil(), State: Working,
-		Request: x.digest(), Actor: x.actor, ReqID: reqID}
-	if x.by.Certificate != nil {
-		t.Signer = x.by.Certificate.Raw
-	}
+	t = x.newTransaction(reqID)
 	there, resumed, err := x.Ledger.BeginTransaction(ctx, t, x.now.Add(-abandoned))
 	switch {
 	case err != nil || there == nil:
@@ -178,8 +265,8 @@ func (x *exchange) begin(ctx context.Context, reqID int64) (t *Transaction, resu
 // old to be accepted again, whichever way its clock was off.
 func (x *exchange) keepUntil() time.Time { return x.now.Add(2*x.TimeWindow + abandoned) }
 
-// finishWith protects the answer and stores it.
-func (x *exchange) finishWith(ctx context.Context, t *Transaction, m *cmp.Message) error {
+// protectIn protects the answer and puts it into the transaction.
+func (x *exchange) protectIn(t *Transaction, m *cmp.Message) error {
 	if err := x.protect(m); err != nil {
 		return err
 	}
@@ -188,6 +275,14 @@ func (x *exchange) finishWith(ctx context.Context, t *Transaction, m *cmp.Messag
 		t.Answer = m.Raw()
 	} else {
 		t.Confirm, t.ConfirmAnswer = x.digest(), m.Raw()
+	}
+	return nil
+}
+
+// finishWith protects the answer and stores it, where begin came before.
+func (x *exchange) finishWith(ctx context.Context, t *Transaction, m *cmp.Message) error {
+	if err := x.protectIn(t, m); err != nil {
+		return err
 	}
 	return x.Ledger.FinishTransaction(ctx, t)
 }
@@ -212,52 +307,6 @@ func (x *exchange) mustConfirm(w wanted) error {
 	return refuse(cmp.BadRequest, "RFC 9608 §4", "certificates of profile %s cannot be revoked: ask for implicitConfirm", p.Name)
 }
 
-// obtain has the certificate issued, or finds the one that was issued before the
-// server that worked on the request went away.
-func (x *exchange) obtain(ctx context.Context, w wanted, t *Transaction, resumed bool) (*ca.Issued, error) {
-	if resumed {
-		if found, err := x.issuedBefore(ctx, w, t.Begun); found != nil || err != nil {
-			return found, err
-		}
-	}
-	return x.Authority.Enroll(ctx, ca.Request{
-		Protocol:  "cmp",
-		Requester: x.requester,
-		Renew:     x.asked.Body.Type() == cmp.KUR,
-		PublicKey: w.publicKey,
-		SPKI:      w.spki,
-		Names:     w.names,
-		Profile:   w.profile,
-		NotAfter:  w.notAfter,
-		Address:   x.address,
-	})
-}
-
-// issuedBefore finds a certificate of this requester for this key since the
-// transaction was begun.
-func (x *exchange) issuedBefore(ctx context.Context, w wanted, begun time.Time) (*ca.Issued, error) {
-	id := x.requester.Device
-	if id == "" {
-		id = w.names.CommonName()
-	}
-	key := sha256.Sum256(w.spki)
-	for after := int64(0); ; {
-		page, err := x.Ledger.Certificates(ctx, ca.CertificateFilter{Device: id, ExpiresAfter: x.now}, after, 500)
-		if err != nil || len(page) == 0 {
-			return nil, err
-		}
-		for _, c := range page {
-			if after = c.ID; c.Protocol == "cmp" && c.KeyID == key && c.Actor == x.actor && c.Revocation == nil && !c.IssuedAt.Before(begun) {
-				issued := &ca.Issued{Certificate: &c, Outcome: c.Decision.Outcome, Reasons: c.Decision.Reasons, Again: true}
-				if issuer, ok := x.Authority.CACert(c.Issuer); ok {
-					issued.Chain = [][]byte{issuer}
-				}
-				return issued, nil
-			}
-		}
-	}
-}
-
 // certReply makes the answer that hands out a certificate (RFC 9483 §4.1.1): its
 // chain in extraCerts, and to who showed a shared secret the roots in caPubs.
 func (x *exchange) certReply(w wanted, issued *ca.Issued) (*cmp.Message, error) {
@@ -272,14 +321,26 @@ func (x *exchange) certReply(w wanted, issued *ca.Issued) (*cmp.Message, error) 
 		return nil, err
 	}
 	info.Text = append(info.Text, differs...)
+	if other := w.otherKind(); other != "" {
+		info.Text = append(info.Text, other)
+	}
 	if issued.Outcome != policy.Issue {
 		info.Text = append([]string{"outcome: " + printable(string(issued.Outcome))}, info.Text...)
 	}
 	if len(info.Text) > 0 {
 		info.Status = cmp.GrantedWithMods
 	}
-	body := &cmp.CertResponses{Of: x.asked.Body.Type().Reply(), Responses: []cmp.CertResponse{{
-		CertReqID: w.reqID, Status: info, KeyPair: &cmp.KeyPair{Certificate: issued.Certificate.DER}}}}
+	pair := &cmp.KeyPair{Certificate: issued.Certificate.DER}
+	if w.encrypted {
+		pair.Certificate = nil
+		if pair.EncryptedCert, err = cmp.SealCertificate(issued.Certificate.DER); err != nil {
+			return nil, &ca.Error{Kind: ca.BadPOP, Reason: "the certificate cannot be encrypted to its key: prove possession by a signature", Err: err}
+		}
+	}
+	if w.make {
+		pair.PrivateKey = &cmp.EncryptedKey{EnvelopedData: w.sealedKey}
+	}
+	body := &cmp.CertResponses{Of: x.asked.Body.Type().Reply(), Responses: []cmp.CertResponse{{CertReqID: w.reqID, Status: info, KeyPair: pair}}}
 	if x.by.MAC != nil && x.asked.Body.Type() == cmp.IR {
 		for _, record := range x.Authority.Issuers() {
 			if record.Role == "root" && record.Revoked == nil {

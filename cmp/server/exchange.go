@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
@@ -19,14 +21,18 @@ type exchange struct {
 	raw     []byte
 	address string
 	now     time.Time
-	outcome string // for Observe
+	depth   int           // of messages around this one
+	outcome string        // for Observe
+	room    *atomic.Int64 // octets of CRLs that the answer may still hold
 
 	in        *cmp.Message
-	asked     *cmp.Message  // what began the transaction, where in is a pollReq; else in
+	asked     *cmp.Message  // what began the transaction, where in is a pollReq or popdecr; else in
 	by        *cmp.Verified // by what the message is protected; nil until that is known
 	requester ca.Requester
 	secret    device.Secret // with a MAC
 	actor     string        // who that is, in the terms of Transaction.Actor
+	approvers []*ca.RA      // of the nested messages around this one
+	original  original      // with an RA as requester
 }
 
 // op names the request for logs and metrics.
@@ -55,11 +61,16 @@ func (x *exchange) run(ctx context.Context) ([]byte, error) {
 func (x *exchange) steps(ctx context.Context) (answer []byte, err error) {
 	x.outcome = "ok"
 	// 1. What is said, in strict DER and within bounds.
-	if x.in, err = limits.Parse(x.raw); err != nil {
-		x.in = nil
-		return nil, err
+	if x.in == nil { // else it came within another
+		if x.in, err = limits.Parse(x.raw); err != nil {
+			x.in = nil
+			return nil, err
+		}
 	}
 	x.asked = x.in
+	if b, ok := x.in.Body.(*cmp.NestedMessages); ok {
+		return x.nested(ctx, b)
+	}
 
 	// 2. The header by itself. After the time, for what is older than the window
 	// was forgotten and must not come again.
@@ -85,6 +96,12 @@ func (x *exchange) steps(ctx context.Context) (answer []byte, err error) {
 	if err := x.authenticate(ctx, there); err != nil {
 		return nil, err
 	}
+	if err := x.checkApproval(); err != nil {
+		return nil, err
+	}
+	if err := x.checkOriginal(ctx); err != nil {
+		return nil, err
+	}
 
 	// 5. Is it what the path says, and in place?
 	if !x.allows(x.in.Body.Type()) {
@@ -96,7 +113,11 @@ func (x *exchange) steps(ctx context.Context) (answer []byte, err error) {
 
 	// 6. Do it.
 	switch b := x.in.Body.(type) {
-	case *cmp.CertRequests, *cmp.PKCS10:
+	case *cmp.CertRequests:
+		if b.Of != cmp.KRR && b.Of != cmp.CCR { // key recovery and cross-certification (RFC 9810 §5.3.7, §5.3.11)
+			return x.enroll(ctx)
+		}
+	case *cmp.PKCS10:
 		return x.enroll(ctx)
 	case *cmp.Confirmations:
 		return x.confirm(ctx, there, b)
@@ -106,8 +127,8 @@ func (x *exchange) steps(ctx context.Context) (answer []byte, err error) {
 		if !b.Response {
 			return x.general(ctx, b)
 		}
-	case *cmp.NestedMessages:
-		return nil, refuse(cmp.NotAuthorized, "RFC 9483 §5.2.2", "nested messages are not taken: send the message itself, protected by the registration authority")
+	case *cmp.ChallengeAnswers:
+		return x.proven(ctx, there, b)
 	case *cmp.PollRequests:
 		return x.poll(ctx, there, b)
 	case *cmp.ErrorBody:
@@ -211,6 +232,9 @@ func (x *exchange) authenticate(ctx context.Context, there *Transaction) error {
 	}
 	by, err := x.in.Verify(options)
 	if err != nil {
+		if x.actor != "" && wrongMAC(x.in, err) {
+			err = x.Authority.WrongSecret(string(x.in.Reference()), remoteAddr(x.address))
+		}
 		x.requester, x.secret, x.actor = ca.Requester{}, "", ""
 		return err
 	}
@@ -225,10 +249,24 @@ func (x *exchange) authenticate(ctx context.Context, there *Transaction) error {
 		return refuse(cmp.BadMessageCheck, "RFC 9483 §3.1", "the transaction was begun with another credential")
 	}
 	x.by = by
-	if x.in.Body.Type() == cmp.PollReq {
+	switch x.in.Body.Type() {
+	case cmp.PollReq, cmp.POPDecR: // may lead to a certificate
 		return usable
 	}
 	return nil // what was issued may be confirmed though the credential has expired since
+}
+
+// wrongMAC reports whether a message failed because its MAC was made with another
+// secret: parameters that are not accepted, for one, are no guess.
+func wrongMAC(m *cmp.Message, err error) bool {
+	e, ok := errors.AsType[*cmp.Error](err)
+	return ok && m.UsesMAC() && e.Info == cmp.BadMessageCheck
+}
+
+// remoteAddr is the peer's address; the zero one if there is none.
+func remoteAddr(address string) netip.Addr {
+	peer, _ := netip.ParseAddrPort(address)
+	return peer.Addr()
 }
 
 // signed reports whether the message claims to be protected by a signature.
@@ -245,11 +283,13 @@ func (x *exchange) reply(body cmp.Body) *cmp.Message {
 
 // protect protects in kind (RFC 9483 §3.2): by the secret whose knowledge was
 // shown, else by the server's signature.
-func (x *exchange) protect(m *cmp.Message) error {
+func (x *exchange) protect(m *cmp.Message) error { return m.Protect(x.protector()) }
+
+func (x *exchange) protector() cmp.Protector {
 	if x.by != nil && x.by.MAC != nil {
-		return m.Protect(x.by.MAC)
+		return x.by.MAC
 	}
-	return m.Protect(x.delegate.current.Load())
+	return x.delegate.current.Load()
 }
 
 // send makes a protected answer of a body.

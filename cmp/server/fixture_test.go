@@ -36,12 +36,16 @@ type env struct {
 	http   *httptest.Server
 	late   atomic.Int64 // nanoseconds that the server's clock is ahead
 	roots  *x509.CertPool
+	path   string                   // of the ledger
+	root   []byte                   // certificate, DER
+	keys   map[string]crypto.Signer // of the CAs, by label
 }
 
-// authority is the real core, with a seam before Enroll and a count.
+// authority is the real core, with seams around Enroll and a count.
 type authority struct {
 	*ca.Service
 	before   func() error
+	after    func() error
 	enrolled atomic.Int64
 }
 
@@ -52,7 +56,11 @@ func (a *authority) Enroll(ctx context.Context, r ca.Request) (*ca.Issued, error
 			return nil, err
 		}
 	}
-	return a.Service.Enroll(ctx, r)
+	issued, err := a.Service.Enroll(ctx, r)
+	if a.after != nil && err == nil {
+		err = a.after()
+	}
+	return issued, err
 }
 
 // must fails the test on an error.
@@ -74,13 +82,15 @@ func newEnv(t testing.TB, edits ...func([]byte) []byte) *env {
 	t.Helper()
 	e := &env{t: t, roots: x509.NewCertPool()}
 	now := func() time.Time { return time.Now().Add(time.Duration(e.late.Load())) }
-	e.store = must[*store.Store](t)(store.Open(t.Context(), filepath.Join(t.TempDir(), "db"), store.Options{Now: now}))
+	e.path = filepath.Join(t.TempDir(), "db")
+	e.store = must[*store.Store](t)(store.Open(t.Context(), e.path, store.Options{Now: now}))
 	t.Cleanup(func() { e.store.Close() })
 	h := ca.Hierarchy{Organization: "Test", URL: "http://ca.test:8080", Now: now()}
 	rootKey := newKey(t)
 	root := must[[]byte](t)(ca.NewRoot(rootKey, 1, h))
 	e.roots.AddCert(must[*x509.Certificate](t)(x509.ParseCertificate(root)))
-	signers := map[string]crypto.Signer{}
+	e.root = root
+	signers := map[string]crypto.Signer{"root-1": rootKey}
 	add := func(role, name string, cert []byte) {
 		record := ca.IssuerRecord{Name: name, Role: role, Generation: 1, Key: name, Cert: cert, Created: now()}
 		if err := e.store.AddIssuer(t.Context(), record, ca.Event{Kind: ca.EventIssuerAdded, Time: now()}); err != nil {
@@ -97,8 +107,10 @@ func newEnv(t testing.TB, edits ...func([]byte) []byte) *env {
 	for _, edit := range edits {
 		source = edit(source)
 	}
+	e.keys = signers
 	core := must[*ca.Service](t)(ca.NewService(t.Context(), ca.Options{Ledger: e.store, Sealer: must[*device.Sealer](t)(device.NewSealer(make([]byte, 32))),
 		Policy: must[*policy.Policy](t)(policy.Parse("policy.yaml", source)), URL: h.URL, Now: now, LintShare: lintShare(t),
+		WrongPerReference: 10, Reloaded: func([]ca.IssuerRecord) { e.server.CAsChanged() },
 		Key: func(_ context.Context, label string) (crypto.Signer, error) { return signers[label], nil }}))
 	e.core = &authority{Service: core}
 	e.server = must[*server.Server](t)(server.New(t.Context(), server.Options{Authority: e.core, Ledger: e.store, Now: now, Logger: slog.New(slog.DiscardHandler)}))
@@ -135,10 +147,19 @@ func (e *env) postRaw(path string, raw []byte) []byte {
 
 // party is who asks: a shared secret or a certificate.
 type party struct {
-	id  string
-	mac *cmp.MAC
-	key crypto.Signer
-	crt *x509.Certificate
+	id     string
+	secret []byte
+	mac    *cmp.MAC
+	key    crypto.Signer
+	crt    *x509.Certificate
+}
+
+// opener opens what is encrypted to the party.
+func (p party) opener(t testing.TB) cmp.Opener {
+	if p.mac != nil {
+		return cmp.WithSecret(p.secret)
+	}
+	return must[cmp.Opener](t)(cmp.WithKey(p.key))
 }
 
 func (p party) protector(t testing.TB) cmp.Protector {
@@ -152,7 +173,7 @@ func (p party) protector(t testing.TB) cmp.Protector {
 func (e *env) register(id string, uses int) party {
 	e.t.Helper()
 	g := must[*ca.Grant](e.t)(e.core.AddDevice(e.t.Context(), device.Device{ID: id, Level: "software"}, uses, 24*time.Hour, "admin:test"))
-	return party{id: id, mac: must[*cmp.MAC](e.t)(cmp.NewMAC([]byte(g.Reference), []byte(g.Secret), cmp.MACParams{}))}
+	return party{id: id, secret: []byte(g.Secret), mac: must[*cmp.MAC](e.t)(cmp.NewMAC([]byte(g.Reference), []byte(g.Secret), cmp.MACParams{}))}
 }
 
 func name(cn string) []byte {

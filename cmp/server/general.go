@@ -17,10 +17,13 @@ import (
 // general answers genm (RFC 9483 §4.3, RFC 9810 §5.3.19). It changes nothing and
 // spends nothing, so no transaction is kept.
 func (x *exchange) general(ctx context.Context, b *cmp.General) ([]byte, error) {
+	if len(b.Infos) == 0 {
+		return x.everything()
+	}
 	var infos cmp.Infos
 	var unknown []asn1.ObjectIdentifier
 	for _, asked := range b.Infos {
-		info, known, err := x.inform(asked)
+		info, known, err := x.inform(ctx, asked)
 		if err != nil {
 			return nil, err
 		}
@@ -41,7 +44,7 @@ func (x *exchange) general(ctx context.Context, b *cmp.General) ([]byte, error) 
 }
 
 // inform answers one question; known is false for what is not offered.
-func (x *exchange) inform(asked cmp.Info) (answer cmp.Info, known bool, err error) {
+func (x *exchange) inform(ctx context.Context, asked cmp.Info) (answer cmp.Info, known bool, err error) {
 	known = true
 	switch {
 	case asked.Type.Equal(cmp.OIDCACerts):
@@ -59,12 +62,63 @@ func (x *exchange) inform(asked cmp.Info) (answer cmp.Info, known bool, err erro
 	case asked.Type.Equal(cmp.OIDSignKeyPairTypes):
 		var profile policy.Profile
 		if profile, err = x.profileFor(); err == nil {
-			answer, err = cmp.SignKeyPairTypes(keyAlgorithms(profile.Keys)...)
+			answer, err = cmp.SignKeyPairTypes(keyAlgorithms(signingKeys(profile))...)
 		}
+	case asked.Type.Equal(cmp.OIDEncKeyPairTypes):
+		var profile policy.Profile
+		if profile, err = x.profileFor(); err == nil {
+			answer, err = cmp.EncKeyPairTypes(keyAlgorithms(encryptionKeys(profile))...)
+		}
+	case asked.Type.Equal(cmp.OIDPreferredSymmAlg):
+		answer = cmp.PreferredSymmAlg(cmp.Algorithm{OID: oidAES256CBC})
+	case asked.Type.Equal(cmp.OIDCAProtEncCert):
+		answer = cmp.Info{Type: cmp.OIDCAProtEncCert} // there is none: nothing is encrypted for this CA
+	case asked.Type.Equal(cmp.OIDSuppLangTags):
+		answer, err = language(asked)
+	case asked.Type.Equal(cmp.OIDCRLStatusList) && x.Lists != nil:
+		answer, err = x.crls(ctx, asked)
+	case asked.Type.Equal(cmp.OIDCurrentCRL) && x.Lists != nil:
+		answer, err = x.currentCRL(ctx)
 	default:
 		known = false
 	}
 	return answer, known, err
+}
+
+// everything answers a genm without questions: what a requester may want to know
+// before it asks for a certificate (RFC 9810 Appendix D.5).
+func (x *exchange) everything() ([]byte, error) {
+	infos := cmp.Infos{cmp.PreferredSymmAlg(cmp.Algorithm{OID: oidAES256CBC})}
+	// Whose profile is not known here is told the rest.
+	if profile, err := x.profileFor(); err == nil {
+		for _, ask := range []func() (cmp.Info, error){
+			func() (cmp.Info, error) { return cmp.SignKeyPairTypes(keyAlgorithms(signingKeys(profile))...) },
+			func() (cmp.Info, error) { return cmp.EncKeyPairTypes(keyAlgorithms(encryptionKeys(profile))...) },
+		} {
+			info, err := ask()
+			if err != nil {
+				return nil, err
+			}
+			if info.Value != nil {
+				infos = append(infos, info)
+			}
+		}
+	}
+	return x.send(&cmp.General{Response: true, Infos: infos})
+}
+
+// language chooses English, which is what we write (RFC 9810 §5.3.19.13).
+func language(asked cmp.Info) (cmp.Info, error) {
+	tags, _, err := cmp.Infos{asked}.SupportedLangTags()
+	if err != nil {
+		return cmp.Info{}, err
+	}
+	for _, tag := range tags {
+		if primary, _, _ := strings.Cut(tag, "-"); strings.EqualFold(primary, "en") {
+			return cmp.SupportedLangTags(tag), nil
+		}
+	}
+	return cmp.Info{}, refuse(cmp.BadRequest, "RFC 9810 §5.3.19.13", "none of the languages offered is written here: offer en")
 }
 
 // rootUpdate says what follows a root (RFC 9483 §4.3.2): the newest root and the
@@ -150,30 +204,4 @@ func (x *exchange) template() (*cmp.CertReqTemplate, error) {
 		}
 	}
 	return t, nil
-}
-
-var (
-	oidEC      = asn1.ObjectIdentifier{1, 2, 840, 10045, 2, 1}
-	oidRSA     = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1}
-	oidEd25519 = asn1.ObjectIdentifier{1, 3, 101, 112}
-	curves     = map[string]asn1.ObjectIdentifier{
-		"ecdsa-p256": {1, 2, 840, 10045, 3, 1, 7}, "ecdsa-p384": {1, 3, 132, 0, 34}, "ecdsa-p521": {1, 3, 132, 0, 35}}
-)
-
-// keyAlgorithms are the algorithms of keys, by policy's names, each once.
-func keyAlgorithms(keys []string) (list []cmp.Algorithm) {
-	rsa := false
-	for _, key := range keys {
-		switch curve, ok := curves[key]; {
-		case ok:
-			params, _ := asn1.Marshal(curve)
-			list = append(list, cmp.Algorithm{OID: oidEC, Params: params})
-		case key == "ed25519":
-			list = append(list, cmp.Algorithm{OID: oidEd25519})
-		case strings.HasPrefix(key, "rsa-") && !rsa:
-			rsa = true
-			list = append(list, cmp.Algorithm{OID: oidRSA, Params: []byte{5, 0}})
-		}
-	}
-	return list
 }

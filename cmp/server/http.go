@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/deviceca/deviceca/cmp"
@@ -65,7 +67,7 @@ func parsePath(path string) (target, bool) {
 // allows reports whether a body may come to the path.
 func (t target) allows(b cmp.BodyType) bool {
 	switch b {
-	case cmp.CertConf, cmp.PollReq, cmp.ErrorMsg:
+	case cmp.CertConf, cmp.PollReq, cmp.POPDecR, cmp.ErrorMsg:
 		return true
 	}
 	begins := operations[t.operation]
@@ -78,7 +80,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	where, body, err := s.read(w, r)
 	if low, ok := errors.AsType[*httpError](err); ok {
-		s.finish(r, "other", low.outcome, err, start)
+		s.note(r.Context(), r.RemoteAddr, "other", low.outcome, err, start)
 		if low == errMethod {
 			w.Header().Set("Allow", http.MethodPost)
 		}
@@ -89,10 +91,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, low.text, low.status)
 		return
 	}
-	x := &exchange{Server: s, target: where, raw: body, address: r.RemoteAddr, now: s.Now()}
-	answer, err := x.run(r.Context())
-	s.finish(r, x.op(), x.outcome, err, start)
-	if answer == nil { // not even an error could be made
+	x := &exchange{Server: s, target: where, raw: body, address: r.RemoteAddr, now: s.Now(), room: new(atomic.Int64)}
+	x.room.Store(maxLists)
+	answer, err := x.answer(r.Context())
+	if err != nil { // not even an error could be made
 		http.Error(w, "internal error", http.StatusInternalServerError)
 		return
 	}
@@ -135,15 +137,15 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request) (target, []byte, e
 	return where, body, nil
 }
 
-// finish logs and counts.
-func (s *Server) finish(r *http.Request, op, outcome string, err error, start time.Time) {
+// note logs and counts.
+func (s *Server) note(ctx context.Context, address, op, outcome string, err error, start time.Time) {
 	if err != nil {
 		level := slog.LevelInfo
 		if outcome == cmp.SystemFailure.String() {
 			level = slog.LevelError
 		}
-		s.Logger.LogAttrs(r.Context(), level, "refused", slog.String("protocol", "cmp"), slog.String("operation", op),
-			slog.String("outcome", outcome), slog.String("address", r.RemoteAddr), slog.String("error", printable(err.Error())))
+		s.Logger.LogAttrs(ctx, level, "refused", slog.String("protocol", "cmp"), slog.String("operation", op),
+			slog.String("outcome", outcome), slog.String("address", address), slog.String("error", printable(err.Error())))
 	}
 	if s.Observe != nil {
 		s.Observe(op, outcome, time.Since(start))

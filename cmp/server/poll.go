@@ -22,9 +22,11 @@ func (x *exchange) postpone(ctx context.Context, t *Transaction, why *ca.Error) 
 	t.State, t.Expires = Polling, x.now.Add(pollFor)
 	reason := []string{printable(why.Reason)}
 	var body cmp.Body
-	if x.asked == x.in {
-		t.Message, t.Profile = x.raw, x.profile
-		body = &cmp.CertResponses{Of: x.in.Body.Type().Reply(),
+	if x.in.Body.Type() != cmp.PollReq {
+		if x.asked == x.in {
+			t.Message, t.Profile = x.raw, x.profile
+		}
+		body = &cmp.CertResponses{Of: x.asked.Body.Type().Reply(),
 			Responses: []cmp.CertResponse{{CertReqID: t.ReqID, Status: cmp.StatusInfo{Status: cmp.Waiting, Text: reason}}}}
 	} else {
 		after := why.RetryAfter
@@ -33,14 +35,13 @@ func (x *exchange) postpone(ctx context.Context, t *Transaction, why *ca.Error) 
 		}
 		body = &cmp.PollReplies{Replies: []cmp.PollReply{{CertReqID: t.ReqID, CheckAfter: after.Round(time.Second), Reason: reason}}}
 	}
-	m := x.reply(body)
-	if err := x.finishWith(ctx, t, m); err != nil {
+	answer, err := x.keep(ctx, t, x.reply(body), why.Kind.String())
+	if err != nil {
 		return nil, err
 	}
-	x.outcome = why.Kind.String()
 	x.Logger.LogAttrs(ctx, slog.LevelInfo, "waiting for approval", slog.String("protocol", "cmp"),
 		slog.String("device", x.requester.Device), slog.String("actor", x.actor), slog.String("address", x.address))
-	return m.Raw(), nil
+	return answer, nil
 }
 
 // poll answers pollReq: the request is put to the core once more.
@@ -55,16 +56,26 @@ func (x *exchange) poll(ctx context.Context, t *Transaction, b *cmp.PollRequests
 	if len(b.CertReqIDs) != 1 || b.CertReqIDs[0] != t.ReqID && !(t.ReqID == -1 && b.CertReqIDs[0] == 0) {
 		return nil, refuse(cmp.BadRequest, "RFC 9483 §4.4", "pollReq does not name the certReqId of the request")
 	}
+	return x.goOn(ctx, t, nil)
+}
+
+// goOn takes up the request that began the transaction, unless a fault refuses it.
+func (x *exchange) goOn(ctx context.Context, t *Transaction, fault error) ([]byte, error) {
 	var err error
 	if x.asked, err = limits.Parse(t.Message); err != nil {
 		return nil, err
 	}
 	x.profile = t.Profile
+	if err := x.checkOriginal(ctx); err != nil {
+		return nil, err
+	}
 	w, err := x.read()
+	if fault != nil {
+		err = fault
+	}
 	if err == nil {
 		var answer []byte
-		// A server may have gone away after it issued: carryOut looks for that.
-		if answer, err = x.carryOut(ctx, w, t, true); err == nil {
+		if answer, err = x.carryOut(ctx, w, t); err == nil {
 			return answer, nil
 		}
 	}

@@ -57,15 +57,22 @@ func TestManufacturer(t *testing.T) {
 	}
 }
 
+// registerRA makes a registration authority for devices of level software.
+func (e *env) registerRA(name string, globs ...string) party {
+	e.t.Helper()
+	key := newKey(e.t)
+	ra := party{id: name, key: key, crt: issue(e.t, &x509.Certificate{Subject: pkix.Name{CommonName: name},
+		UnknownExtKeyUsage: []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 28}}}, nil, key.Public(), key)}
+	if _, err := e.core.AddRA(e.t.Context(), ca.RA{Name: name, Cert: ra.crt.Raw, Names: globs, Levels: []string{"software"}}, "admin:test"); err != nil {
+		e.t.Fatal(err)
+	}
+	return ra
+}
+
 // RFC 9483 §5.2.3: a registration authority that replaces the protection speaks for its devices.
 func TestRA(t *testing.T) {
 	e := newEnv(t)
-	key := newKey(t)
-	ra := party{id: "line-1", key: key, crt: issue(t, &x509.Certificate{Subject: pkix.Name{CommonName: "Line 1"},
-		UnknownExtKeyUsage: []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 28}}}, nil, key.Public(), key)}
-	if _, err := e.core.AddRA(t.Context(), ca.RA{Name: "line-1", Cert: ra.crt.Raw, Names: []string{"lamp-*"}, Levels: []string{"software"}}, "admin:test"); err != nil {
-		t.Fatal(err)
-	}
+	ra := e.registerRA("line-1", "lamp-*")
 	verified := func(r *cmp.CertReqMsg) { r.POP = &cmp.POP{Method: cmp.RAVerified} }
 	for _, c := range []struct {
 		name, id string

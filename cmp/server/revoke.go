@@ -12,9 +12,13 @@ import (
 	"github.com/deviceca/deviceca/device"
 )
 
-// revoke answers rr (RFC 9483 §4.2): a device revokes a certificate of its own, an RA one of its devices'.
+// removeFromCRL is the reason that ends a hold (RFC 5280 §5.3.1).
+const removeFromCRL = 8
+
+// revoke answers rr (RFC 9483 §4.2): a device revokes a certificate of its own, an
+// RA one of its devices', or releases that from hold.
 func (x *exchange) revoke(ctx context.Context, b *cmp.Revocations) ([]byte, error) {
-	serial, reason, err := x.readRevocation(ctx, b)
+	c, reason, err := x.readRevocation(ctx, b)
 	if err != nil {
 		return x.revokeReply(ctx, nil, err)
 	}
@@ -22,71 +26,116 @@ func (x *exchange) revoke(ctx context.Context, b *cmp.Revocations) ([]byte, erro
 	if answer != nil || err != nil {
 		return answer, err
 	}
-	revoked, err := x.Authority.Revoke(ctx, serial, reason, nil, x.actor)
+	act := func() (*ca.Certificate, error) { return x.Authority.Revoke(ctx, c.Serial, reason, nil, x.actor) }
+	did, conflict := "revoked", errRevokedAlready
+	if reason == removeFromCRL {
+		act = func() (*ca.Certificate, error) { return x.Authority.Release(ctx, c.Serial, x.actor) }
+		did, conflict = "released", errNotOnHold
+	}
+	c, err = act()
 	ctx = context.WithoutCancel(ctx)
 	if err != nil {
 		if ca.KindOf(err) == ca.Conflict {
-			err = errRevokedAlready
+			err = conflict
 		}
 		return x.revokeReply(ctx, nil, errors.Join(err, x.Ledger.DropTransaction(ctx, t.ID)))
 	}
-	x.Logger.LogAttrs(ctx, slog.LevelInfo, "revoked", slog.String("protocol", "cmp"), slog.String("device", revoked.Device),
-		slog.String("serial", revoked.Serial.String()), slog.String("reason", ca.ReasonName(reason)), slog.String("address", x.address))
+	x.Logger.LogAttrs(ctx, slog.LevelInfo, did, slog.String("protocol", "cmp"), slog.String("device", c.Device),
+		slog.String("serial", c.Serial.String()), slog.String("reason", ca.ReasonName(reason)), slog.String("address", x.address))
 	return x.revokeReply(ctx, t, nil)
 }
 
-var errRevokedAlready = refuse(cmp.CertRevoked, "RFC 9483 §4.2", "the certificate is revoked already")
+var (
+	errRevokedAlready = refuse(cmp.CertRevoked, "RFC 9483 §5.1.3", "the certificate is revoked already")
+	errNotOnHold      = refuse(cmp.BadRequest, "RFC 5280 §5.3.1", "the certificate is not on hold")
+)
 
-// readRevocation finds the one certificate that the rr names.
-func (x *exchange) readRevocation(ctx context.Context, b *cmp.Revocations) (serial ca.Serial, reason int, err error) {
+// readRevocation finds the one certificate that the rr names, and what is wanted of it.
+func (x *exchange) readRevocation(ctx context.Context, b *cmp.Revocations) (c *ca.Certificate, reason int, err error) {
 	if len(b.List) != 1 {
-		return serial, 0, refuse(cmp.BadRequest, "RFC 9483 §4.2", "%d RevDetails in one rr: send one", len(b.List))
+		return nil, 0, refuse(cmp.BadRequest, "RFC 9483 §4.2", "%d RevDetails in one rr: send one", len(b.List))
 	}
 	v := b.List[0]
 	if v.Template.Issuer == nil || v.Template.SerialNumber == nil {
-		return serial, 0, refuse(cmp.AddInfoNotAvailable, "RFC 9483 §4.2", "certDetails lacks issuer or serialNumber")
+		return nil, 0, refuse(cmp.AddInfoNotAvailable, "RFC 9483 §4.2", "certDetails lacks issuer or serialNumber")
 	}
 	reason, found, err := v.Reason()
 	switch {
 	case err != nil:
-		return serial, 0, err
+		return nil, 0, err
 	case !found:
-		return serial, 0, refuse(cmp.BadRequest, "RFC 9483 §4.2", "crlEntryDetails has no reasonCode")
-	case reason == 8:
-		return serial, 0, refuse(cmp.NotAuthorized, "RFC 9483 §4.2", "a certificate on hold is released by an administrator")
+		return nil, 0, refuse(cmp.BadRequest, "RFC 9483 §4.2", "crlEntryDetails has no reasonCode")
 	case reason < 0 || reason == 7 || reason > 10:
-		return serial, 0, refuse(cmp.BadRequest, "RFC 5280 §5.3.1", "reasonCode %d is none", reason)
+		return nil, 0, refuse(cmp.BadRequest, "RFC 5280 §5.3.1", "reasonCode %d is none", reason)
 	}
+	if c, err = x.named(ctx, &v.Template); err != nil {
+		return nil, 0, err
+	}
+	if reason == removeFromCRL {
+		return c, reason, x.mayRelease(c)
+	}
+	switch held := c.Revocation != nil && c.Revocation.Reason == ca.ReasonCertificateHold; {
+	case c.Revocation != nil && !(held && reason != ca.ReasonCertificateHold): // a hold may become final
+		return nil, 0, errRevokedAlready
+	case !x.now.Before(c.NotAfter):
+		return nil, 0, refuse(cmp.CertRevoked, "RFC 9483 §5.1.3", "the certificate has expired, and needs no revocation")
+	}
+	return c, reason, nil
+}
+
+// named is the certificate that issuer and serial number name, if the requester
+// may speak for it. Of others nobody learns anything.
+func (x *exchange) named(ctx context.Context, t *cmp.CertTemplate) (*ca.Certificate, error) {
 	unknown := refuse(cmp.BadCertID, "RFC 9483 §4.2", "the device has no such certificate")
-	serial, ours := ca.SerialFromBig(v.Template.SerialNumber)
+	serial, ours := ca.SerialFromBig(t.SerialNumber)
 	if !ours {
-		return serial, 0, unknown
+		return nil, unknown
 	}
 	c, err := x.Ledger.CertificateBySerial(ctx, serial)
 	if errors.Is(err, ca.ErrNoRecord) {
-		return serial, 0, unknown
+		return nil, unknown
 	} else if err != nil {
-		return serial, 0, err
+		return nil, err
 	}
 	cert, err := x509.ParseCertificate(c.DER)
-	switch {
-	case err != nil:
-		return serial, 0, err
-	case !x.mayRevoke(c) || !cmp.SameName(cert.RawIssuer, v.Template.Issuer):
-		return serial, 0, unknown // of others nobody learns anything
-	case c.Revocation != nil:
-		return serial, 0, errRevokedAlready
+	if err != nil {
+		return nil, err
 	}
-	return serial, reason, nil
+	if !x.mayRevoke(c) || !x.sameOriginal(c.Device) || !cmp.SameName(cert.RawIssuer, t.Issuer) {
+		return nil, unknown
+	}
+	return c, nil
 }
 
 // mayRevoke: a device speaks for its own certificates (RFC 9483 §4.2), a
-// registration authority for those of the devices within its bounds (§5.3.2).
+// registration authority for those of the devices within its bounds (§5.3.2), and
+// so far it approves as well (§5.2.2.1).
 func (x *exchange) mayRevoke(c *ca.Certificate) bool {
+	covers := func(ra *ca.RA) bool { return ra.Covers(c.Device) && slices.Contains(ra.Levels, c.Level) }
+	own := device.SameID(c.Device, x.requester.Device)
 	if ra := x.requester.RA; ra != nil {
-		return c.Device != "" && ra.Covers(c.Device) && slices.Contains(ra.Levels, c.Level)
+		own = covers(ra)
 	}
-	return c.Device != "" && device.SameID(c.Device, x.requester.Device)
+	return c.Device != "" && own && !slices.ContainsFunc(x.approvers, func(ra *ca.RA) bool { return !covers(ra) })
+}
+
+// mayRelease: never the device. Its certificate on hold does not authenticate, and
+// whoever has stolen the device may have another of its certificates.
+func (x *exchange) mayRelease(c *ca.Certificate) error {
+	if x.requester.RA == nil {
+		return refuse(cmp.NotAuthorized, "RFC 9483 §5.3.2", "a certificate on hold is released by a registration authority or an administrator, not by the device")
+	}
+	switch profile, err := x.Authority.ProfileFor(ca.Requester{}, c.Profile); {
+	case err != nil:
+		return err
+	case !profile.Release:
+		return refuse(cmp.NotAuthorized, "RFC 9483 §5.3.2", "profile %s does not let registration authorities release certificates from hold: an administrator does", profile.Name)
+	case c.Revocation == nil:
+		return errNotOnHold
+	case c.Revocation.Reason != ca.ReasonCertificateHold:
+		return errRevokedAlready
+	}
+	return nil
 }
 
 // revokeReply answers with rp; with a transaction, durably.

@@ -6,16 +6,13 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"math/big"
-	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/cmp"
-	"github.com/deviceca/deviceca/cmp/server"
 )
 
 // extension makes an extension of a value.
@@ -48,6 +45,7 @@ func TestRules(t *testing.T) {
 		want cmp.FailInfo
 	}{
 		{"RFC 9483 §3.5 pvno", lamp, ir(nil), header(func(h *cmp.Header) { h.Version = 1 }), cmp.UnsupportedVersion},
+		{"RFC 9483 §3.5 pvno 4", lamp, ir(nil), header(func(h *cmp.Header) { h.Version = 4 }), cmp.UnsupportedVersion},
 		{"RFC 9483 §3.5 transactionID absent", lamp, ir(nil), header(func(h *cmp.Header) { h.TransactionID = nil }), cmp.BadDataFormat},
 		{"RFC 9483 §3.5 senderNonce absent", lamp, ir(nil), header(func(h *cmp.Header) { h.SenderNonce = nil }), cmp.BadSenderNonce},
 		{"RFC 9483 §3.5 senderNonce of 64 bits", lamp, ir(nil), header(func(h *cmp.Header) { h.SenderNonce = h.SenderNonce[:8] }), cmp.BadSenderNonce},
@@ -92,10 +90,17 @@ func TestRules(t *testing.T) {
 		{"RFC 9483 §4.2 rr of another device's certificate", own, rr(e.enrolled("lamp-3").crt, 1), nil, cmp.BadCertID},
 		{"RFC 9483 §4.2 rr without serialNumber", own, &cmp.Revocations{List: []cmp.Revocation{{Template: cmp.CertTemplate{Issuer: own.crt.RawIssuer},
 			Entry: cmp.RevokeCert(nil, big.NewInt(1), 1).Entry}}}, nil, cmp.AddInfoNotAvailable},
+		{"RFC 9483 §4.2 rr with another issuer", own, &cmp.Revocations{List: []cmp.Revocation{cmp.RevokeCert(name("CA"), own.crt.SerialNumber, 1)}}, nil, cmp.BadCertID},
+		{"RFC 9483 §4.2 two RevDetails", own, &cmp.Revocations{List: append(rr(own.crt, 1).(*cmp.Revocations).List, rr(own.crt, 1).(*cmp.Revocations).List...)}, nil, cmp.BadRequest},
+		{"RFC 5280 §5.3.1 rr with reason 7", own, rr(own.crt, 7), nil, cmp.BadRequest},
+		{"RFC 9483 §4.2 rr with a reason that is none", own, &cmp.Revocations{List: []cmp.Revocation{{Template: rr(own.crt, 1).(*cmp.Revocations).List[0].Template,
+			Entry: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 21}, Value: []byte{2, 1, 1}}}}}}, nil, cmp.BadDataFormat},
 		{"RFC 9483 §4.2 rr without reason", own, &cmp.Revocations{List: []cmp.Revocation{{Template: cmp.CertTemplate{Issuer: own.crt.RawIssuer, SerialNumber: own.crt.SerialNumber}}}}, nil, cmp.BadRequest},
-		{"RFC 9483 §4.2 revival", own, rr(own.crt, 8), nil, cmp.NotAuthorized},
+		{"RFC 9483 §5.3.2 release from hold by the device", own, rr(own.crt, 8), nil, cmp.NotAuthorized},
 		{"RFC 9483 §4.1.1 certConf out of nowhere", lamp, &cmp.Confirmations{List: []cmp.CertStatus{{CertHash: make([]byte, 32)}}}, nil, cmp.BadRequest},
 		{"RFC 9483 §4.4 pollReq out of nowhere", lamp, &cmp.PollRequests{CertReqIDs: []int64{0}}, nil, cmp.BadRequest},
+		{"RFC 9483 §3.5 krr", lamp, requests(cmp.KRR, crmf(t, "lamp-1", key, nil)), nil, cmp.BadRequest},
+		{"RFC 9483 §3.5 ccr", own, requests(cmp.CCR, crmf(t, "lamp-2", key, nil)), nil, cmp.BadRequest},
 		{"RFC 9483 §3.5 a body that only a CA sends", lamp, &cmp.Confirm{}, nil, cmp.BadRequest},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -144,149 +149,6 @@ func TestProtection(t *testing.T) {
 	}
 	if n := e.core.enrolled.Load(); n != 2 { // lamp-2 and lamp-3
 		t.Errorf("%d requests reached the core", n)
-	}
-}
-
-// RFC 9483 §4.1.5: who guesses learns nothing from the answer.
-func TestNoOracle(t *testing.T) {
-	e := newEnv(t)
-	lamp := e.register("lamp-1", 1)
-	secret := func(reference, secret string) party {
-		return party{mac: must[*cmp.MAC](t)(cmp.NewMAC([]byte(reference), []byte(secret), cmp.MACParams{}))}
-	}
-	gone := e.register("lamp-9", 1)
-	if err := e.core.RevokeCredential(t.Context(), string(gone.mac.Reference()), "admin:test"); err != nil {
-		t.Fatal(err)
-	}
-	var first cmp.StatusInfo
-	for i, p := range []party{secret(string(lamp.mac.Reference()), "wrong"), secret("nobody", "wrong"), secret("", "wrong"), secret(string(gone.mac.Reference()), "wrong")} {
-		answer := e.post("", e.protected(e.message(requests(cmp.IR, crmf(t, "lamp-1", newKey(t), nil))), p))
-		if got := status(answer); i == 0 {
-			first = got
-		} else if got.String() != first.String() || got.FailInfo != cmp.BadMessageCheck {
-			t.Errorf("%v, and %v to a wrong secret", got, first)
-		}
-	}
-	// Whoever has the secret is told.
-	if got := status(e.post("", e.protected(e.message(requests(cmp.IR, crmf(t, "lamp-9", newKey(t), nil))), gone))); !strings.Contains(got.String(), "revoked") {
-		t.Errorf("a revoked credential: %v", got)
-	}
-}
-
-// RFC 9811 §3.
-func TestHTTP(t *testing.T) {
-	e := newEnv(t)
-	own := e.enrolled("lamp-1")
-	genm := func() []byte { return e.protected(e.message(&cmp.General{}), own) }
-	for _, c := range []struct {
-		name, method, path, mediaType string
-		body                          []byte
-		status                        int
-	}{
-		{"well-known URI", "POST", "", "application/pkixcmp", genm(), 200},
-		{"trailing slash", "POST", "/", "application/pkixcmp", genm(), 200},
-		{"parameters of the media type", "POST", "/getcacerts", "Application/PKIXCMP; x=y", genm(), 200},
-		{"profile and operation", "POST", "/p/device/getcacerts", "application/pkixcmp", genm(), 200},
-		{"garbage is answered by CMP", "POST", "", "application/pkixcmp", []byte("garbage"), 200},
-		{"nothing is answered by CMP", "POST", "", "application/pkixcmp", nil, 200},
-		{"GET", "GET", "", "application/pkixcmp", nil, 405},
-		{"media type", "POST", "", "application/octet-stream", genm(), 415},
-		{"unknown operation", "POST", "/nosuch", "application/pkixcmp", genm(), 404},
-		{"empty profile", "POST", "/p//getcacerts", "application/pkixcmp", genm(), 404},
-		{"longer word", "POST", "x", "application/pkixcmp", genm(), 404},
-		{"too large", "POST", "", "application/pkixcmp", make([]byte, server.MaxBody+1), 413},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			r := must[*http.Request](t)(http.NewRequest(c.method, e.http.URL+server.Prefix+c.path, bytes.NewReader(c.body)))
-			r.Header.Set("Content-Type", c.mediaType)
-			resp := must[*http.Response](t)(http.DefaultClient.Do(r))
-			resp.Body.Close()
-			if resp.StatusCode != c.status {
-				t.Errorf("%s, want %d", resp.Status, c.status)
-			}
-		})
-	}
-	if got := status(e.post("/keyupdate", genm())).FailInfo; got != cmp.BadRequest {
-		t.Errorf("genm to keyupdate: %s", got)
-	}
-	kur := e.message(requests(cmp.KUR, crmf(t, "lamp-1", newKey(t), nil)), cmp.CertProfile("device"))
-	if got := status(e.post("/p/gateway", e.protected(kur, own))).FailInfo; got != cmp.BadRequest {
-		t.Errorf("two profiles: %s", got)
-	}
-	answer := e.post("/p/gateway/keyupdate", e.protected(e.message(requests(cmp.KUR, crmf(t, "lamp-1", newKey(t), nil))), own))
-	if cert := e.certificate(answer); len(cert.ExtKeyUsage) != 2 {
-		t.Errorf("not of profile gateway: %v", cert.ExtKeyUsage)
-	}
-}
-
-// RFC 9483 §4.2: a device revokes itself, and a lost rp is sent again.
-func TestRevoke(t *testing.T) {
-	e := newEnv(t)
-	own := e.enrolled("lamp-1")
-	m := e.message(&cmp.Revocations{List: []cmp.Revocation{cmp.RevokeCert(own.crt.RawIssuer, own.crt.SerialNumber, 1)}})
-	raw := e.protected(m, own)
-	first := e.postRaw("", raw)
-	if got := status(e.verify(must[*cmp.Message](t)(cmp.Parse(first)), m, own)); got.Status != cmp.Accepted {
-		t.Fatal(got)
-	}
-	if !e.revoked(own.crt) {
-		t.Error("not revoked")
-	}
-	if again := e.postRaw("", raw); !bytes.Equal(again, first) {
-		t.Error("the same rr got another answer")
-	}
-	if got := status(e.post("", e.protected(e.message(requests(cmp.KUR, crmf(t, "lamp-1", newKey(t), nil))), own))).FailInfo; got != cmp.SignerNotTrusted {
-		t.Errorf("a revoked certificate: %s", got)
-	}
-	other := e.enrolled("lamp-2")
-	rr := func() cmp.Body {
-		return &cmp.Revocations{List: []cmp.Revocation{cmp.RevokeCert(other.crt.RawIssuer, other.crt.SerialNumber, 4)}}
-	}
-	newer := newKey(t)
-	second := party{id: "lamp-2", key: newer, crt: e.certificate(e.ask(e.message(requests(cmp.KUR, crmf(t, "lamp-2", newer, nil)), cmp.ImplicitConfirm()), other))}
-	if got := status(e.ask(e.message(rr()), second)); got.Status != cmp.Accepted {
-		t.Error(got)
-	}
-	if got := status(e.ask(e.message(rr()), second)).FailInfo; got != cmp.CertRevoked {
-		t.Errorf("twice: %s", got)
-	}
-}
-
-// RFC 9483 §4.3.
-func TestGeneral(t *testing.T) {
-	e := newEnv(t)
-	own := e.enrolled("lamp-1")
-	ask := func(infos ...cmp.Info) cmp.Infos {
-		t.Helper()
-		answer := e.ask(e.message(&cmp.General{Infos: infos}), own)
-		b, ok := answer.Body.(*cmp.General)
-		if !ok || !b.Response {
-			t.Fatalf("%s: %v", answer.Body.Type(), status(answer))
-		}
-		return b.Infos
-	}
-	question := must[cmp.Info](t)(cmp.CACerts())
-	certs, found, err := ask(question).CACerts()
-	if err != nil || !found || len(certs) != 3 {
-		t.Errorf("§4.3.1 caCerts: %d, %v", len(certs), err)
-	}
-	root, _ := e.core.CACert("root")
-	if update, found, err := ask(cmp.RootCACert(root)).RootCAKeyUpdate(); err != nil || !found || update != nil {
-		t.Errorf("§4.3.2 rootCaCert of the newest: %v %v %v", update, found, err)
-	}
-	if update, _, err := ask(cmp.RootCACert(own.crt.Raw)).RootCAKeyUpdate(); err != nil || update == nil || !bytes.Equal(update.NewWithNew, root) {
-		t.Errorf("§4.3.2 rootCaCert of another: %v %v", update, err)
-	}
-	template, found, err := ask(must[cmp.Info](t)((*cmp.CertReqTemplate)(nil).Info())).CertReqTemplate()
-	if err != nil || !found || template == nil || !cmp.SameName(template.Template.Subject, name("lamp-1")) || len(template.KeySpec) == 0 {
-		t.Errorf("§4.3.3 certReqTemplate: %+v %v", template, err)
-	}
-	if list, found, err := ask(must[cmp.Info](t)(cmp.SignKeyPairTypes())).Algorithms(cmp.OIDSignKeyPairTypes); err != nil || !found || len(list) == 0 {
-		t.Errorf("RFC 9810 §5.3.19.2 signKeyPairTypes: %v %v", list, err)
-	}
-	unknown := ask(cmp.CurrentCRL(nil), question)
-	if list, _, err := unknown.UnsupportedOIDs(); err != nil || len(list) != 1 || !list[0].Equal(cmp.OIDCurrentCRL) || len(unknown) != 2 {
-		t.Errorf("RFC 9810 §5.3.19.7 unsupportedOIDs: %v %v", list, err)
 	}
 }
 

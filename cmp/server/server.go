@@ -18,6 +18,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
@@ -36,6 +37,9 @@ type Authority interface {
 	// for an unknown reference. A credential that is not usable comes with its
 	// secret and an error of kind Unauthenticated, which is for whoever knows the secret alone.
 	CredentialSecret(ctx context.Context, reference string) (ca.Requester, device.Secret, error)
+	// WrongSecret notes a MAC that fails, and is what to answer: Unauthenticated, or
+	// RateLimited beyond the limits per reference and address.
+	WrongSecret(reference string, from netip.Addr) error
 	// AuthenticateCertificate finds the requester behind a certificate whose key
 	// has signed the message, leaf first.
 	AuthenticateCertificate(ctx context.Context, chain []*x509.Certificate) (ca.Requester, error)
@@ -43,6 +47,8 @@ type Authority interface {
 	Enroll(ctx context.Context, r ca.Request) (*ca.Issued, error)
 	// Revoke revokes one certificate: NotFound, or Conflict if it is revoked already.
 	Revoke(ctx context.Context, serial ca.Serial, reason int, invalid *time.Time, actor string) (*ca.Certificate, error)
+	// Release ends the hold of one certificate: NotFound, or Conflict if it is not on hold.
+	Release(ctx context.Context, serial ca.Serial, actor string) (*ca.Certificate, error)
 	// IssueBuiltin issues the certificate that protects our answers.
 	IssueBuiltin(ctx context.Context, which ca.Builtin, issuer string, pub crypto.PublicKey, names []ca.SAN, validity time.Duration) (*ca.Issued, error)
 	// Anchors are the certificates of caCerts, DER.
@@ -61,6 +67,7 @@ var _ Authority = (*ca.Service)(nil)
 type Options struct {
 	Authority Authority
 	Ledger    Ledger
+	Lists     Lists        // nil: CRLs are not asked for here
 	Logger    *slog.Logger // default slog.Default()
 	// TimeWindow is how far the messageTime of a request may be off, either way;
 	// default 5 minutes. For as long a repeated request gets the answer it got
@@ -85,6 +92,7 @@ type Options struct {
 type Server struct {
 	Options
 	delegate delegate
+	kga      keyAuthority
 }
 
 // New makes the server and the certificate that it signs its answers with. [Server.Run]
@@ -104,7 +112,7 @@ func New(ctx context.Context, opts Options) (*Server, error) {
 			*d.value = d.def
 		}
 	}
-	s := &Server{Options: opts}
+	s := &Server{Options: opts, delegate: delegate{stale: make(chan struct{}, 1)}}
 	return s, s.renewDelegate(ctx)
 }
 
@@ -117,14 +125,18 @@ const sweepEvery = 15 * time.Second
 func (s *Server) Run(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
-	for {
+	for due := false; ; {
 		select {
 		case <-ctx.Done():
 			return
+		case <-s.delegate.stale:
+			due = true
 		case <-tick.C:
+			due = due || s.delegateDue()
 		}
-		if s.delegateDue() {
-			if err := s.renewDelegate(ctx); err != nil && ctx.Err() == nil {
+		if due {
+			err := s.renewDelegate(ctx)
+			if due = err != nil; due && ctx.Err() == nil {
 				s.Logger.Error("the CMP signer's certificate could not be renewed; trying again", "protocol", "cmp", "err", err)
 			}
 		}

@@ -13,13 +13,14 @@ type State string
 
 // The states of a transaction.
 const (
-	Working   State = "working"   // someone is at it; there is no answer yet
-	Polling   State = "polling"   // answered with waiting: an administrator must approve
-	Waiting   State = "waiting"   // answered, and waits for certConf
-	Done      State = "done"      // answered, and nothing more is expected
-	Confirmed State = "confirmed" // certConf has accepted
-	Rejected  State = "rejected"  // certConf has rejected; the certificate is revoked
-	Overdue   State = "overdue"   // certConf did not come in time; the certificate is revoked
+	Working    State = "working"    // someone is at it; there is no answer yet
+	Challenged State = "challenged" // answered with popdecc: the requester must prove that it has the key
+	Polling    State = "polling"    // answered with waiting: an administrator must approve
+	Waiting    State = "waiting"    // answered, and waits for certConf
+	Done       State = "done"       // answered, and nothing more is expected
+	Confirmed  State = "confirmed"  // certConf has accepted
+	Rejected   State = "rejected"   // certConf has rejected; the certificate is revoked
+	Overdue    State = "overdue"    // certConf did not come in time; the certificate is revoked
 )
 
 // Transaction is what outlives a message: enough to answer a repeated one with
@@ -39,11 +40,16 @@ type Transaction struct {
 	Nonce    []byte    // senderNonce of Answer
 	Deadline time.Time // by when certConf must be there
 
-	Confirm       [32]byte // SHA-256 of the certConf, or before it the last pollReq
+	Confirm       [32]byte // SHA-256 of the certConf, or before it the popdecr or last pollReq
 	ConfirmAnswer []byte   // to it; nil before
 
-	Message []byte // the first message, while Polling
+	Message []byte // the first message, while Challenged or Polling
 	Profile string // that its path named
+	// MadeKey is the SubjectPublicKeyInfo of a key made for the requester, and SealedKey the private one in
+	// EnvelopedData that the requester alone can open, while Polling.
+	MadeKey, SealedKey []byte
+
+	Was State // its state in the ledger; "" if it is not there yet
 }
 
 // transactionID is a transactionID as the ledger keeps it.
@@ -60,9 +66,13 @@ type Ledger interface {
 	// still Working and was begun before stale, whoever was at it is gone: then
 	// Begun is set anew, and it is returned with resumed true, for the caller to finish.
 	BeginTransaction(ctx context.Context, t *Transaction, stale time.Time) (there *Transaction, resumed bool, err error)
+	// KeepTransaction enters t, or if t.Was is set changes it, which must then still be its
+	// state. Else, and if there is one of its ID already, ca.ErrAnswered. The ledger
+	// does the same where t is ca.Issuance.With: both are durable, or neither is.
+	KeepTransaction(ctx context.Context, t *Transaction) error
 	// FinishTransaction stores all that may have changed of one that is Working or Polling.
 	FinishTransaction(ctx context.Context, t *Transaction) error
-	// DropTransaction forgets one that is Working or Polling: nothing came of it.
+	// DropTransaction forgets one that is Working, Challenged or Polling: nothing came of it.
 	DropTransaction(ctx context.Context, id [32]byte) error
 	// ConfirmTransaction ends one that is Waiting, with the certConf and its answer if t has them.
 	// ErrNoRecord if it is not Waiting any more.

@@ -95,9 +95,6 @@ type Options struct {
 	Counts func(ctx context.Context) (map[string]int64, error)
 	// Health asks each part the CA depends on ("token", "database") whether it answers.
 	Health func(ctx context.Context) map[string]error
-	// Verifiable is what ca.Options.Verifiable is: evidence kinds that can be
-	// verified here. A hypothetical request is explained under it.
-	Verifiable []string
 	Version    string    // of the program
 	Started    time.Time // of the server; zero when none runs
 	Now        func() time.Time

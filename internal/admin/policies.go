@@ -3,7 +3,6 @@ package admin
 import (
 	"encoding/json"
 	"errors"
-	"slices"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/device"
@@ -81,9 +80,6 @@ func (c *call) explain() (any, error) {
 	}
 	if in.Operation == "" {
 		in.Operation = "enroll"
-	}
-	if in.Verifiable == nil {
-		in.Verifiable = slices.Clone(c.Verifiable)
 	}
 	if in.Device.ID != "" {
 		if err := device.CheckID(in.Device.ID); err != nil {

@@ -330,6 +330,15 @@ func (t *TPM) LoadExternal(public tpm2.TPMTPublic, private tpm2.TPMTSensitive) (
 	return t.newKey(r.ObjectHandle, r.Name, tpm2.New2B(public))
 }
 
+// LoadPublic loads a public key alone.
+func (t *TPM) LoadPublic(public tpm2.TPMTPublic) (*Key, error) {
+	r, err := tpm2.LoadExternal{InPublic: tpm2.New2B(public), Hierarchy: tpm2.TPMRHNull}.Execute(t)
+	if err != nil {
+		return nil, err
+	}
+	return t.newKey(r.ObjectHandle, r.Name, tpm2.New2B(public))
+}
+
 func (t *TPM) newKey(handle tpm2.TPMHandle, name tpm2.TPM2BName, public tpm2.TPM2BPublic) (*Key, error) {
 	area, err := public.Contents()
 	if err != nil {

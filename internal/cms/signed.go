@@ -45,6 +45,8 @@ type Signer struct {
 	Certs [][]byte      // DER, carried in the message; the signer's and its chain
 	PSS   bool          // RSA signs with PSS instead of PKCS#1 v1.5
 	Time  time.Time     // signingTime; zero for none
+	// InOrder leaves Certs as they stand, the signer's first (RFC 9483 §4.1.6), and not in DER's order of a set.
+	InOrder bool
 }
 
 // Sign makes SignedData over content, with signed attributes always. What the
@@ -85,7 +87,14 @@ func Sign(content Content, s Signer) (Content, error) {
 				b.AddASN1ObjectIdentifier(content.Type)
 				b.AddASN1(tag0, func(b *cryptobyte.Builder) { b.AddASN1OctetString(content.Bytes) })
 			})
-			if len(s.Certs) > 0 {
+			switch {
+			case s.InOrder:
+				b.AddASN1(tag0, func(b *cryptobyte.Builder) {
+					for _, c := range s.Certs {
+						b.AddBytes(c)
+					}
+				})
+			case len(s.Certs) > 0:
 				addSet(b, tag0, s.Certs...)
 			}
 			b.AddASN1(asn1.SET, func(b *cryptobyte.Builder) {

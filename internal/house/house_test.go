@@ -40,7 +40,7 @@ var mayImport = map[string][]string{
 	// The administrator's protocol.
 	"internal/admin": {"ca", "policy", "device"},
 	// The store serves the packages whose interfaces it satisfies.
-	"internal/store": {"ca", "device", "policy", "attest", "acme", "cmp/server", "ocsp", "crl", "internal/audit"},
+	"internal/store": {"ca", "device", "policy", "attest", "acme", "cmp/server", "ocsp", "crl", "pack/publisher", "internal/audit"},
 	// Programs and conformance suites.
 	"cmd/deviceca":               {"*"},
 	"client/cmd/deviceca-device": {"client"},

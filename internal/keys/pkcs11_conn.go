@@ -97,6 +97,19 @@ func (c *conn) call(f func(*conn, pkcs11.SessionHandle) error) error {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	defer c.m.leave()
+	return c.inside(f)
+}
+
+// callAlone is call for what makes an object: no other call is in the module meanwhile.
+func (c *conn) callAlone(f func(*conn, pkcs11.SessionHandle) error) error {
+	if err := c.m.enterAlone(c.epoch); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	defer c.m.leaveAlone()
+	return c.inside(f)
+}
+
+func (c *conn) inside(f func(*conn, pkcs11.SessionHandle) error) error {
 	s, err := c.session()
 	if err != nil {
 		return err

@@ -76,7 +76,7 @@ func (t *token) Generate(ctx context.Context, label string, spec Spec) (Key, err
 		return nil, errClosed
 	}
 	var k *tokenKey
-	err = t.do(ctx, harmless, func(c *conn, s pkcs11.SessionHandle) error {
+	err = t.make(ctx, func(c *conn, s pkcs11.SessionHandle) error {
 		var err error
 		k, err = t.generate(c, s, label, recipeFor(spec))
 		return err

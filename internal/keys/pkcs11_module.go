@@ -34,6 +34,13 @@ type module struct {
 	fenced  bool          // no call may enter
 	calls   int           // inside the library now
 	empty   chan struct{} // closed when calls falls to 0 behind the fence
+	alone   *alone        // one call has the library to itself, or waits to
+}
+
+// alone is a call during which no other may enter.
+type alone struct {
+	reached chan struct{} // closed when no other call is inside any more; nil if nobody waits for that
+	over    chan struct{} // closed when it has left
 }
 
 // modules is the process's one table of owners: a second owner of the same
@@ -101,10 +108,21 @@ func (m *module) release() error {
 	return m.finalize()
 }
 
-// enter begins one call, or a few that belong together, by handles of epoch.
+// enter begins one call, or a few that belong together, by handles of epoch. It
+// waits while another call has the library to itself, but no longer than that should take.
 func (m *module) enter(epoch uint64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if a := m.alone; a != nil {
+		m.mu.Unlock()
+		within(a.over, aloneWait)
+		m.mu.Lock()
+	}
+	return m.admit(epoch)
+}
+
+// admit counts a call in; m.mu is held.
+func (m *module) admit(epoch uint64) error {
 	if m.fenced || !m.running || m.epoch != epoch {
 		return errStale
 	}
@@ -112,10 +130,68 @@ func (m *module) enter(epoch uint64) error {
 	return nil
 }
 
+// aloneWait is how long a call that wants the library to itself waits for those
+// inside, and others for it. A library that holds a call for longer is not waited for:
+// what needed quiet then takes its chance.
+const aloneWait = 2 * time.Second
+
+// enterAlone is enter for a call that makes an object. SoftHSM 2.6 reads the token's directory
+// at the start of many calls, finds the half-written object of another session, and
+// spoils it: the creation fails, and so do all that follow until the module is initialised anew.
+func (m *module) enterAlone(epoch uint64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for m.alone != nil {
+		over := m.alone.over
+		m.mu.Unlock()
+		taken := within(over, aloneWait)
+		m.mu.Lock()
+		if !taken {
+			return fmt.Errorf("the PKCS#11 module %s has been making an object for %v", m.path, aloneWait)
+		}
+	}
+	if err := m.admit(epoch); err != nil {
+		return err
+	}
+	m.alone = &alone{over: make(chan struct{})}
+	if m.calls > 1 {
+		reached := make(chan struct{})
+		m.alone.reached = reached
+		m.mu.Unlock()
+		within(reached, aloneWait)
+		m.mu.Lock()
+	}
+	return nil
+}
+
+func (m *module) leaveAlone() {
+	m.mu.Lock()
+	close(m.alone.over)
+	m.alone = nil
+	m.mu.Unlock()
+	m.leave()
+}
+
+// within reports whether done was closed in time.
+func within(done <-chan struct{}, limit time.Duration) bool {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
 func (m *module) leave() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.calls--
+	if a := m.alone; a != nil && m.calls == 1 && a.reached != nil {
+		close(a.reached)
+		a.reached = nil
+	}
 	if m.calls == 0 && m.fenced {
 		close(m.empty)
 	}

@@ -41,7 +41,7 @@ func (t *token) Seal(ctx context.Context, plaintext, aad []byte) ([]byte, error)
 	case <-t.stop:
 		return nil, errClosed
 	}
-	if err := t.do(ctx, harmless, t.makeWrapping); err != nil {
+	if err := t.make(ctx, t.makeWrapping); err != nil {
 		return nil, err
 	}
 	err = t.do(ctx, always, seal)

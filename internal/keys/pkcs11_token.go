@@ -209,6 +209,16 @@ func (t *token) connected(ctx context.Context) (*conn, error) {
 // do runs f with a session. If the connection turns out to be lost and again
 // agrees, f runs once more on the next one.
 func (t *token) do(ctx context.Context, again func(error) bool, f func(*conn, pkcs11.SessionHandle) error) error {
+	return t.try(ctx, again, func(c *conn) error { return c.call(f) })
+}
+
+// make is do for what makes an object on the token, which runs again only if the
+// token refused before it did anything.
+func (t *token) make(ctx context.Context, f func(*conn, pkcs11.SessionHandle) error) error {
+	return t.try(ctx, harmless, func(c *conn) error { return c.callAlone(f) })
+}
+
+func (t *token) try(ctx context.Context, again func(error) bool, call func(*conn) error) error {
 	if err := t.admit(ctx); err != nil {
 		return err
 	}
@@ -218,7 +228,7 @@ func (t *token) do(ctx context.Context, again func(error) bool, f func(*conn, pk
 		if err != nil {
 			return err
 		}
-		err = c.call(f)
+		err = call(c)
 		if err == nil || !lost(err) {
 			return err
 		}

@@ -39,13 +39,13 @@ func scanAccount(row scanner) (*ca.Account, error) {
 
 // Account finds an ACME account; ca.ErrNoRecord if there is none.
 func (s *Store) Account(ctx context.Context, id int64) (*ca.Account, error) {
-	a, err := one(ctx, s.hot.account, scanAccount, id)
+	a, err := one(ctx, s, selectAccount, scanAccount, id)
 	return a, s.fault(err)
 }
 
 // AccountByKey finds the ACME account with a key; ca.ErrNoRecord if there is none.
 func (s *Store) AccountByKey(ctx context.Context, thumbprint [32]byte) (*ca.Account, error) {
-	a, err := one(ctx, s.hot.accountByKey, scanAccount, thumbprint[:])
+	a, err := one(ctx, s, selectByKey, scanAccount, thumbprint[:])
 	return a, s.fault(err)
 }
 
@@ -184,7 +184,7 @@ func zeroOrMicros(t time.Time) any {
 
 // Order finds an ACME order; ca.ErrNoRecord if there is none.
 func (s *Store) Order(ctx context.Context, id int64) (*acme.Order, error) {
-	o, err := one(ctx, s.hot.order, scanOrder, id)
+	o, err := one(ctx, s, selectOrder, scanOrder, id)
 	return o, s.fault(err)
 }
 
@@ -368,7 +368,7 @@ func encodeAuthorization(a *acme.Authorization) (e encodedAuthorization, err err
 
 // Authorization finds an ACME authorization; ca.ErrNoRecord if there is none.
 func (s *Store) Authorization(ctx context.Context, id int64) (*acme.Authorization, error) {
-	a, err := one(ctx, s.hot.authorization, scanAuthorization, id)
+	a, err := one(ctx, s, selectAuthorization, scanAuthorization, id)
 	return a, s.fault(err)
 }
 
@@ -377,7 +377,7 @@ WHERE account = ? AND type = ? AND value = ? AND status = 'valid' AND wildcard =
 
 // ValidAuthorization finds an ACME account's valid authorization; see acme.Ledger.
 func (s *Store) ValidAuthorization(ctx context.Context, account int64, of acme.Identifier, wildcard bool, since, now time.Time) (*acme.Authorization, error) {
-	a, err := one(ctx, s.hot.validAuthorization, scanAuthorization, account, of.Type, of.Value, flag(wildcard), micros(since), micros(now))
+	a, err := one(ctx, s, selectValidAuthorization, scanAuthorization, account, of.Type, of.Value, flag(wildcard), micros(since), micros(now))
 	return a, s.fault(err)
 }
 

@@ -33,7 +33,7 @@ func (n *nullRevocation) value() *ca.Revocation {
 	return &ca.Revocation{Sequence: n.sequence.Int64, Time: fromMicros(n.revoked.Int64), Reason: int(n.reason.Int64), Invalid: fromNull(n.invalid)}
 }
 
-// scanCertificate borrows bytes from the row: it works on *sql.Rows alone.
+// scanCertificate borrows bytes from the row: it works on a rowSet or cursor, not on *sql.Row.
 func scanCertificate(row scanner) (*ca.Certificate, error) {
 	var (
 		c                              ca.Certificate
@@ -62,7 +62,7 @@ func scanCertificate(row scanner) (*ca.Certificate, error) {
 
 // CertificateBySerial finds one certificate; ca.ErrNoRecord if there is none.
 func (s *Store) CertificateBySerial(ctx context.Context, serial ca.Serial) (*ca.Certificate, error) {
-	c, err := one(ctx, s.hot.bySerial, scanCertificate, serial[:])
+	c, err := one(ctx, s, selectBySerial, scanCertificate, serial[:])
 	return c, s.fault(err)
 }
 

@@ -33,7 +33,7 @@ func scanCredential(row scanner) (*device.Credential, error) {
 
 // Credential finds a credential; ca.ErrNoRecord if there is none.
 func (s *Store) Credential(ctx context.Context, reference string) (*device.Credential, error) {
-	c, err := one(ctx, s.hot.credential, scanCredential, reference)
+	c, err := one(ctx, s, selectCredential, scanCredential, reference)
 	return c, s.fault(err)
 }
 

@@ -32,7 +32,7 @@ func scanDevice(row scanner) (*device.Device, error) {
 
 // Device finds a device by its ID in any case; ca.ErrNoRecord if there is none.
 func (s *Store) Device(ctx context.Context, id string) (*device.Device, error) {
-	d, err := one(ctx, s.hot.device, scanDevice, device.Fold(id))
+	d, err := one(ctx, s, selectDevice, scanDevice, device.Fold(id))
 	return d, s.fault(err)
 }
 

@@ -92,7 +92,7 @@ func (j Journal) Status(ctx context.Context, issuer string, serial ca.Serial) (o
 	if serial.Index() >= below {
 		return ocsp.Status{}, nil
 	}
-	status, err := one(ctx, j.s.hot.status, func(row scanner) (*ocsp.Status, error) {
+	status, err := one(ctx, j.s, selectStatus, func(row scanner) (*ocsp.Status, error) {
 		var notAfter int64
 		var noStatus bool
 		var r nullRevocation
@@ -118,7 +118,7 @@ const selectHead = `SELECT max(
 // Head is part of crl.Source. There is one writer, which commits in the order of
 // sequences: nothing below the head can become visible later.
 func (j Journal) Head(ctx context.Context, issuer string) (int64, error) {
-	head, err := one(ctx, j.s.hot.head, func(row scanner) (*int64, error) {
+	head, err := one(ctx, j.s, selectHead, func(row scanner) (*int64, error) {
 		var head int64
 		return &head, row.Scan(&head)
 	}, issuer)
@@ -151,27 +151,27 @@ func (j Journal) next(ctx context.Context, counter string) (number int64, err er
 const journalPage = 4096
 
 // stream yields the rows of query after query, each beginning behind the key of the last row.
-func stream[T, K any](ctx context.Context, s *Store, query string, args []any, after K, scan func(*sql.Rows) (T, error), key func(*T) K) iter.Seq2[T, error] {
+func stream[T, K any](ctx context.Context, s *Store, query string, args []any, after K, scan func(scanner) (T, error), key func(*T) K) iter.Seq2[T, error] {
+	query += " LIMIT ?"
 	return func(yield func(T, error) bool) {
-		var zero T
-		stmt, err := s.reads.PrepareContext(ctx, query+" LIMIT ?")
-		if err != nil {
-			yield(zero, s.fault(err))
-			return
-		}
-		defer stmt.Close()
 		page := make([]T, 0, journalPage)
 		for {
 			page = page[:0]
-			rows, err := stmt.QueryContext(ctx, append(append([]any{after}, args...), journalPage)...)
+			err := ctx.Err()
 			if err == nil {
-				for err == nil && rows.Next() {
-					var v T
-					if v, err = scan(rows); err == nil {
-						page = append(page, v)
+				err = s.scans.use(ctx, func(d *direct) error {
+					rows, err := d.query(query, append(append([]any{after}, args...), journalPage)...)
+					if err != nil {
+						return err
 					}
-				}
-				err = errors.Join(err, rows.Err(), rows.Close())
+					for err == nil && rows.Next() {
+						var v T
+						if v, err = scan(rows); err == nil {
+							page = append(page, v)
+						}
+					}
+					return errors.Join(err, rows.Err(), rows.Close())
+				})
 			}
 			if len(page) > 0 {
 				after = key(&page[len(page)-1])
@@ -182,6 +182,7 @@ func stream[T, K any](ctx context.Context, s *Store, query string, args []any, a
 				}
 			}
 			if err != nil {
+				var zero T
 				yield(zero, s.fault(err))
 				return
 			}
@@ -196,7 +197,7 @@ func stream[T, K any](ctx context.Context, s *Store, query string, args []any, a
 func (j Journal) Changes(ctx context.Context, issuer string, after, upTo int64) iter.Seq2[crl.Change, error] {
 	revoked := stream(ctx, j.s, `SELECT sequence, serial, revoked, reason, invalid FROM revocation
 		WHERE sequence > ? AND issuer = ? AND sequence <= ? AND no_status = 0 ORDER BY sequence`, []any{issuer, upTo}, after,
-		func(row *sql.Rows) (c crl.Change, err error) {
+		func(row scanner) (c crl.Change, err error) {
 			var serial sql.RawBytes
 			var at int64
 			var invalid sql.NullInt64
@@ -206,7 +207,7 @@ func (j Journal) Changes(ctx context.Context, issuer string, after, upTo int64) 
 		}, sequenceOf)
 	released := stream(ctx, j.s, `SELECT sequence, serial, released FROM release
 		WHERE sequence > ? AND issuer = ? AND sequence <= ? AND no_status = 0 ORDER BY sequence`, []any{issuer, upTo}, after,
-		func(row *sql.Rows) (c crl.Change, err error) {
+		func(row scanner) (c crl.Change, err error) {
 			var serial sql.RawBytes
 			var at int64
 			err = row.Scan(&c.Sequence, &serial, &at)
@@ -249,25 +250,20 @@ func (j Journal) Revoked(ctx context.Context, issuer string, q crl.Query) iter.S
 	if q.To <= ca.MaxIndex {
 		end = ca.NewSerial(q.To, [12]byte{})
 	}
+	var ( // for all rows: there may be millions
+		serial     sql.RawBytes
+		at, reason int64
+		invalid    sql.NullInt64
+		columns    = []any{&serial, &at, &reason, &invalid}
+	)
 	// The key is the serial that was read last; before the first there is the
 	// one below, which is no certificate's: it would need 12 random zeros.
 	return stream(ctx, j.s, `SELECT serial, revoked, reason, invalid FROM revocation
 		WHERE serial > ? AND issuer = ? AND serial < ? AND no_status = 0 AND (not_after >= ? OR sequence > ?) ORDER BY serial`,
 		[]any{issuer, end[:], since, q.After}, first[:],
-		func(row *sql.Rows) (e crl.Entry, err error) {
-			// Scanning into any is what costs least: there may be millions of rows.
-			var serial sql.RawBytes
-			var at, reason, invalid any
-			if err = row.Scan(&serial, &at, &reason, &invalid); err != nil {
-				return e, err
-			}
-			copy(e.Serial[:], serial)
-			e.Revoked = time.UnixMicro(at.(int64))
-			e.Reason = int(reason.(int64))
-			if us, ok := invalid.(int64); ok {
-				e.Invalid = fromMicros(us)
-			}
-			return e, nil
+		func(row scanner) (e crl.Entry, err error) {
+			err = row.Scan(columns...)
+			return entry(serial, at, int(reason), invalid), err
 		}, func(e *crl.Entry) []byte { return slices.Clone(e.Serial[:]) })
 }
 

@@ -3,62 +3,32 @@ package store
 import (
 	"context"
 	"database/sql"
-	"errors"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/device"
 )
 
-// hotReads are the statements on the path of every request.
-type hotReads struct {
-	standing, presented, bySerial, device, credential, status, head, transaction *sql.Stmt
-	account, accountByKey, order, authorization, validAuthorization              *sql.Stmt
-}
-
-func prepareHot(ctx context.Context, db *sql.DB) (h hotReads, err error) {
-	for stmt, query := range map[**sql.Stmt]string{
-		&h.standing: selectStanding, &h.presented: selectPresented, &h.bySerial: selectBySerial, &h.device: selectDevice, &h.credential: selectCredential,
-		&h.transaction: selectTransaction,
-		&h.status:      selectStatus, &h.head: selectHead,
-		&h.account: selectAccount, &h.accountByKey: selectByKey, &h.order: selectOrder, &h.authorization: selectAuthorization,
-		&h.validAuthorization: selectValidAuthorization,
-	} {
-		if *stmt, err = db.PrepareContext(ctx, query); err != nil {
-			return h, errors.Join(err, h.close())
-		}
-	}
-	return h, nil
-}
-
-func (h hotReads) close() error {
-	var errs []error
-	for _, s := range []*sql.Stmt{h.standing, h.presented, h.bySerial, h.device, h.credential, h.status, h.head, h.transaction,
-		h.account, h.accountByKey, h.order, h.authorization, h.validAuthorization} {
-		if s != nil {
-			errs = append(errs, s.Close())
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// one reads a single row by a prepared point query; sql.ErrNoRows if there is none.
-func one[T any](ctx context.Context, stmt *sql.Stmt, scan func(scanner) (*T, error), args ...any) (*T, error) {
+// one reads a single row by a point query on the path of requests; sql.ErrNoRows if there is none.
+func one[T any](ctx context.Context, s *Store, query string, scan func(scanner) (*T, error), args ...any) (v *T, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	// A context that can end costs two goroutines per query, more than the query.
-	rows, err := stmt.QueryContext(context.WithoutCancel(ctx), args...)
+	err = s.hot.use(ctx, func(d *direct) (err error) {
+		v, err = scan(d.row(query, args...))
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close()
-	if !rows.Next() {
-		if err := rows.Err(); err != nil {
-			return nil, err
-		}
-		return nil, sql.ErrNoRows
-	}
-	return scan(rows)
+	return v, nil
+}
+
+// rowSet is *sql.Rows or *cursor.
+type rowSet interface {
+	scanner
+	Next() bool
+	Err() error
+	Close() error
 }
 
 // list reads the rows of a query that was put together.
@@ -71,7 +41,7 @@ func list[T any](ctx context.Context, s *Store, query string, args []any, scan f
 	return all, s.fault(err)
 }
 
-func collect[T any](rows *sql.Rows, scan func(scanner) (T, error)) ([]T, error) {
+func collect[T any](rows rowSet, scan func(scanner) (T, error)) ([]T, error) {
 	defer rows.Close()
 	var all []T
 	for rows.Next() {
@@ -120,7 +90,7 @@ func scanStanding(row scanner) (*ca.Standing, error) {
 // Standing reads the device called id ("": none) and who holds the key. The
 // key of a certificate of the CA's own has no owner, but a Newest.
 func (s *Store) Standing(ctx context.Context, id string, keyID [32]byte) (ca.Standing, error) {
-	found, err := one(ctx, s.hot.standing, scanStanding, device.Fold(id), keyID[:])
+	found, err := one(ctx, s, selectStanding, scanStanding, device.Fold(id), keyID[:])
 	if err != nil {
 		return ca.Standing{}, s.fault(err)
 	}
@@ -160,7 +130,7 @@ func scanPresented(row scanner) (*presented, error) {
 // Presented is CertificateBySerial with less to read, and the device: it is
 // asked for each request that a certificate authenticates.
 func (s *Store) Presented(ctx context.Context, serial ca.Serial) (*ca.Certificate, *device.Device, error) {
-	p, err := one(ctx, s.hot.presented, scanPresented, serial[:])
+	p, err := one(ctx, s, selectPresented, scanPresented, serial[:])
 	if err != nil {
 		return nil, nil, s.fault(err)
 	}

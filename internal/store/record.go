@@ -3,10 +3,10 @@ package store
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"fmt"
 
 	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/cmp/server"
 	"github.com/deviceca/deviceca/device"
 )
 
@@ -62,8 +62,11 @@ func newRecording(i *ca.Issuance) (r *recording, err error) {
 	if r.event, err = encode(i.Event); err != nil {
 		return nil, err
 	}
-	if r.decision, err = json.Marshal(i.Certificate.Decision); err != nil {
-		return nil, fmt.Errorf("decision on %s: %w", i.Certificate.Serial, err)
+	r.decision = i.Certificate.Decision.AppendJSON(nil)
+	switch i.With.(type) {
+	case nil, *server.Transaction:
+	default:
+		return nil, fmt.Errorf("certificate %s comes with a %T, which the ledger does not know", i.Certificate.Serial, i.With)
 	}
 	if i.NewDevice != nil && !device.SameID(i.NewDevice.ID, i.Certificate.Device) {
 		return nil, fmt.Errorf("the certificate is for device %q, the new device is %q", i.Certificate.Device, i.NewDevice.ID)
@@ -135,6 +138,11 @@ func (r *recording) run(t *tx) error {
 		serialOrNull(c.Replaces), micros(c.IssuedAt), micros(c.NotBefore), micros(c.NotAfter), c.Request[:], r.decision, c.Input, c.DER, flag(c.NoStatus))
 	if err != nil {
 		return fmt.Errorf("serial %s: %w", c.Serial, err)
+	}
+	if with, ok := r.With.(*server.Transaction); ok {
+		if err := putTransaction(t, with); err != nil {
+			return err
+		}
 	}
 	t.record(r.event)
 	return nil

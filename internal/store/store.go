@@ -36,7 +36,8 @@ type Store struct {
 	now      func() time.Time
 	log      *slog.Logger
 	reads    *sql.DB
-	hot      hotReads
+	hot      *readers // for the reads of every request
+	scans    *readers // for reading the revocation journal through
 	reserved reserved
 	writer   *writer
 }
@@ -68,7 +69,7 @@ func Open(ctx context.Context, dbURL string, opts Options) (*Store, error) {
 	})
 }
 
-func open(ctx context.Context, dbURL string, opts Options, seams seams) (_ *Store, err error) {
+func open(ctx context.Context, dbURL string, opts Options, seams seams) (*Store, error) {
 	path, err := sqlitePath(dbURL)
 	if err != nil {
 		return nil, err
@@ -91,25 +92,16 @@ func open(ctx context.Context, dbURL string, opts Options, seams seams) (_ *Stor
 	if err != nil {
 		return nil, err
 	}
-	writes := sql.OpenDB(seams.wrap(forWriting))
-	writes.SetMaxOpenConns(1)
-	writes.SetConnMaxLifetime(0)
-	defer func() {
-		if err != nil {
-			writes.Close()
-		}
-	}()
-	if err := migrate(ctx, writes, seams.migrations); err != nil {
+	forWriting = seams.wrap(forWriting)
+	if err := migrate(ctx, forWriting, seams.migrations); err != nil {
 		return nil, fmt.Errorf("database %s: %w", path, s.fault(err))
 	}
 	s.reads = sql.OpenDB(forReading)
 	readers := orDefault(opts.Readers, 3)
 	s.reads.SetMaxOpenConns(readers)
 	s.reads.SetMaxIdleConns(readers)
-	if s.hot, err = prepareHot(ctx, s.reads); err != nil {
-		return nil, errors.Join(fmt.Errorf("database %s: %w", path, s.fault(err)), s.reads.Close())
-	}
-	s.writer = newWriter(writes, orDefault(opts.Queue, 4096), orDefault(opts.Batch, 64), s.now, s.log)
+	s.hot, s.scans = newReaders(forReading, readers), newReaders(forReading, 2)
+	s.writer = newWriter(forWriting, orDefault(opts.Queue, 4096), orDefault(opts.Batch, 64), s.now, s.log)
 	return s, nil
 }
 
@@ -121,7 +113,9 @@ func orDefault(n, def int) int {
 }
 
 // migrate brings the tables up to this version.
-func migrate(ctx context.Context, db *sql.DB, migrations fs.FS) error {
+func migrate(ctx context.Context, c driver.Connector, migrations fs.FS) error {
+	db := sql.OpenDB(c)
+	defer db.Close()
 	p, err := goose.NewProvider(dialect, db, migrations, goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
 	if err != nil {
 		return err
@@ -144,7 +138,7 @@ func migrate(ctx context.Context, db *sql.DB, migrations fs.FS) error {
 // Changes that come later are Unavailable.
 func (s *Store) Close() error {
 	s.writer.close()
-	return errors.Join(s.hot.close(), s.reads.Close(), s.writer.db.Close())
+	return errors.Join(s.hot.close(), s.scans.close(), s.reads.Close())
 }
 
 // stuckAfter is how long a change may wait before Ping says that writing is stuck.

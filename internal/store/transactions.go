@@ -13,9 +13,9 @@ import (
 var _ server.Ledger = (*Store)(nil)
 
 const (
-	transactionColumns = "id, begun, expires, state, request, answer, actor, signer, serial, req_id, nonce, deadline, confirm, confirm_answer, message, profile"
+	transactionColumns = "id, begun, expires, state, request, answer, actor, signer, serial, req_id, nonce, deadline, confirm, confirm_answer, message, profile, made_key, sealed_key"
 	selectTransaction  = "SELECT " + transactionColumns + " FROM cmp_transaction WHERE id = ?"
-	insertTransaction  = "INSERT INTO cmp_transaction (id, begun, expires, state, request, actor, signer, req_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+	beginTransaction   = "INSERT INTO cmp_transaction (id, begun, expires, state, request, actor, signer, req_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 func scanTransaction(row scanner) (*server.Transaction, error) {
@@ -25,7 +25,8 @@ func scanTransaction(row scanner) (*server.Transaction, error) {
 		begun, expires               int64
 		deadline                     sql.NullInt64
 	)
-	err := row.Scan(&id, &begun, &expires, &t.State, &request, &t.Answer, &t.Actor, &t.Signer, &serial, &t.ReqID, &t.Nonce, &deadline, &confirm, &t.ConfirmAnswer, &t.Message, &t.Profile)
+	err := row.Scan(&id, &begun, &expires, &t.State, &request, &t.Answer, &t.Actor, &t.Signer, &serial, &t.ReqID, &t.Nonce, &deadline, &confirm, &t.ConfirmAnswer, &t.Message, &t.Profile, &t.MadeKey, &t.SealedKey)
+	t.Was = t.State
 	copy(t.ID[:], id)
 	copy(t.Request[:], request)
 	copy(t.Serial[:], serial)
@@ -39,7 +40,7 @@ func scanTransaction(row scanner) (*server.Transaction, error) {
 
 // Transaction finds a CMP transaction; ca.ErrNoRecord if there is none.
 func (s *Store) Transaction(ctx context.Context, id [32]byte) (*server.Transaction, error) {
-	t, err := one(ctx, s.hot.transaction, scanTransaction, id[:])
+	t, err := one(ctx, s, selectTransaction, scanTransaction, id[:])
 	if err != nil {
 		return nil, s.fault(err)
 	}
@@ -56,7 +57,7 @@ func (s *Store) BeginTransaction(ctx context.Context, t *server.Transaction, sta
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 			there = nil
-			_, err = tx.exec(insertTransaction, t.ID[:], micros(t.Begun), micros(t.Expires), string(t.State), t.Request[:], t.Actor, t.Signer, t.ReqID)
+			_, err = tx.exec(beginTransaction, t.ID[:], micros(t.Begun), micros(t.Expires), string(t.State), t.Request[:], t.Actor, t.Signer, t.ReqID)
 			return recorded(err, "transaction")
 		case err != nil || there.State != server.Working || there.Request != t.Request || !there.Begun.Before(stale):
 			return err
@@ -71,6 +72,34 @@ func (s *Store) BeginTransaction(ctx context.Context, t *server.Transaction, sta
 	return there, resumed, nil
 }
 
+const (
+	insertTransaction = "INSERT INTO cmp_transaction (" + transactionColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+	updateTransaction = `UPDATE cmp_transaction SET state = ?, serial = ?, nonce = ?, deadline = ?, expires = ?, confirm = ?, confirm_answer = ?,
+	message = ?, profile = ?, made_key = ?, sealed_key = ? WHERE id = ? AND state = ?`
+)
+
+// KeepTransaction enters a CMP transaction or takes it further; see server.Ledger.
+func (s *Store) KeepTransaction(ctx context.Context, t *server.Transaction) error {
+	return s.write(ctx, func(tx *tx) error { return putTransaction(tx, t) })
+}
+
+// putTransaction is KeepTransaction, within the transaction of something else.
+func putTransaction(tx *tx, t *server.Transaction) error {
+	var n int64
+	var err error
+	if t.Was == "" {
+		n, err = tx.exec(insertTransaction, t.ID[:], micros(t.Begun), micros(t.Expires), string(t.State), t.Request[:], t.Answer, t.Actor, t.Signer,
+			serialOrNull(t.Serial), t.ReqID, t.Nonce, deadlineOrNull(t), confirmOrNull(t), t.ConfirmAnswer, t.Message, t.Profile, t.MadeKey, t.SealedKey)
+	} else {
+		n, err = tx.exec(updateTransaction, string(t.State), serialOrNull(t.Serial), t.Nonce, deadlineOrNull(t), micros(t.Expires),
+			confirmOrNull(t), t.ConfirmAnswer, t.Message, t.Profile, t.MadeKey, t.SealedKey, t.ID[:], string(t.Was))
+	}
+	if err == nil && n == 0 {
+		return ca.ErrAnswered
+	}
+	return err
+}
+
 // FinishTransaction stores how far a CMP transaction has come that is worked on
 // or polled for; ca.ErrNoRecord if there is none.
 func (s *Store) FinishTransaction(ctx context.Context, t *server.Transaction) error {
@@ -80,10 +109,11 @@ func (s *Store) FinishTransaction(ctx context.Context, t *server.Transaction) er
 		confirmOrNull(t), t.ConfirmAnswer, t.Message, t.Profile, t.ID[:], string(server.Working), string(server.Polling))
 }
 
-// DropTransaction forgets a CMP transaction that is worked on or polled for;
+// DropTransaction forgets a CMP transaction that has come to nothing yet;
 // ca.ErrNoRecord if there is none.
 func (s *Store) DropTransaction(ctx context.Context, id [32]byte) error {
-	return s.moveTransaction(ctx, "DELETE FROM cmp_transaction WHERE id = ? AND state IN (?, ?)", id[:], string(server.Working), string(server.Polling))
+	return s.moveTransaction(ctx, "DELETE FROM cmp_transaction WHERE id = ? AND state IN (?, ?, ?)",
+		id[:], string(server.Working), string(server.Challenged), string(server.Polling))
 }
 
 // ConfirmTransaction ends a CMP transaction that waits for certConf;

@@ -1,10 +1,8 @@
 package store
 
 import (
-	"context"
 	"database/sql"
 	"database/sql/driver"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,13 +12,11 @@ import (
 	"github.com/deviceca/deviceca/device"
 )
 
-// tx is the writer's connection within a transaction. Its statements are
-// prepared once per connection.
+// tx is the writer's connection within a transaction.
 type tx struct {
-	conn     *sql.Conn
-	prepared map[string]*sql.Stmt
-	writes   int     // statements run that may have written
-	events   []event // of the changes that succeeded so far
+	*direct
+	writes int     // statements run that may have written
+	events []event // of the changes that succeeded so far
 }
 
 // event is an audit event, encoded by the goroutine that asks for the change
@@ -32,7 +28,7 @@ type event struct {
 
 // encode makes the leaf that the audit log hashes and keeps.
 func encode(e ca.Event) (event, error) {
-	body, err := json.Marshal(e)
+	body, err := e.AppendJSON(make([]byte, 0, 512))
 	if err != nil {
 		return event{}, fmt.Errorf("audit event %s: %w", e.Kind, err)
 	}
@@ -48,26 +44,12 @@ func (t *tx) wroteSince(m mark) bool { return t.writes > m.writes }
 func (t *tx) forget(m mark)          { t.events = t.events[:m.events] }
 func (t *tx) record(events ...event) { t.events = append(t.events, events...) }
 func (t *tx) control(sql string) error {
-	stmt, err := t.stmt(sql)
-	if err == nil {
-		_, err = stmt.Exec()
-	}
+	_, err := t.direct.exec(sql)
 	return err
 }
 
 // Statements run without a caller's context: what the writer has begun it
 // finishes, for the sake of the others in the batch.
-
-func (t *tx) stmt(query string) (*sql.Stmt, error) {
-	if s, ok := t.prepared[query]; ok {
-		return s, nil
-	}
-	s, err := t.conn.PrepareContext(context.Background(), query)
-	if err == nil {
-		t.prepared[query] = s
-	}
-	return s, err
-}
 
 // exec runs a statement that writes, and returns how many rows it changed.
 func (t *tx) exec(query string, args ...any) (int64, error) {
@@ -78,12 +60,8 @@ func (t *tx) exec(query string, args ...any) (int64, error) {
 	return r.RowsAffected()
 }
 
-func (t *tx) run(query string, args ...any) (sql.Result, error) {
-	s, err := t.stmt(query)
-	if err != nil {
-		return nil, err
-	}
-	r, err := s.Exec(args...)
+func (t *tx) run(query string, args ...any) (driver.Result, error) {
+	r, err := t.direct.exec(query, args...)
 	if err != nil {
 		return nil, err // a statement that fails leaves nothing behind by itself
 	}
@@ -93,43 +71,10 @@ func (t *tx) run(query string, args ...any) (sql.Result, error) {
 	return r, nil
 }
 
-// scanner is a row, or why there is none.
-type scanner interface{ Scan(dest ...any) error }
-
-type noRow struct{ error }
-
-func (n noRow) Scan(...any) error { return n.error }
-
-func (t *tx) row(query string, args ...any) scanner {
-	s, err := t.stmt(query)
-	if err != nil {
-		return noRow{err}
-	}
-	return s.QueryRow(args...)
-}
-
 // returning is row for a statement that writes and returns a row.
 func (t *tx) returning(query string, args ...any) scanner {
 	t.writes++
 	return t.row(query, args...)
-}
-
-func (t *tx) query(query string, args ...any) (*sql.Rows, error) {
-	s, err := t.stmt(query)
-	if err != nil {
-		return nil, err
-	}
-	return s.Query(args...)
-}
-
-// close gives the connection up for good.
-func (t *tx) close() {
-	for _, s := range t.prepared {
-		s.Close()
-	}
-	// A connection that was in a transaction must not come back from the pool.
-	t.conn.Raw(func(any) error { return driver.ErrBadConn })
-	t.conn.Close()
 }
 
 // eventsAtOnce is how many events one statement inserts; a batch is cut into

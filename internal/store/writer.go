@@ -2,7 +2,7 @@ package store
 
 import (
 	"context"
-	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,17 +32,17 @@ const (
 type writer struct {
 	counters
 	gate
-	db    *sql.DB
-	conn  *tx // nil until first used, and after anything strange happened
-	queue chan *change
-	batch int
-	ended chan struct{}
-	now   func() time.Time
-	log   *slog.Logger
+	connector driver.Connector
+	conn      *tx // nil until first used, and after anything strange happened
+	queue     chan *change
+	batch     int
+	ended     chan struct{}
+	now       func() time.Time
+	log       *slog.Logger
 }
 
-func newWriter(db *sql.DB, queue, batch int, now func() time.Time, log *slog.Logger) *writer {
-	w := &writer{db: db, queue: make(chan *change, queue), batch: batch, ended: make(chan struct{}), now: now, log: log}
+func newWriter(c driver.Connector, queue, batch int, now func() time.Time, log *slog.Logger) *writer {
+	w := &writer{connector: c, queue: make(chan *change, queue), batch: batch, ended: make(chan struct{}), now: now, log: log}
 	go w.loop()
 	return w
 }
@@ -231,11 +231,11 @@ func (w *writer) attempt(batch []*change, savepoints bool) (err error) {
 
 func (w *writer) connect() (*tx, error) {
 	if w.conn == nil {
-		conn, err := w.db.Conn(context.Background())
+		conn, err := connect(context.Background(), w.connector)
 		if err != nil {
 			return nil, err
 		}
-		w.conn = &tx{conn: conn, prepared: map[string]*sql.Stmt{}}
+		w.conn = &tx{direct: conn}
 		if w.failing.Load() {
 			w.conn.control(makeRoom) // if it does not help, the batch will say so
 		}

@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/hex"
 	"fmt"
 	"time"
 
@@ -28,7 +29,7 @@ func (p *Publisher) signerFor(ctx context.Context, is *publication, now time.Tim
 		switch {
 		case err == nil:
 			is.signer = next
-			p.opts.Log.Info("pack signer certificate renewed", "issuer", is.Name, "serial", fmt.Sprintf("%x", next.cert.SerialNumber),
+			p.opts.Log.Info("pack signer certificate renewed", "issuer", is.Name, "serial", hex.EncodeToString(next.cert.SerialNumber.Bytes()),
 				"expires", next.cert.NotAfter, "renewal", next.renewAt)
 		case is.signer == nil || !now.Before(is.signer.cert.NotAfter):
 			return nil, time.Time{}, fmt.Errorf("the pack signer's certificate: %w", err)

@@ -100,6 +100,8 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		{"indexes are reserved once", testReserveRace},
 		{"cancelled", testCancelled},
 		{"CMP transactions", testTransactions},
+		{"CMP transactions kept", testKeptTransactions},
+		{"a CMP transaction with its certificate", testRecordWithTransaction},
 		{"one CMP transaction, 32 connections", testTransactionRace},
 		{"ACME accounts", testAccounts},
 		{"one use, 32 ACME accounts", testAccountRace},

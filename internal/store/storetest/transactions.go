@@ -9,6 +9,7 @@ import (
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/cmp/server"
+	"github.com/deviceca/deviceca/device"
 )
 
 func transaction(id byte) *server.Transaction {
@@ -42,18 +43,7 @@ func testTransactions(t *testing.T, e Engine) {
 		}
 	}
 
-	// Answered twice while it waits for an approval.
-	for _, answer := range []string{"waiting", "pollRep"} {
-		first.State, first.Message, first.Profile = server.Polling, []byte("message"), "gateway"
-		first.Confirm, first.ConfirmAnswer = [32]byte{4}, []byte(answer)
-		must(t, e.FinishTransaction(ctx, first))
-		got := value[*server.Transaction](t)(e.Transaction(ctx, first.ID))
-		if got.State != server.Polling || string(got.Message) != "message" || got.Profile != "gateway" || string(got.ConfirmAnswer) != answer || got.Confirm != first.Confirm {
-			t.Errorf("read back %+v", got)
-		}
-	}
 	wantErr(t, e.ConfirmTransaction(ctx, first), ca.ErrNoRecord)
-	first.Message, first.ConfirmAnswer = nil, nil
 
 	// Finished, waiting for certConf.
 	first.State, first.Answer, first.Nonce, first.ReqID = server.Waiting, []byte("answer"), []byte("nonce"), -1
@@ -104,6 +94,74 @@ func testTransactions(t *testing.T, e Engine) {
 	}
 	_, err = e.Transaction(ctx, first.ID)
 	wantErr(t, err, ca.ErrNoRecord)
+}
+
+// Entered with its answer, and taken further from the state that it has.
+func testKeptTransactions(t *testing.T, e Engine) {
+	ctx := t.Context()
+	kept := transaction(4)
+	kept.State, kept.Message, kept.Profile = server.Challenged, []byte("message"), "gateway"
+	kept.Answer, kept.Nonce, kept.ReqID = []byte("popdecc"), []byte("nonce"), -1
+	must(t, e.KeepTransaction(ctx, kept))
+	wantErr(t, e.KeepTransaction(ctx, kept), ca.ErrAnswered)
+
+	for _, answer := range []string{"waiting", "pollRep"} {
+		kept = value[*server.Transaction](t)(e.Transaction(ctx, kept.ID))
+		kept.State, kept.MadeKey, kept.SealedKey = server.Polling, []byte("public"), []byte("sealed")
+		kept.Confirm, kept.ConfirmAnswer = [32]byte{4}, []byte(answer)
+		must(t, e.KeepTransaction(ctx, kept))
+		got := value[*server.Transaction](t)(e.Transaction(ctx, kept.ID))
+		if got.State != server.Polling || got.Was != got.State || string(got.Answer) != "popdecc" || string(got.Nonce) != "nonce" || got.ReqID != -1 ||
+			string(got.Message) != "message" || got.Profile != "gateway" || string(got.MadeKey) != "public" || string(got.SealedKey) != "sealed" ||
+			string(got.ConfirmAnswer) != answer || got.Confirm != kept.Confirm || !bytes.Equal(got.Signer, kept.Signer) || !got.Begun.Equal(Start) {
+			t.Errorf("read back %+v", got)
+		}
+	}
+	late := *kept
+	late.Was = server.Challenged
+	wantErr(t, e.KeepTransaction(ctx, &late), ca.ErrAnswered)
+
+	done := value[*server.Transaction](t)(e.Transaction(ctx, kept.ID))
+	done.State, done.Serial, done.Deadline = server.Waiting, ca.NewSerial(8, [12]byte{8}), Start.Add(time.Minute)
+	done.Message, done.MadeKey, done.SealedKey = nil, nil, nil
+	must(t, e.KeepTransaction(ctx, done))
+	got := value[*server.Transaction](t)(e.Transaction(ctx, kept.ID))
+	if got.Serial != done.Serial || !got.Deadline.Equal(done.Deadline) || got.Message != nil || got.MadeKey != nil || got.SealedKey != nil {
+		t.Errorf("read back %+v", got)
+	}
+	wantErr(t, e.DropTransaction(ctx, kept.ID), ca.ErrNoRecord)
+
+	gone := transaction(5)
+	gone.State = server.Challenged
+	must(t, e.KeepTransaction(ctx, gone))
+	must(t, e.DropTransaction(ctx, gone.ID))
+}
+
+// A certificate and the transaction that hands it out are recorded together or not at all.
+func testRecordWithTransaction(t *testing.T, e Engine) {
+	ctx := t.Context()
+	m := NewMake(t, e, 3)
+	must(t, e.AddCredential(ctx, Credential("group", 3), Event(ca.EventCredentialAdded, "")))
+	first := m.Enrol("with-1", "group")
+	kept := transaction(6)
+	kept.State, kept.Answer, kept.Serial = server.Done, []byte("answer"), first.Certificate.Serial
+	first.With = kept
+	must(t, e.Record(ctx, first))
+	if got := value[*server.Transaction](t)(e.Transaction(ctx, kept.ID)); string(got.Answer) != "answer" || got.Serial != first.Certificate.Serial {
+		t.Errorf("read back %+v", got)
+	}
+	second := m.Enrol("with-2", "group")
+	second.With = kept
+	wantErr(t, e.Record(ctx, second), ca.ErrAnswered)
+	_, err := e.CertificateBySerial(ctx, second.Certificate.Serial)
+	wantErr(t, err, ca.ErrNoRecord)
+	if c := value[*device.Credential](t)(e.Credential(ctx, "group")); c.Used != 1 {
+		t.Errorf("the credential was used %d times", c.Used)
+	}
+	second.With = "something else"
+	if err := e.Record(ctx, second); err == nil {
+		t.Error("recorded with something that the ledger does not know")
+	}
 }
 
 // The same message on many connections begins one transaction.

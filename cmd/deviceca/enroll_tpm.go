@@ -1,0 +1,46 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+
+	"github.com/deviceca/deviceca/client"
+	"github.com/deviceca/deviceca/client/tpm"
+	"github.com/spf13/pflag"
+)
+
+// tpmKeyFile is the device's key in its directory, as its TPM alone can use it.
+const tpmKeyFile = "key.tss2.pem"
+
+// tpmFlags say how enroll reaches a key in a TPM.
+type tpmFlags struct{ path, ak, chain string }
+
+func (t *tpmFlags) add(f *pflag.FlagSet) {
+	f.StringVar(&t.path, "tpm", "", "keep the key in this TPM and attest it: a device as /dev/tpmrm0, or socket:PATH (acme)")
+	f.StringVar(&t.ak, "tpm-ak", "", "the TPM's attestation key: a persistent handle as 0x81010002, or a file")
+	f.StringVar(&t.chain, "tpm-ak-chain", "", "the attestation key's certificate and its issuers, PEM")
+}
+
+// open gives the client the key in the TPM; without --tpm it does nothing. What
+// it returns closes the TPM.
+func (t *tpmFlags) open(c *client.Config) (shut func() error, err error) {
+	switch {
+	case t.path == "" && (t.ak != "" || t.chain != ""):
+		return nil, usagef("--tpm is missing beside --tpm-ak and --tpm-ak-chain")
+	case t.path == "":
+		return func() error { return nil }, nil
+	case c.Protocol != "acme":
+		return nil, usagef("--tpm is for --protocol acme")
+	case t.ak == "" || t.chain == "":
+		return nil, usagef("--tpm-ak and --tpm-ak-chain are missing beside --tpm")
+	}
+	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
+		return nil, err
+	}
+	device, err := tpm.Open(tpm.Config{Path: t.path, KeyFile: filepath.Join(c.Dir, tpmKeyFile), Key: c.Key, AK: t.ak, AKChain: t.chain})
+	if err != nil {
+		return nil, err
+	}
+	c.Signer, c.Attester = device.Signer(), device
+	return device.Close, nil
+}

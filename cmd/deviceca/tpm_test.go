@@ -1,0 +1,31 @@
+package main
+
+import (
+	"crypto/x509"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/deviceca/deviceca/internal/attesttest"
+)
+
+// startTPM starts a TPM for the script whose attestation key, at 0x81000100, is certified for a
+// device: tpm DEVICE. It writes ak.pem, the key's chain, and authority.pem, the attestation
+// authority's root, and puts the TPM's path into the environment.
+func startTPM(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: tpm DEVICE")
+	}
+	hardware, err := attesttest.Start()
+	ts.Check(err)
+	ts.Defer(func() { hardware.Close() })
+	authority, err := attesttest.NewAuthority("Acme")
+	ts.Check(err)
+	ak, err := hardware.MakeAK(attesttest.ECCAK(tpm2.TPMECCNistP256, tpm2.TPMAlgSHA256), 0x81000100)
+	ts.Check(err)
+	chain, err := authority.Certify(hardware, ak, args[0])
+	ts.Check(err)
+	ts.Check(attesttest.WritePEM(ts.MkAbs("ak.pem"), chain))
+	ts.Check(attesttest.WritePEM(ts.MkAbs("authority.pem"), []*x509.Certificate{authority.Root}))
+	ts.Setenv("TPM", "socket:"+hardware.Socket)
+}
