@@ -308,5 +308,11 @@ func TestRebinding(t *testing.T) {
 	front.Close()
 	err := v.Validate(t.Context(), httpRequest("dns", "six.example"))
 	wantFault(t, err, "connection", fmt.Sprintf("[::1]:%d: ", port))
-	wantFault(t, err, "connection", fmt.Sprintf("127.0.0.1:%d: connection refused", port))
+	wantFault(t, err, "connection", fmt.Sprintf("; 127.0.0.1:%d: connection refused", port)) // after the other
+	// However many addresses a name has, four of a family are tried.
+	err = v.Validate(t.Context(), httpRequest("dns", "many.example"))
+	wantFault(t, err, "connection", "127.0.0.1")
+	if n := strings.Count(fmt.Sprint(err), ": connection refused"); n != 5 {
+		t.Errorf("%d addresses were tried: %v", n, err)
+	}
 }

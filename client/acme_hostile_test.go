@@ -111,6 +111,12 @@ func TestHostileACMEServer(t *testing.T) {
 		{name: "500 without words", op: "newOrder", do: func(*acmeServer) handler {
 			return func(w http.ResponseWriter, r *http.Request, q *acmeQuery) { w.WriteHeader(500) }
 		}, want: BadReply, text: "500"},
+		{name: "order elsewhere", op: "newOrder", want: BadReply, text: "the order is at " + elsewhere.URL, do: func(s *acmeServer) handler {
+			return func(w http.ResponseWriter, r *http.Request, q *acmeQuery) {
+				w.Header().Set("Location", elsewhere.URL+"/1")
+				s.json(w, 201, map[string]string{"status": "pending"})
+			}
+		}},
 		{name: "order without status", op: "newOrder", do: order(map[string]any{}), want: BadReply, text: "without status"},
 		{name: "order of another status", op: "newOrder", do: order(map[string]any{"status": "perhaps\x1b[31m"}), want: BadReply, text: "perhaps.[31m"},
 		{name: "order with authorizations without end", op: "newOrder", do: order(map[string]any{"status": "pending", "authorizations": make([]string, 101)}), want: BadReply, text: "101"},

@@ -160,10 +160,11 @@ func (s *acmeSession) sign(ctx context.Context, c acmeCall) ([]byte, error) {
 		}
 		s.nonce = ""
 	}
-	h := jwsHeader{Nonce: nonce, URL: c.url, KID: s.account.URL}
-	if c.key {
+	h := jwsHeader{Nonce: nonce, URL: c.url}
+	if !c.key {
+		h.KID = s.account.URL
+	} else {
 		var err error
-		h.KID = ""
 		if h.JWK, err = publicJWK(&s.account.Key.PublicKey); err != nil {
 			return nil, &Error{Kind: Local, Op: c.op, Text: "the account's key cannot be used", Err: err}
 		}

@@ -92,7 +92,7 @@ func identifiers(n Names) ([]identifier, error) {
 // is kept with the order.
 func (s *acmeSession) order(ctx context.Context, req *Request, ids []identifier, replaces string) (*acmeOrder, []byte, error) {
 	var kept acmeState
-	if json.Unmarshal(req.State, &kept) == nil && csrFor(kept.CSR, req) && !s.foreign(kept.Order) {
+	if json.Unmarshal(req.State, &kept) == nil && csrFor(kept.CSR, req) {
 		o, err := s.lookAt(ctx, "order", kept.Order)
 		if err == nil && o.Status != "invalid" {
 			return o, kept.CSR, nil

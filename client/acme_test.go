@@ -366,8 +366,8 @@ func TestACMERenewalInfo(t *testing.T) {
 	c.Renew = true
 	kept := run(7 * time.Hour)
 	c.Renew = false
-	asked := s.count("renewalInfo")
-	for i, bad := range []string{`{}`, `{"suggestedWindow":{"start":"2040-01-01T00:00:00Z","end":"2040-01-01T00:00:00Z"}}`, `{"suggestedWindow":{"start":"2099-01-01T00:00:00Z","end":"2099-02-01T00:00:00Z"}}`, `garbage`} {
+	asked, empty := s.count("renewalInfo"), now.Add(9*time.Hour).UTC().Format(time.RFC3339)
+	for i, bad := range []string{`{}`, `{"suggestedWindow":{"start":"` + empty + `","end":"` + empty + `"}}`, `{"suggestedWindow":{"start":"2099-01-01T00:00:00Z","end":"2099-02-01T00:00:00Z"}}`, `garbage`} {
 		s.ops["renewalInfo"] = func(w http.ResponseWriter, r *http.Request, q *acmeQuery) {
 			w.Header().Set("Content-Type", "application/json")
 			w.Write([]byte(bad))

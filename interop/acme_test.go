@@ -224,30 +224,42 @@ case $1 in
 begin) printf %s "$5" > `+web+`/"$4" ;;
 *) rm -f `+web+`/"$4" ;;
 esac`)
-	uacme := func(args ...string) string {
-		t.Helper()
-		args = append([]string{"-rm", "sh", "-c", `mount --bind "$1" /etc/ssl/certs/ca-certificates.crt && shift && exec uacme "$@"`, "sh", a.root(),
-			"-y", "-o", "-a", a.directory(), "-c", filepath.Join(dir, "uacme"), "-h", hook}, args...)
-		return run(t, dir, "unshare", args...)
+	namespace := "-m"
+	if os.Geteuid() != 0 {
+		namespace = "-rm"
 	}
-	uacme("-e", g.ACME.KID+":"+g.ACME.HMAC, "new")
-	uacme("issue", name)
+	uacme := func(args ...string) error {
+		args = append([]string{namespace, "sh", "-c", `mount --bind "$1" /etc/ssl/certs/ca-certificates.crt && shift && exec uacme "$@"`, "sh", a.root(),
+			"-y", "-o", "-a", a.directory(), "-c", filepath.Join(dir, "uacme"), "-h", hook}, args...)
+		out, errs, err := try(dir, "unshare", args...)
+		if err != nil {
+			return fmt.Errorf("%w\n%s%s", err, out, errs)
+		}
+		return nil
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(uacme("-e", g.ACME.KID+":"+g.ACME.HMAC, "new"))
+	must(uacme("issue", name))
 	chain := filepath.Join(dir, "uacme", name, "cert.pem")
 	a.verify(chain, "CN = gw-1", "DNS:"+name)
 	first := read(t, chain)
-	uacme("-f", "issue", name)
+	must(uacme("-f", "issue", name))
 	if read(t, chain) == first {
 		t.Error("renewal left the certificate as it was")
 	}
-	uacme("-r", "4", "revoke", chain)
+	must(uacme("-r", "4", "revoke", chain))
 	a.expect("gw-1", 2, 1)
-	uacme("newkey")
-	uacme("-f", "issue", name)
+	must(uacme("newkey"))
+	must(uacme("-f", "issue", name))
 	a.expect("gw-1", 3, 1)
-	uacme("deactivate")
-	if out, errs, err := try(dir, "unshare", "-rm", "sh", "-c", `mount --bind "$1" /etc/ssl/certs/ca-certificates.crt && shift && exec uacme "$@"`, "sh", a.root(),
-		"-y", "-o", "-f", "-a", a.directory(), "-c", filepath.Join(dir, "uacme"), "-h", hook, "issue", name); err == nil {
-		t.Errorf("a deactivated account gets a certificate: %s%s", out, errs)
+	must(uacme("deactivate"))
+	if err := uacme("-f", "issue", name); err == nil || strings.Contains(err.Error(), "mount") {
+		t.Errorf("a deactivated account: %v", err)
 	}
 }
 
