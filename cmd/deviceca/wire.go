@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
@@ -162,7 +163,11 @@ func openKeys(ctx context.Context, home Home, cfg Config, which string, log *slo
 		}
 		uri = cmp.Or(uri, "pkcs11:token=deviceca-"+which+"?module-path="+module)
 	case "file":
-		uri = cmp.Or(uri, "file:"+home.path("keys", which))
+		dir, err := filepath.Abs(home.path("keys", which))
+		if err != nil {
+			return nil, err
+		}
+		uri = cmp.Or(uri, "file:"+dir)
 	}
 	if uri == "" {
 		return nil, hinted(fmt.Errorf("nothing says where the %s keys are", which), "set keys.%s in %s", which, home.config())

@@ -1,14 +1,14 @@
 package attesttest
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/x509"
 	"encoding/asn1"
-	"errors"
 	"fmt"
-	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,6 +37,7 @@ type TPM struct {
 	transport.TPM // for commands of one's own
 	conn          transport.TPMCloser
 	swtpm         *exec.Cmd
+	ended         chan struct{} // closed when swtpm has
 	dir           string
 }
 
@@ -90,18 +91,35 @@ func Start() (_ *TPM, err error) {
 	t.swtpm = exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+filepath.Join(dir, "state"),
 		"--server", "type=unixio,path="+t.Socket, "--ctrl", "type=unixio,path="+t.Socket+".ctrl",
 		"--flags", "not-need-init,startup-clear", "--seccomp", "action=none")
+	var said bytes.Buffer
+	t.swtpm.Stdout, t.swtpm.Stderr = &said, &said
 	if err := t.swtpm.Start(); err != nil {
 		return nil, err
 	}
-	const patience = 10 * time.Second
+	t.ended = make(chan struct{})
+	go func() {
+		t.swtpm.Wait()
+		close(t.ended)
+	}()
+	// Open only looks whether the socket is there; it is, a moment before anybody listens.
+	const patience = 20 * time.Second
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		t.conn, err = linuxudstpm.Open(t.Socket)
+		probe, err := net.Dial("unix", t.Socket)
 		if err == nil {
+			probe.Close()
 			break
 		}
-		if !errors.Is(err, fs.ErrNotExist) || time.Now().After(deadline) {
-			return nil, fmt.Errorf("swtpm: %w", err)
+		select {
+		case <-t.ended:
+			return nil, fmt.Errorf("swtpm ended: %s", &said)
+		default:
 		}
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("swtpm does not listen: %w", err)
+		}
+	}
+	if t.conn, err = linuxudstpm.Open(t.Socket); err != nil {
+		return nil, err
 	}
 	t.TPM = t.conn
 	return t, nil
@@ -153,7 +171,7 @@ func (t *TPM) Close() error {
 	}
 	if t.swtpm != nil && t.swtpm.Process != nil {
 		t.swtpm.Process.Kill()
-		t.swtpm.Wait()
+		<-t.ended
 	}
 	return os.RemoveAll(t.dir)
 }
