@@ -24,7 +24,7 @@ func (a *app) nextSteps(cmd *cobra.Command, o output, g *ca.Grant) {
 		roots = filepath.Join(a.home(cmd), "root.crt")
 	}
 	o.note(`
-The secret is not shown again. The device enrols with it by one of:
+The secret is not shown again. The device enrols with it by one of these (our own client also with --protocol acme or cmp):
 
   DEVICECA_SECRET=%[4]s deviceca enroll --protocol est \
     --server %[1]s --roots %[2]s --id %[5]s --reference %[3]s --dir %[5]s

@@ -85,7 +85,7 @@ func (a *app) serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the CA",
-		Long: `Run the CA in the foreground until it is interrupted: EST on https; OCSP, CRLs,
+		Long: `Run the CA in the foreground until it is interrupted: EST, ACME and CMP on https; CMP, OCSP, CRLs,
 revocation packs and CA certificates on http; the admin API on https and on a socket in the home directory.
 
 SIGHUP reads the policy file anew. /healthz says that the process lives, /readyz that token and database answer.`,
@@ -108,8 +108,8 @@ SIGHUP reads the policy file anew. /healthz says that the process lives, /readyz
 	}
 	f := cmd.Flags()
 	cmd.PersistentFlags().String("home", "", "home directory of the CA (default $DEVICECA_HOME or "+defaultHome+")")
-	f.StringVar(&https, "https", "", "address for EST and the remote admin API (default from configuration, 127.0.0.1:8443)")
-	f.StringVar(&httpAddr, "http", "", "address for CA certificates, CRLs, health (default from configuration, 127.0.0.1:8080)")
+	f.StringVar(&https, "https", "", "address for EST, ACME, CMP and the remote admin API (default from configuration, 127.0.0.1:8443)")
+	f.StringVar(&httpAddr, "http", "", "address for CMP, OCSP, CRLs, CA certificates, health (default from configuration, 127.0.0.1:8080)")
 	f.StringVar(&metrics, "metrics", "", "address for Prometheus, or off (default from configuration, 127.0.0.1:9464)")
 	f.StringVar(&db, "db", "", "the ledger: a file, or a database URL (default: ledger.db in the home)")
 	return cmd
@@ -124,7 +124,7 @@ func greet(w io.Writer, s *server) {
 	}
 	url := "https://" + net.JoinHostPort(host, port)
 	fmt.Fprintf(w, `
-deviceca serves %[1]s (EST). In another terminal, a first certificate:
+deviceca serves EST, ACME and CMP at %[1]s. In another terminal, a first certificate:
 
   bin/deviceca device add --home %[2]s --id lamp-1 --level software
   DEVICECA_SECRET=<secret> bin/deviceca enroll --protocol est --server %[1]s --roots %[2]s/root.crt --id lamp-1 --reference <reference> --dir ./lamp-1
