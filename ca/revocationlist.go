@@ -152,7 +152,7 @@ func (m *Manufacturer) takeLists(input []byte, now time.Time) ([]RevocationList,
 			err = Errorf(Malformed, "another list of the same CA was given with it")
 		}
 		if err != nil {
-			return nil, Errorf(KindOf(err), "list %d: %w", i+1, err)
+			return nil, Errorf(KindOf(err), "list %d: %s", i+1, AsError(err).Reason)
 		}
 		given = append(given, *l)
 	}
