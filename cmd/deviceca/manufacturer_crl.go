@@ -30,11 +30,8 @@ refused. The server fetches none; let cron do it. All lists of a manufacturer to
 have %d MiB at most.`, ca.MaxRevocationLists>>20),
 		Example: `  deviceca manufacturer crl acme factory.pem factory.crl
   curl -fsS http://pki.acme.example/factory.crl | deviceca manufacturer crl acme -`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) < 2 {
-				return usagef("NAME and FILE are needed")
-			}
-			return nil
+		Args: func(cmd *cobra.Command, args []string) error {
+			return takes("NAME", "FILE")(cmd, args[:min(len(args), 2)])
 		},
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
