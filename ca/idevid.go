@@ -6,6 +6,7 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -146,6 +147,24 @@ func (s *Service) compileManufacturers(ctx context.Context, current []Manufactur
 	return nil
 }
 
+// listsReplaced spares the next request the work of compiling what was compiled
+// when it was judged, if the entry was compiled as of before.
+func (s *Service) listsReplaced(m *Manufacturer, lists []RevocationList) {
+	s.compiling.Lock()
+	defer s.compiling.Unlock()
+	found, ok := s.compiled.Load(m.ID)
+	if !ok || found.(*compiledManufacturer).Version != m.Version {
+		return
+	}
+	c, next := *found.(*compiledManufacturer), *m
+	next.Version++
+	c.Manufacturer, c.lists = &next, maps.Clone(c.lists)
+	for _, l := range lists {
+		c.lists[l.IssuerID] = l.compiled
+	}
+	s.compiled.Store(m.ID, &c)
+}
+
 func (s *Service) compileManufacturer(ctx context.Context, m *Manufacturer) (*compiledManufacturer, error) {
 	c := &compiledManufacturer{Manufacturer: m, roots: x509.NewCertPool(), subjects: map[string]bool{}, lists: map[[32]byte]*compiledList{}}
 	for _, der := range c.Anchors {
@@ -170,13 +189,13 @@ func (s *Service) compileManufacturer(ctx context.Context, m *Manufacturer) (*co
 		return nil, err
 	}
 	for _, l := range lists {
-		if old := before[l.IssuerID]; old != nil && old.id == l.ID {
+		if old := before[l.IssuerID]; old != nil && old.sha256 == l.SHA256 {
 			c.lists[l.IssuerID] = old
 			continue
 		}
 		parsed, err := revlist.Parse(l.DER)
 		if err == nil {
-			c.lists[l.IssuerID], err = compileList(l.ID, parsed)
+			c.lists[l.IssuerID], err = compileList(l.SHA256, parsed)
 		}
 		if err != nil {
 			return nil, err

@@ -41,6 +41,8 @@ type RevocationList struct {
 	SHA256     string    `json:"sha256"` // of DER, hex
 	Added      time.Time `json:"added"`
 	DER        []byte    `json:"-"` // only where the contract says so: it may be large
+
+	compiled *compiledList // of one that was just judged
 }
 
 // issuerID names a CA by its subject and its key, whatever certificates it has.
@@ -80,6 +82,7 @@ func (s *Service) ReplaceRevocationLists(ctx context.Context, name, format strin
 	if err != nil {
 		return nil, err
 	}
+	s.listsReplaced(m, changed)
 	return s.inForce(ctx, name, m.Format)
 }
 
@@ -244,7 +247,9 @@ func readList(raw []byte, signers []*x509.Certificate, now time.Time) (*Revocati
 	case l.Point != nil:
 		return nil, Errorf(Malformed, "it is indirect, or for a part of what its CA issued (issuingDistributionPoint): give the list of all of them")
 	}
-	if _, err := compileList(0, l); err != nil {
+	digest := sha256.Sum256(raw)
+	compiled, err := compileList(hex.EncodeToString(digest[:]), l)
+	if err != nil {
 		return nil, Errorf(Malformed, "%w", err)
 	}
 	var refusal error = Errorf(Malformed, "its CA, %s, is neither an anchor nor known from a list before: give that CA's certificate along, in PEM", nameText(l.Issuer))
@@ -256,9 +261,8 @@ func readList(raw []byte, signers []*x509.Certificate, now time.Time) (*Revocati
 			refusal = Errorf(Malformed, "%w", err)
 			continue
 		}
-		digest := sha256.Sum256(raw)
 		r := &RevocationList{Issuer: signer.Raw, IssuerID: issuerID(signer), ThisUpdate: l.ThisUpdate, NextUpdate: l.NextUpdate,
-			Entries: l.Count, Octets: len(raw), SHA256: hex.EncodeToString(digest[:]), Added: now, DER: raw}
+			Entries: l.Count, Octets: len(raw), SHA256: compiled.sha256, Added: now, DER: raw, compiled: compiled}
 		if l.Number != nil {
 			r.Number = l.Number.String()
 		}

@@ -21,7 +21,7 @@ const maxSerial = 20
 // compiledList is a revocation list to look up in: what it was made of may be
 // forgotten, and a look-up costs some twenty comparisons in a list of a million.
 type compiledList struct {
-	id                     int64 // RevocationList.ID
+	sha256                 string // RevocationList.SHA256
 	thisUpdate, nextUpdate time.Time
 	entries                []listEntry // by serial
 }
@@ -43,8 +43,8 @@ func serialOf(n *big.Int) (serial [maxSerial]byte, ok bool) {
 	return serial, true
 }
 
-func compileList(id int64, l *revlist.List) (*compiledList, error) {
-	c := &compiledList{id: id, thisUpdate: l.ThisUpdate, nextUpdate: l.NextUpdate, entries: make([]listEntry, 0, l.Count)}
+func compileList(sha256 string, l *revlist.List) (*compiledList, error) {
+	c := &compiledList{sha256: sha256, thisUpdate: l.ThisUpdate, nextUpdate: l.NextUpdate, entries: make([]listEntry, 0, l.Count)}
 	for line, err := range l.Lines() {
 		if err != nil {
 			return nil, err

@@ -3,8 +3,7 @@
 -- How often the revocation lists of a manufacturer were replaced.
 ALTER TABLE manufacturer ADD COLUMN version INTEGER NOT NULL DEFAULT 0;
 
--- What manufacturers' CAs revoked. A newer list takes the place of an older one,
--- under a new id: none is ever given twice, so that what was read of a list can be kept by it.
+-- What manufacturers' CAs revoked. A newer list takes the place of an older one, under a new id.
 CREATE TABLE manufacturer_crl (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
     manufacturer INTEGER NOT NULL,
