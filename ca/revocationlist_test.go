@@ -300,6 +300,27 @@ func (a *authority) giveListsFor(name, format string, objects ...any) *ca.Manufa
 	return m
 }
 
+// Whatever is given as lists is taken, or refused with a reason.
+func FuzzRevocationLists(f *testing.F) {
+	a, acme := newAuthority(f, nil), newMaker(f, "Acme")
+	a.addMaker(acme, "acme", "software", ca.Constraints{})
+	bad := acme.device("A1", nil)[0]
+	list := acme.list(acme.between, 1, a.clock.Now(), nil, bad)
+	for _, seed := range [][]byte{nil, list, listsPEM(list), listsPEM(acme.between, list), listsPEM(acme.list(acme.root, 1, a.clock.Now(), nil), bad),
+		listsPEM([]byte{0x30, 0}), []byte("-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----"), []byte("<html>")} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		m, err := a.ReplaceRevocationLists(t.Context(), "acme", "", in, "admin:test")
+		switch kind := ca.KindOf(err); {
+		case err == nil && len(m.Lists) == 0:
+			t.Error("taken, and not there")
+		case err != nil && (kind != ca.Malformed && kind != ca.Conflict || ca.AsError(err).Reason == ""):
+			t.Errorf("%v", err)
+		}
+	})
+}
+
 // BenchmarkRevocationList is what a list of a million costs: to take it in and
 // compile it, and then for each request.
 func BenchmarkRevocationList(b *testing.B) {
@@ -318,6 +339,7 @@ func BenchmarkRevocationList(b *testing.B) {
 	})
 	acme.between, acme.key = issuer, key
 	chain := acme.device("A1", nil)
+	a.byChain(chain) // as a server that is in use
 	start := time.Now()
 	a.giveLists("acme", issuer, raw)
 	given := time.Now()
