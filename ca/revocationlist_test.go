@@ -60,7 +60,12 @@ func listsPEM(objects ...any) []byte {
 
 func (a *authority) giveLists(name string, objects ...any) *ca.Manufacturer {
 	a.t.Helper()
-	m, err := a.ReplaceRevocationLists(a.t.Context(), name, "", listsPEM(objects...), "admin:test")
+	return a.giveListsFor(name, "", objects...)
+}
+
+func (a *authority) giveListsFor(name, format string, objects ...any) *ca.Manufacturer {
+	a.t.Helper()
+	m, err := a.ReplaceRevocationLists(a.t.Context(), name, format, listsPEM(objects...), "admin:test")
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -289,15 +294,6 @@ func TestAttestingRevoked(t *testing.T) {
 	if checked, err := vouching[0].Revoked(bad, acme.between, now); err == nil {
 		t.Errorf("another format's list took it back: %t", checked)
 	}
-}
-
-func (a *authority) giveListsFor(name, format string, objects ...any) *ca.Manufacturer {
-	a.t.Helper()
-	m, err := a.ReplaceRevocationLists(a.t.Context(), name, format, listsPEM(objects...), "admin:test")
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return m
 }
 
 // Whatever is given as lists is taken, or refused with a reason.
