@@ -86,7 +86,7 @@ func (x *exchange) judge(a *Authorization, c *Challenge, raw, quote []byte) (*at
 	statement := attest.Statement{Raw: o.Statement, AuthData: o.AuthData, Quote: quote,
 		Challenge: []byte(keyAuthorization(c.Token, x.who.Thumbprint)), Now: x.now}
 	for _, m := range formats[i].manufacturers {
-		statement.Anchors = append(statement.Anchors, attest.Anchor{Manufacturer: m.Name, Certificates: m.Certificates})
+		statement.Anchors = append(statement.Anchors, attest.Anchor{Manufacturer: m.Name, Certificates: m.Certificates, Revoked: m.Revoked})
 	}
 	result, err := formats[i].Verify(statement)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"fmt"
 	"math/big"
 	"slices"
 	"strings"
@@ -181,7 +182,13 @@ func (v *evidence) Verify(s attest.Statement) (*attest.Result, error) {
 	if i < 0 {
 		return nil, attest.ErrEvidence
 	}
-	facts := map[string]any{"ek_chain": true, "key_certified": true}
+	// As if the anchor had signed itself: what the lists say of it is refused as of any certificate.
+	anchor := s.Anchors[i].Certificates[0]
+	checked, err := s.Anchors[i].Revoked(anchor, anchor, s.Now)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", attest.ErrEvidence, err)
+	}
+	facts := map[string]any{"ek_chain": true, "key_certified": true, "revocation_checked": checked}
 	if s.Quote != nil {
 		facts["quote_age"] = time.Duration(0)
 	}
@@ -194,10 +201,64 @@ func (e *env) manufacturer(name, level string, c ca.Constraints) {
 	e.t.Helper()
 	key := newKey(e.t)
 	spec := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name, OrganizationalUnit: []string{"RT-7"}}, NotBefore: e.now().Add(-time.Hour), NotAfter: e.now().AddDate(1, 0, 0),
-		IsCA: true, BasicConstraintsValid: true}
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}
 	der := must[[]byte](e.t)(x509.CreateCertificate(rand.Reader, spec, spec, key.Public(), key))
+	e.makers[name] = maker{must[*x509.Certificate](e.t)(x509.ParseCertificate(der)), key}
 	if _, err := e.core.AddManufacturer(e.t.Context(), ca.Manufacturer{Name: name, Format: "tpm", Level: level, Anchors: [][]byte{der}, Constraints: c}, "admin:test"); err != nil {
 		e.t.Fatal(err)
+	}
+}
+
+// maker is who is registered, with its key.
+type maker struct {
+	cert *x509.Certificate
+	key  crypto.Signer
+}
+
+// revoke gives the manufacturer a list of serial numbers, good for an hour.
+func (e *env) revoke(name string, number int64, serials ...int64) {
+	e.t.Helper()
+	m, list := e.makers[name], &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: e.now(), NextUpdate: e.now().Add(time.Hour)}
+	for _, n := range serials {
+		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: big.NewInt(n), RevocationTime: e.now()})
+	}
+	der := must[[]byte](e.t)(x509.CreateRevocationList(rand.Reader, list, m.cert, m.key))
+	if _, err := e.core.ReplaceRevocationLists(e.t.Context(), name, "tpm", der, "admin:test"); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// Evidence is looked up on the manufacturer's lists, which take effect at once.
+func TestRevokedAttestation(t *testing.T) {
+	e, _ := attestEnv(t)
+	e.manufacturer("acme-tpm", "tpm", ca.Constraints{})
+	a := e.account(e.register("lamp-1", "tpm", 9))
+	try := func() *answer {
+		o := a.ordered(pid("lamp-1"))
+		return a.attested(a.authorization(o.Authorizations[0]).Challenges[0], newKey(t), nil)
+	}
+	checked := func(want bool) {
+		t.Helper()
+		o, key := a.ordered(pid("lamp-1")), newKey(t)
+		a.attested(a.authorization(o.Authorizations[0]).Challenges[0], key, nil).want(200)
+		a.finalize(o, csr(t, key, "", pid("lamp-1"))).want(200)
+		all := must[[]ca.Certificate](t)(e.store.Certificates(t.Context(), ca.CertificateFilter{Device: "lamp-1"}, 0, 10))
+		if got := strings.Contains(string(all[len(all)-1].Input), `"revocation_checked":true`); got != want {
+			t.Errorf("decided on %s, want checked: %t", all[len(all)-1].Input, want)
+		}
+	}
+	checked(false)
+	e.revoke("acme-tpm", 1, 2, 3)
+	checked(true)
+	e.revoke("acme-tpm", 2, 1)
+	if p := try().problem(403, "badAttestationStatement"); !strings.Contains(p.Detail, "was revoked by its issuer") {
+		t.Errorf("refused with %q", p.Detail)
+	}
+	e.revoke("acme-tpm", 3)
+	try().want(200)
+	e.later(2 * time.Hour)
+	if p := try().problem(403, "badAttestationStatement"); !strings.Contains(p.Detail, "fetch the manufacturer's new one") {
+		t.Errorf("refused with %q", p.Detail)
 	}
 }
 

@@ -54,7 +54,8 @@ type env struct {
 	root    []byte
 	rootKey crypto.Signer
 	signers map[string]crypto.Signer
-	nonce   string // the newest
+	makers  map[string]maker // manufacturers, by name
+	nonce   string           // the newest
 	mu      sync.Mutex
 }
 
@@ -101,7 +102,7 @@ func newKey(t testing.TB) crypto.Signer {
 // newEnv makes one. Each change is a func([]byte) []byte of the policy's source, or a func(*acme.Options).
 func newEnv(t testing.TB, changes ...any) *env {
 	t.Helper()
-	e := &env{t: t, path: filepath.Join(t.TempDir(), "db"), roots: x509.NewCertPool(), signers: map[string]crypto.Signer{}}
+	e := &env{t: t, path: filepath.Join(t.TempDir(), "db"), roots: x509.NewCertPool(), signers: map[string]crypto.Signer{}, makers: map[string]maker{}}
 	e.open()
 	t.Cleanup(func() { e.store.Close() })
 	h := ca.Hierarchy{Organization: "Test", URL: "http://ca.test:8080", Now: e.now()}

@@ -37,10 +37,11 @@ type Statement struct {
 type Anchor struct {
 	Manufacturer string
 	Certificates []*x509.Certificate
-	// CRLs are complete lists of the CAs at the anchor and below it. A certificate on
-	// its issuer's list is refused, and so is one whose issuer's list is out of date. Where there is
-	// no list, revocation is not looked up: the fact revocation_checked says which it was.
-	CRLs []*x509.RevocationList
+	// Revoked looks a certificate up on the revocation list of its issuer: checked is
+	// false where there is none, and it is an error, which may be shown to the requester, if the
+	// certificate is listed or the list out of date. Nil is no list at all. The fact
+	// revocation_checked says which it was.
+	Revoked func(cert, issuer *x509.Certificate, now time.Time) (checked bool, err error)
 }
 
 // Result is what a statement proves.

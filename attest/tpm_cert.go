@@ -134,7 +134,7 @@ func findPath(chain []*x509.Certificate, anchors []Anchor, now time.Time) (path,
 			continue
 		}
 		for _, p := range paths {
-			checked, err := inspectPath(p, a.CRLs, now)
+			checked, err := inspectPath(p, &a, now)
 			if err == nil {
 				return path{a.Manufacturer, checked}, nil
 			}
@@ -148,7 +148,7 @@ func findPath(chain []*x509.Certificate, anchors []Anchor, now time.Time) (path,
 
 // inspectPath judges a path, leaf first and anchor last, whose signatures and times are good:
 // no CA on it may be confined to other purposes than AKs, and none of it be revoked.
-func inspectPath(path []*x509.Certificate, crls []*x509.RevocationList, now time.Time) (revocationChecked bool, err error) {
+func inspectPath(path []*x509.Certificate, anchor *Anchor, now time.Time) (revocationChecked bool, err error) {
 	if len(path) < 2 {
 		return false, errors.New("the AK certificate is registered as an anchor itself: anchors are CA certificates")
 	}
@@ -158,36 +158,16 @@ func inspectPath(path []*x509.Certificate, crls []*x509.RevocationList, now time
 			return false, errors.New("an intermediate CA is confined to purposes that leave out tcg-kp-AIKCertificate (2.23.133.8.3)")
 		}
 	}
+	if anchor.Revoked == nil {
+		return false, nil
+	}
 	revocationChecked = true
 	for i, cert := range path[:len(path)-1] {
-		listed, err := lookUp(cert, path[i+1], crls, now)
+		checked, err := anchor.Revoked(cert, path[i+1], now)
 		if err != nil {
 			return false, err
 		}
-		revocationChecked = revocationChecked && listed
+		revocationChecked = revocationChecked && checked
 	}
 	return revocationChecked, nil
-}
-
-// lookUp looks for cert on its issuer's list, if there is one.
-func lookUp(cert, issuer *x509.Certificate, crls []*x509.RevocationList, now time.Time) (found bool, err error) {
-	for _, crl := range crls {
-		// A list by another key under the same name is not this issuer's.
-		if !bytes.Equal(crl.RawIssuer, cert.RawIssuer) || crl.CheckSignatureFrom(issuer) != nil {
-			continue
-		}
-		switch {
-		case slices.ContainsFunc(crl.Extensions, func(e pkix.Extension) bool { return e.Critical }):
-			return false, errors.New("its issuer's CRL has a critical extension, and a complete and plain one is due: tell the CA's operator")
-		case now.Before(crl.ThisUpdate) || now.After(crl.NextUpdate):
-			return false, fmt.Errorf("its issuer's CRL is good until %s, and there is none newer: tell the CA's operator", crl.NextUpdate.UTC().Format(time.RFC3339))
-		}
-		for _, e := range crl.RevokedCertificateEntries {
-			if e.SerialNumber.Cmp(cert.SerialNumber) == 0 {
-				return false, fmt.Errorf("certificate %x was revoked by its issuer at %s", cert.SerialNumber, e.RevocationTime.UTC().Format(time.RFC3339))
-			}
-		}
-		found = true
-	}
-	return found, nil
 }

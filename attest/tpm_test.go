@@ -815,7 +815,21 @@ func TestTPMIdentifiers(t *testing.T) {
 	}
 }
 
-// Revocation: on a list, on none, on one that is too old or not understood, and on somebody else's.
+// lists are who has a list, by subject, and the serial numbers on it; "stale" is one that is out of date.
+type lists map[string][]string
+
+func (l lists) revoked(cert, issuer *x509.Certificate, _ time.Time) (bool, error) {
+	listed, there := l[issuer.Subject.CommonName]
+	switch {
+	case slices.Contains(listed, "stale"):
+		return false, errors.New("the list is out of date")
+	case slices.Contains(listed, cert.SerialNumber.String()):
+		return false, errors.New("it was revoked by its issuer")
+	}
+	return there, cert.CheckSignatureFrom(issuer)
+}
+
+// Revocation: each certificate but the anchor is looked up with its issuer; on a list, on none, on one that is too old.
 func TestTPMRevocation(t *testing.T) {
 	f := newForger(t, nil, -7)
 	s := f.forge(nil)
@@ -823,33 +837,27 @@ func TestTPMRevocation(t *testing.T) {
 	if err := cbor.Unmarshal(s.Raw, &st); err != nil {
 		t.Fatal(err)
 	}
-	ak := must(x509.ParseCertificate(st.X5C[0]))(t)
+	ak := must(x509.ParseCertificate(st.X5C[0]))(t).SerialNumber.String()
 	a := f.authority
-	stranger := must(attesttest.NewAuthority("Acme"))(t)
-	list := func(by *x509.Certificate, certs ...*x509.Certificate) *x509.RevocationList {
-		return must(a.Revoke(by, certs...))(t)
-	}
-	critical := list(a.Issuing)
-	critical.Extensions = append(critical.Extensions, pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true})
+	root, issuing := a.Root.Subject.CommonName, a.Issuing.Subject.CommonName
 	for _, c := range []struct {
 		name    string
-		crls    []*x509.RevocationList
-		now     time.Time
+		lists   lists
 		checked bool
 		says    string
 	}{
-		{"no list", nil, s.Now, false, ""},
-		{"both lists", []*x509.RevocationList{list(a.Root), list(a.Issuing)}, s.Now, true, ""},
-		{"one list of two", []*x509.RevocationList{list(a.Issuing)}, s.Now, false, ""},
-		{"AK revoked", []*x509.RevocationList{list(a.Root), list(a.Issuing, a.Issuing, ak)}, s.Now, false, "was revoked by its issuer"},
-		{"CA revoked", []*x509.RevocationList{list(a.Root, a.Issuing)}, s.Now, false, "was revoked by its issuer"},
-		{"list of yesterday", []*x509.RevocationList{list(a.Issuing)}, s.Now.AddDate(0, 0, 2), false, "none newer"},
-		{"list of tomorrow", []*x509.RevocationList{list(a.Issuing)}, s.Now.AddDate(0, 0, -2), false, "none newer"},
-		{"list with a critical extension", []*x509.RevocationList{critical}, s.Now, false, "critical extension"},
-		{"a stranger's list", []*x509.RevocationList{must(stranger.Revoke(stranger.Issuing, ak))(t)}, s.Now, false, ""},
+		{"no list", lists{}, false, ""},
+		{"both lists", lists{root: nil, issuing: nil}, true, ""},
+		{"one list of two", lists{issuing: nil}, false, ""},
+		{"the other list of two", lists{root: nil}, false, ""},
+		{"AK revoked", lists{root: nil, issuing: {"1", ak}}, false, "was revoked by its issuer"},
+		{"CA revoked", lists{root: {a.Issuing.SerialNumber.String()}, issuing: nil}, false, "was revoked by its issuer"},
+		{"serials of the wrong CA", lists{root: {ak}, issuing: {a.Issuing.SerialNumber.String(), a.Root.SerialNumber.String()}}, true, ""},
+		{"stale list", lists{issuing: {"stale"}}, false, "out of date"},
+		{"a stranger's list", lists{"stranger": {ak}}, false, ""},
 	} {
 		s := s
-		s.Now, s.Anchors = c.now, []attest.Anchor{{Manufacturer: "acme", Certificates: []*x509.Certificate{a.Root}, CRLs: c.crls}}
+		s.Anchors = []attest.Anchor{{Manufacturer: "acme", Certificates: []*x509.Certificate{a.Root}, Revoked: c.lists.revoked}}
 		if c.says != "" {
 			refused(t, c.name, s, c.says)
 			continue
@@ -857,6 +865,10 @@ func TestTPMRevocation(t *testing.T) {
 		if result, err := attest.TPM().Verify(s); err != nil || result.Evidence.Facts["revocation_checked"] != c.checked {
 			t.Errorf("%s: %+v, %v", c.name, result, err)
 		}
+	}
+	s.Anchors = []attest.Anchor{{Manufacturer: "acme", Certificates: []*x509.Certificate{a.Root}}}
+	if result, err := attest.TPM().Verify(s); err != nil || result.Evidence.Facts["revocation_checked"] != false {
+		t.Errorf("nothing to look up in: %+v, %v", result, err)
 	}
 }
 

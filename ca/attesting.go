@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -18,6 +19,7 @@ import (
 type Attesting struct {
 	*Manufacturer
 	Certificates []*x509.Certificate // its anchors
+	lists        revocations         // of all for the format
 }
 
 // Attesting lists the manufacturers that vouch by evidence of a format, in the order
@@ -29,9 +31,16 @@ func (s *Service) Attesting(ctx context.Context, format string) ([]Attesting, er
 	}
 	all := make([]Attesting, len(inForce))
 	for i, m := range inForce {
-		all[i] = Attesting{m.Manufacturer, m.anchors}
+		all[i] = Attesting{m.Manufacturer, m.anchors, inForce}
 	}
 	return all, nil
+}
+
+// Revoked looks a certificate up on the revocation lists of issuer, which signed it.
+// checked is false where there is none. It is an error, which may be shown, if the
+// certificate was revoked or no list of issuer's is current.
+func (a *Attesting) Revoked(cert, issuer *x509.Certificate, now time.Time) (checked bool, err error) {
+	return a.lists.revoked(cert, issuer, now)
 }
 
 // Allows reports why the manufacturer does not vouch for a device by the

@@ -6,11 +6,13 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/internal/revlist"
 	"github.com/deviceca/deviceca/policy"
 )
 
@@ -71,13 +73,14 @@ func identify(leaf *x509.Certificate) (*deviceIdentity, error) {
 	return id, nil
 }
 
-// compiledManufacturer is a manufacturer with its anchors parsed. An entry of
-// the register never changes, so that it is compiled once.
+// compiledManufacturer is a manufacturer with its anchors and revocation lists
+// parsed: of an entry of the register nothing changes but the lists, and with them its version.
 type compiledManufacturer struct {
 	*Manufacturer
 	anchors  []*x509.Certificate
 	roots    *x509.CertPool
-	subjects map[string]bool // of the anchors, DER
+	subjects map[string]bool            // of the anchors, DER
+	lists    map[[32]byte]*compiledList // by issuerID
 }
 
 // mayReach reports whether a chain can lead to one of the anchors by its names,
@@ -89,18 +92,18 @@ func (m *compiledManufacturer) mayReach(chain []*x509.Certificate) bool {
 
 // manufacturers are those in force at now whose anchors are for a format.
 func (s *Service) manufacturers(ctx context.Context, format string, now time.Time) ([]*compiledManufacturer, error) {
-	ids, err := s.ledger.ManufacturersInForce(ctx, format)
+	current, err := s.ledger.ManufacturersInForce(ctx, format)
 	if err != nil {
 		return nil, err
 	}
-	if slices.ContainsFunc(ids, func(id int64) bool { _, known := s.compiled.Load(id); return !known }) {
-		if err := s.compileManufacturers(ctx); err != nil {
+	if slices.ContainsFunc(current, s.uncompiled) {
+		if err := s.compileManufacturers(ctx, current); err != nil {
 			return nil, err
 		}
 	}
 	var inForce []*compiledManufacturer
-	for _, id := range ids {
-		if found, ok := s.compiled.Load(id); ok {
+	for _, v := range current {
+		if found, ok := s.compiled.Load(v.ID); ok {
 			m := found.(*compiledManufacturer)
 			if end := m.Constraints.NotAfter; end.IsZero() || now.Before(end) {
 				inForce = append(inForce, m)
@@ -110,33 +113,103 @@ func (s *Service) manufacturers(ctx context.Context, format string, now time.Tim
 	return inForce, nil
 }
 
-func (s *Service) compileManufacturers(ctx context.Context) error {
+// uncompiled reports that an entry is not compiled, or in an older version only.
+func (s *Service) uncompiled(v ManufacturerVersion) bool {
+	found, ok := s.compiled.Load(v.ID)
+	return !ok || found.(*compiledManufacturer).Version < v.Version
+}
+
+// compileManufacturers compiles what changed. One at a time: a list may have
+// megabytes, and who waits for it finds the work done.
+func (s *Service) compileManufacturers(ctx context.Context, current []ManufacturerVersion) error {
+	s.compiling.Lock()
+	defer s.compiling.Unlock()
+	if !slices.ContainsFunc(current, s.uncompiled) {
+		return nil
+	}
 	all, err := s.ledger.Manufacturers(ctx)
 	if err != nil {
 		return err
 	}
 	for i := range all {
-		c := &compiledManufacturer{Manufacturer: &all[i], roots: x509.NewCertPool(), subjects: map[string]bool{}}
-		for _, der := range c.Anchors {
-			anchor, err := x509.ParseCertificate(der)
+		m := &all[i]
+		switch {
+		case m.Withdrawn != nil:
+			s.compiled.Delete(m.ID)
+		case s.uncompiled(ManufacturerVersion{m.ID, m.Version}):
+			c, err := s.compileManufacturer(ctx, m)
 			if err != nil {
-				return fmt.Errorf("manufacturer %s: %w", c.Name, err)
+				return fmt.Errorf("manufacturer %s: %w", m.Name, err)
 			}
-			c.anchors = append(c.anchors, anchor)
-			c.roots.AddCert(anchor)
-			c.subjects[string(anchor.RawSubject)] = true
+			s.compiled.Store(m.ID, c)
 		}
-		s.compiled.Store(c.ID, c)
 	}
 	return nil
+}
+
+// listsReplaced spares the next request the work of compiling what was compiled
+// when it was judged, if the entry was compiled as of before.
+func (s *Service) listsReplaced(m *Manufacturer, lists []RevocationList) {
+	s.compiling.Lock()
+	defer s.compiling.Unlock()
+	found, ok := s.compiled.Load(m.ID)
+	if !ok || found.(*compiledManufacturer).Version != m.Version {
+		return
+	}
+	c, next := *found.(*compiledManufacturer), *m
+	next.Version++
+	c.Manufacturer, c.lists = &next, maps.Clone(c.lists)
+	for _, l := range lists {
+		c.lists[l.IssuerID] = l.compiled
+	}
+	s.compiled.Store(m.ID, &c)
+}
+
+func (s *Service) compileManufacturer(ctx context.Context, m *Manufacturer) (*compiledManufacturer, error) {
+	c := &compiledManufacturer{Manufacturer: m, roots: x509.NewCertPool(), subjects: map[string]bool{}, lists: map[[32]byte]*compiledList{}}
+	for _, der := range c.Anchors {
+		anchor, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, err
+		}
+		c.anchors = append(c.anchors, anchor)
+		c.roots.AddCert(anchor)
+		c.subjects[string(anchor.RawSubject)] = true
+	}
+	if len(m.Lists) == 0 {
+		return c, nil
+	}
+	var before map[[32]byte]*compiledList
+	if found, ok := s.compiled.Load(m.ID); ok {
+		before = found.(*compiledManufacturer).lists
+	}
+	// They may be newer than m by now, which the next request finds out.
+	lists, err := s.ledger.RevocationLists(ctx, m.ID)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range lists {
+		if old := before[l.IssuerID]; old != nil && old.sha256 == l.SHA256 {
+			c.lists[l.IssuerID] = old
+			continue
+		}
+		parsed, err := revlist.Parse(l.DER)
+		if err == nil {
+			c.lists[l.IssuerID], err = compileList(l.SHA256, parsed)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
 }
 
 // authenticateIDevID finds the manufacturer that issued a certificate which is
 // not ours, and the device that the certificate names. Each manufacturer is
 // tried against its own anchors alone, in the order of registration; the first
-// whose path and constraints both hold vouches.
-//
-// Whether the manufacturer revoked the certificate is not looked up.
+// whose path and constraints both hold vouches. A certificate that a manufacturer's
+// list revokes, or whose issuer's list is out of date, is refused whoever else would
+// vouch for it; where there is no list, revocation is not looked up.
 func (s *Service) authenticateIDevID(ctx context.Context, chain []*x509.Certificate, now time.Time) (Requester, error) {
 	foreign := Errorf(Unauthenticated, "the client certificate was not issued by this CA, nor by a manufacturer that is registered here")
 	registered, err := s.manufacturers(ctx, FormatIDevID, now)
@@ -156,7 +229,7 @@ func (s *Service) authenticateIDevID(ctx context.Context, chain []*x509.Certific
 		if !m.mayReach(chain) {
 			continue
 		}
-		_, err := leaf.Verify(x509.VerifyOptions{Roots: m.roots, Intermediates: between, CurrentTime: now,
+		paths, err := leaf.Verify(x509.VerifyOptions{Roots: m.roots, Intermediates: between, CurrentTime: now,
 			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 		if err != nil {
 			// That its time is wrong is worth saying to whoever holds it.
@@ -164,6 +237,9 @@ func (s *Service) authenticateIDevID(ctx context.Context, chain []*x509.Certific
 				refusal = Errorf(Unauthenticated, "the client certificate, or one of its chain, is not valid at this time")
 			}
 			continue
+		}
+		if err := revocations(registered).revokedAll(paths, now); err != nil {
+			return Requester{}, Errorf(Unauthenticated, "the client certificate is of manufacturer %s, and does not do: %w", m.Name, err)
 		}
 		id, err := identify(leaf)
 		if err == nil {

@@ -18,6 +18,7 @@ import (
 type maker struct {
 	t       testing.TB
 	root    *x509.Certificate
+	rootKey crypto.Signer
 	between *x509.Certificate
 	key     crypto.Signer // of between
 	serial  int64
@@ -29,14 +30,14 @@ var never = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 func newMaker(t testing.TB, name string) *maker {
 	t.Helper()
 	m := &maker{t: t, key: ecKey(t, elliptic.P256())}
-	rootKey := ecKey(t, elliptic.P256())
+	m.rootKey = ecKey(t, elliptic.P256())
 	authority := func(cn string, parent *x509.Certificate, pub crypto.PublicKey, by crypto.Signer) *x509.Certificate {
 		m.serial++
 		return sign(t, &x509.Certificate{SerialNumber: big.NewInt(m.serial), Subject: pkix.Name{CommonName: name + " " + cn}, IsCA: true, BasicConstraintsValid: true,
-			KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: never}, parent, pub, by)
+			KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, NotBefore: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: never}, parent, pub, by)
 	}
-	m.root = authority("Root", nil, rootKey.Public(), rootKey)
-	m.between = authority("Factory", m.root, m.key.Public(), rootKey)
+	m.root = authority("Root", nil, m.rootKey.Public(), m.rootKey)
+	m.between = authority("Factory", m.root, m.key.Public(), m.rootKey)
 	return m
 }
 

@@ -36,6 +36,9 @@ type Manufacturer struct {
 	Constraints Constraints `json:"constraints,omitzero"`
 	Created     time.Time   `json:"created"`
 	Withdrawn   *time.Time  `json:"withdrawn,omitempty"`
+	// Lists say what its CAs revoked, one for each CA that publishes any.
+	Lists   []RevocationList `json:"-"`
+	Version int64            `json:"-"` // how often Lists were replaced
 }
 
 // Constraints narrow what a manufacturer vouches for. Empty ones allow all.
@@ -131,6 +134,12 @@ func (c *Constraints) check(now time.Time) error {
 // Anchors and Constraints of m count. Errors: Malformed, Conflict if one with
 // this name and format is registered already.
 func (s *Service) AddManufacturer(ctx context.Context, m Manufacturer, actor string) (*Manufacturer, error) {
+	return s.AddManufacturerWithLists(ctx, m, nil, actor)
+}
+
+// AddManufacturerWithLists is AddManufacturer with revocation lists from the first
+// moment, as [Service.ReplaceRevocationLists] takes them; nil for none.
+func (s *Service) AddManufacturerWithLists(ctx context.Context, m Manufacturer, lists []byte, actor string) (*Manufacturer, error) {
 	now := s.now()
 	if m.Format == "" {
 		m.Format = FormatIDevID
@@ -155,9 +164,18 @@ func (s *Service) AddManufacturer(ctx context.Context, m Manufacturer, actor str
 		return nil, err
 	}
 	added := &Manufacturer{Name: m.Name, Format: m.Format, Level: m.Level, Anchors: m.Anchors, Constraints: m.Constraints, Created: now}
+	event := Event{Time: now, Kind: EventManufacturerAdded, Actor: actor,
+		Reason: fmt.Sprintf("%s, format %s, level %s, %d anchors", m.Name, m.Format, m.Level, len(m.Anchors))}
+	if lists != nil {
+		var err error
+		if added.Lists, err = added.takeLists(lists, now); err != nil {
+			return nil, err
+		}
+		event.Reason += fmt.Sprintf(", %d revocation lists", len(added.Lists))
+	}
 	digest := sha256.Sum256(bytes.Join(m.Anchors, nil))
-	err := s.ledger.AddManufacturer(ctx, added, Event{Time: now, Kind: EventManufacturerAdded, Actor: actor, Digest: hex.EncodeToString(digest[:]),
-		Reason: fmt.Sprintf("%s, format %s, level %s, %d anchors", m.Name, m.Format, m.Level, len(m.Anchors))})
+	event.Digest = hex.EncodeToString(digest[:])
+	err := s.ledger.AddManufacturer(ctx, added, event)
 	if errors.Is(err, ErrRecorded) {
 		return nil, Errorf(Conflict, "manufacturer %s is registered for format %s already: withdraw it first", m.Name, m.Format)
 	}

@@ -22,18 +22,26 @@ const (
 )
 
 // Register is the part of the Ledger that holds who may vouch for devices. An
-// entry never changes but to end; a name whose entry ended may be given again.
+// entry never changes but to end, and for the revocation lists of a manufacturer; a
+// name whose entry ended may be given again.
 type Register interface {
-	// AddManufacturer enters a manufacturer and sets its ID; ErrRecorded if its
-	// name and format are there and not withdrawn.
+	// AddManufacturer enters a manufacturer with its Lists and sets its ID; ErrRecorded
+	// if its name and format are there and not withdrawn.
 	AddManufacturer(ctx context.Context, m *Manufacturer, e Event) error
-	// Manufacturers lists all, withdrawn ones included, in the order of registration.
+	// Manufacturers lists all, withdrawn ones included, in the order of registration;
+	// with their Lists, but for the DER of those.
 	Manufacturers(ctx context.Context) ([]Manufacturer, error)
-	// ManufacturersInForce gives the IDs of those with that format that are not
-	// withdrawn, in the order of registration. It is asked for each certificate that is not ours.
-	ManufacturersInForce(ctx context.Context, format string) ([]int64, error)
+	// ManufacturersInForce gives those with that format that are not withdrawn, in
+	// the order of registration. It is asked for each certificate that is not ours.
+	ManufacturersInForce(ctx context.Context, format string) ([]ManufacturerVersion, error)
+	// RevocationLists gives all lists of a manufacturer that is not withdrawn, whole.
+	RevocationLists(ctx context.Context, manufacturer int64) ([]RevocationList, error)
+	// ReplaceRevocationLists enters lists, each in the place of the one with its
+	// IssuerID, and moves the manufacturer from version to the next; ErrNoRecord if it is
+	// withdrawn, or not of that version.
+	ReplaceRevocationLists(ctx context.Context, manufacturer, version int64, lists []RevocationList, e Event) error
 	// WithdrawManufacturer ends the entry of that name and format (all formats
-	// if ""); ErrNoRecord if none is in force.
+	// if ""), and drops its lists; ErrNoRecord if none is in force.
 	WithdrawManufacturer(ctx context.Context, name, format string, at time.Time, e Event) error
 
 	// AddRA enters a registration authority and sets its ID; ErrRecorded if its
@@ -46,6 +54,9 @@ type Register interface {
 	// RemoveRA ends an entry; ErrNoRecord if none is in force.
 	RemoveRA(ctx context.Context, name string, at time.Time, e Event) error
 }
+
+// ManufacturerVersion is an entry of the register, and how often its lists were replaced.
+type ManufacturerVersion struct{ ID, Version int64 }
 
 // covers reports why a requester that is not bound to one device may not act for id.
 func (r *Requester) covers(id string) error {

@@ -55,10 +55,11 @@ type Service struct {
 	log      *slog.Logger
 	attempts *attempts
 
-	compiled sync.Map // of registered manufacturers: ID to *compiledManufacturer
-	counts   counts
-	applying sync.Mutex // one Apply at a time
-	current  atomic.Pointer[state]
+	compiled  sync.Map   // of registered manufacturers: ID to *compiledManufacturer
+	compiling sync.Mutex // one at a time
+	counts    counts
+	applying  sync.Mutex // one Apply at a time
+	current   atomic.Pointer[state]
 }
 
 type counts struct{ signatures, issued, refused, wrongSecrets atomic.Int64 }

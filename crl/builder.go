@@ -15,6 +15,7 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/deviceca/deviceca/internal/der"
+	"github.com/deviceca/deviceca/internal/revlist"
 )
 
 // Template is a list but for its entries:
@@ -46,15 +47,6 @@ type Template struct {
 	Freshest string
 }
 
-// Extensions of lists, id-ce 2.5.29.
-const (
-	extNumber   = 20
-	extDelta    = 27
-	extIDP      = 28
-	extAKI      = 35
-	extFreshest = 46
-)
-
 // begin encodes TBSCertList up to nextUpdate, end what follows the entries.
 func (t *Template) begin(alg *der.Signature) ([]byte, error) {
 	switch {
@@ -78,17 +70,17 @@ func (t *Template) end() ([]byte, error) {
 	var b cryptobyte.Builder
 	b.AddASN1(explicit(0), func(b *cryptobyte.Builder) {
 		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			addExtension(b, extAKI, false, func(b *cryptobyte.Builder) {
+			addExtension(b, revlist.ExtAKI, false, func(b *cryptobyte.Builder) {
 				b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 					b.AddASN1(asn1.Tag(0).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddBytes(t.Issuer.SubjectKeyId) })
 				})
 			})
-			addExtension(b, extNumber, false, func(b *cryptobyte.Builder) { b.AddASN1Int64(t.Number) })
+			addExtension(b, revlist.ExtNumber, false, func(b *cryptobyte.Builder) { b.AddASN1Int64(t.Number) })
 			if t.Base > 0 {
-				addExtension(b, extDelta, true, func(b *cryptobyte.Builder) { b.AddASN1Int64(t.Base) })
+				addExtension(b, revlist.ExtDelta, true, func(b *cryptobyte.Builder) { b.AddASN1Int64(t.Base) })
 			}
 			if t.DistributionPoint != "" {
-				addExtension(b, extIDP, true, func(b *cryptobyte.Builder) {
+				addExtension(b, revlist.ExtIDP, true, func(b *cryptobyte.Builder) {
 					b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 						addPoint(b, t.DistributionPoint)
 						b.AddBytes([]byte{0x81, 1, 0xff}) // onlyContainsUserCerts
@@ -96,7 +88,7 @@ func (t *Template) end() ([]byte, error) {
 				})
 			}
 			if t.Freshest != "" {
-				addExtension(b, extFreshest, false, func(b *cryptobyte.Builder) {
+				addExtension(b, revlist.ExtFreshest, false, func(b *cryptobyte.Builder) {
 					b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 						b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { addPoint(b, t.Freshest) })
 					})

@@ -5,13 +5,14 @@ import (
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/internal/revlist"
 )
 
 // CRLReasons (RFC 5280 §5.3.1) with a meaning of their own here.
 const (
 	Unspecified     = 0 // never written: its absence says the same
 	CertificateHold = 6
-	RemoveFromCRL   = 8 // in deltas alone
+	RemoveFromCRL   = revlist.RemoveFromCRL // in deltas alone
 )
 
 // Entry is one line of a list:

@@ -17,6 +17,7 @@ import (
 	cryptoasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/internal/revlist"
 )
 
 func writePEM(t *testing.T, path, kind string, blocks ...[]byte) string {
@@ -45,7 +46,7 @@ func (h *house) leaf(t *testing.T, s ca.Serial) []byte {
 	raw, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: s.Big(), Subject: pkix.Name{CommonName: "lamp"}, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
 		CRLDistributionPoints: []string{URL(publicURL, "issuing-1", partition, false)},
-		ExtraExtensions:       []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, extFreshest}, Value: b.BytesOrPanic()}},
+		ExtraExtensions:       []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, revlist.ExtFreshest}, Value: b.BytesOrPanic()}},
 	}, h.cert, key.Public(), h.key)
 	if err != nil {
 		t.Fatal(err)

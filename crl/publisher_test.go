@@ -142,11 +142,11 @@ func TestWithinASecond(t *testing.T) {
 		if h.status(Whole, serials[0]) != -1 || h.status(0, serials[0]) != -1 || h.status(2, serials[28]) != 1 {
 			t.Error("release or change of reason not published")
 		}
-		if l := h.list(0, true); l.Count != 4 || l.find(serials[0].Big()).Reason != RemoveFromCRL {
+		if l := h.list(0, true); l.Count != 4 || l.Find(serials[0].Big()).Reason != RemoveFromCRL {
 			t.Errorf("%d entries in the delta", l.Count)
 		}
 		base, delta := h.list(2, false), h.list(2, true)
-		if !bytes.Equal(base.idp, delta.idp) || len(base.Scope.URLs) != 1 || base.Scope.URLs[0] != publicURL+"/crl/issuing-1/2.crl" || !base.Scope.OnlyUsers {
+		if !bytes.Equal(base.Point, delta.Point) || len(base.Scope.URLs) != 1 || base.Scope.URLs[0] != publicURL+"/crl/issuing-1/2.crl" || !base.Scope.OnlyUsers {
 			t.Errorf("scopes %+v, %+v", base.Scope, delta.Scope)
 		}
 		if base.Freshest[0] != publicURL+"/crl/issuing-1/2-delta.crl" || h.list(Whole, false).Freshest[0] != publicURL+"/crl/issuing-1-delta.crl" {
@@ -241,7 +241,7 @@ func TestExpiry(t *testing.T) {
 		if err := h.p.Publish(t.Context(), "issuing-1"); err != nil {
 			t.Fatal(err)
 		}
-		if h.list(Whole, false).find(old[0].Big()) == nil {
+		if h.list(Whole, false).Find(old[0].Big()) == nil {
 			t.Error("gone from a list made by hand")
 		}
 		h.j.revoke(old[1], 4) // after its end
@@ -251,13 +251,13 @@ func TestExpiry(t *testing.T) {
 		}
 		at(49)
 		for _, s := range old[:2] {
-			if h.list(Whole, false).find(s.Big()) == nil || h.list(0, false).find(s.Big()) == nil {
+			if h.list(Whole, false).Find(s.Big()) == nil || h.list(0, false).Find(s.Big()) == nil {
 				t.Errorf("%s is not on the first scheduled list past its end", s)
 			}
 		}
 		at(73)
 		whole := h.list(Whole, false)
-		if whole.find(old[0].Big()) != nil || whole.find(old[1].Big()) != nil || whole.find(live.Big()) == nil {
+		if whole.Find(old[0].Big()) != nil || whole.Find(old[1].Big()) != nil || whole.Find(live.Big()) == nil {
 			t.Error("the second scheduled list past the end is as long as the first")
 		}
 		at(95) // the last list of partition 0 began at 48, and ends at 96

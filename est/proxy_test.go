@@ -228,7 +228,7 @@ func makerCA(t testing.TB, name string, parent *x509.Certificate, by *ecdsa.Priv
 	t.Helper()
 	key := newKey(t)
 	c := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
 	if parent == nil {
 		parent, by = c, key
 	}

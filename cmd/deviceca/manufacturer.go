@@ -15,12 +15,12 @@ import (
 
 func (a *app) manufacturerCommand() *cobra.Command {
 	return a.target(group("manufacturer", "Manufacturers whose certificates vouch for devices",
-		a.manufacturerAdd(), a.manufacturerList(), a.manufacturerShow(), a.manufacturerWithdraw()))
+		a.manufacturerAdd(), a.manufacturerList(), a.manufacturerShow(), a.manufacturerCRL(), a.manufacturerWithdraw()))
 }
 
 func (a *app) manufacturerAdd() *cobra.Command {
 	var n admin.NewManufacturer
-	var anchors []string
+	var anchors, lists []string
 	var until string
 	cmd := withJSON(&cobra.Command{
 		Use:   "add NAME --anchor PEM --level LEVEL",
@@ -53,6 +53,9 @@ attributes (ou=RT-*) given, --serials to serial numbers (A10*) or ranges of them
 			if n.Anchors, err = readPEM(anchors); err != nil {
 				return err
 			}
+			if n.Lists, err = readLists(cmd.InOrStdin(), lists); err != nil {
+				return err
+			}
 			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
 				m, err := c.AddManufacturer(ctx, n)
 				if err != nil {
@@ -64,6 +67,7 @@ attributes (ou=RT-*) given, --serials to serial numbers (A10*) or ranges of them
 	})
 	f := cmd.Flags()
 	f.StringArrayVar(&anchors, "anchor", nil, "file with its CA certificates, PEM; may be given more than once")
+	f.StringArrayVar(&lists, "crl", nil, "file with revocation lists of its CAs, as for manufacturer crl; may be given more than once")
 	f.StringVar(&n.Level, "level", "", "trust level of its devices")
 	f.StringVar(&n.Format, "format", ca.FormatIDevID, "what the anchors are for: "+strings.Join(ca.Formats(), ", "))
 	f.StringSliceVar(&n.Models, "models", nil, "only these: hardware types or ATTRIBUTE=VALUE, with * and ?")
@@ -115,6 +119,14 @@ func (o output) manufacturer(m admin.Manufacturer) error {
 			fact("  until", o.when(c.NotAfter))
 			fact("  sha256", c.SHA256)
 		}
+		for _, l := range m.Lists {
+			fact("crl", l.Issuer)
+			fact("  number", l.Number)
+			fact("  from", o.when(l.ThisUpdate))
+			fact("  until", o.when(l.NextUpdate))
+			fact("  entries", fmt.Sprint(l.Entries))
+			fact("  sha256", l.SHA256)
+		}
 		fact("models", strings.Join(m.Constraints.Models, " "))
 		fact("serials", strings.Join(m.Constraints.Serials, " "))
 		fact("until", o.when(m.Constraints.NotAfter))
@@ -128,6 +140,11 @@ func (o output) manufacturerState(m admin.Manufacturer) string {
 		return "withdrawn " + instant(*m.Withdrawn)
 	case !end.IsZero() && !o.now.Before(end):
 		return "ended"
+	}
+	for _, l := range m.Lists {
+		if o.now.After(l.NextUpdate) {
+			return "in force, crl ended"
+		}
 	}
 	return "in force"
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"crypto/x509"
+	"encoding/pem"
+	"os"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -11,7 +13,9 @@ import (
 
 // startTPM starts a TPM for the script whose attestation key, at 0x81000100, is certified for a
 // device: tpm DEVICE. It writes ak.pem, the key's chain, and authority.pem, the attestation
-// authority's root, and puts the TPM's path into the environment.
+// authority's root, clean.crl and revoked.crl, lists of the authority's CAs (PEM, with the
+// certificate of the one below the root) of which the second has the key on it, and puts the
+// TPM's path into the environment.
 func startTPM(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: tpm DEVICE")
@@ -27,5 +31,15 @@ func startTPM(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Check(attesttest.WritePEM(ts.MkAbs("ak.pem"), chain))
 	ts.Check(attesttest.WritePEM(ts.MkAbs("authority.pem"), []*x509.Certificate{authority.Root}))
+	// In this order: the second must not be older.
+	for i, name := range []string{"clean.crl", "revoked.crl"} {
+		lists := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Issuing.Raw})
+		for by, certs := range map[*x509.Certificate][]*x509.Certificate{authority.Root: nil, authority.Issuing: chain[:i]} {
+			list, err := authority.Revoke(by, certs...)
+			ts.Check(err)
+			lists = append(lists, pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: list.Raw})...)
+		}
+		ts.Check(os.WriteFile(ts.MkAbs(name), lists, 0o644))
+	}
 	ts.Setenv("TPM", "socket:"+hardware.Socket)
 }

@@ -32,6 +32,7 @@ var examples = map[string]struct{ path, body string }{
 	"GET /manufacturers":                   {"/manufacturers", ""},
 	"POST /manufacturers":                  {"/manufacturers", ""}, // takes a certificate: made in the test
 	"GET /manufacturers/{name}":            {"/manufacturers/bolt", ""},
+	"POST /manufacturers/{name}/crls":      {"/manufacturers/bolt/crls", `{"crls":"a list"}`},
 	"POST /manufacturers/{name}/withdraw":  {"/manufacturers/bolt/withdraw", `{"format":"idevid"}`},
 	"GET /ras":                             {"/ras", ""},
 	"POST /ras":                            {"/ras", ""}, // likewise

@@ -21,7 +21,7 @@ import (
 
 // Limits of the API.
 const (
-	MaxBody     = 2 << 20  // octets of a request body; policies are the largest
+	MaxBody     = 2 << 20  // octets of a request body; policies are the largest, but for revocation lists (MaxLists)
 	MaxLine     = 16 << 10 // octets of one line of an import
 	MaxPage     = 1000     // lines of a page
 	defaultPage = 100
@@ -48,13 +48,16 @@ func (c *call) wantType(want string) error {
 }
 
 // decode reads the body, one JSON value and nothing else, into v.
-func (c *call) decode(v any) error {
+func (c *call) decode(v any) error { return c.decodeWithin(MaxBody, v) }
+
+// decodeWithin is decode for a body of so many octets.
+func (c *call) decodeWithin(most int64, v any) error {
 	if err := c.wantType("application/json"); err != nil {
 		return err
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, MaxBody))
+	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, most))
 	if _, over := errors.AsType[*http.MaxBytesError](err); over {
-		return failure(http.StatusRequestEntityTooLarge, ca.Malformed, fmt.Sprintf("the body is larger than %d octets", MaxBody))
+		return failure(http.StatusRequestEntityTooLarge, ca.Malformed, fmt.Sprintf("the body is larger than %d octets", most))
 	}
 	if err != nil {
 		return ca.Errorf(ca.Malformed, "the body broke off: %w", err)

@@ -17,7 +17,8 @@ import (
 
 // RegisterCore changes who may vouch for devices; *ca.Service is one.
 type RegisterCore interface {
-	AddManufacturer(ctx context.Context, m ca.Manufacturer, actor string) (*ca.Manufacturer, error)
+	AddManufacturerWithLists(ctx context.Context, m ca.Manufacturer, lists []byte, actor string) (*ca.Manufacturer, error)
+	ReplaceRevocationLists(ctx context.Context, name, format string, lists []byte, actor string) (*ca.Manufacturer, error)
 	WithdrawManufacturer(ctx context.Context, name, format, actor string) error
 	AddRA(ctx context.Context, ra ca.RA, actor string) (*ca.RA, error)
 	RemoveRA(ctx context.Context, name, actor string) error
@@ -38,14 +39,25 @@ type Cert struct {
 	PEM      string    `json:"pem,omitempty"`
 }
 
-// Manufacturer is one entry of the register with its anchors.
+// Manufacturer is one entry of the register with its anchors and revocation lists.
 type Manufacturer struct {
 	ca.Manufacturer
 	Anchors []Cert `json:"anchors"`
+	Lists   []List `json:"crls,omitempty"`
 }
 
+// List is a revocation list of a manufacturer's, and the CA that signed it.
+type List struct {
+	ca.RevocationList
+	Issuer string `json:"issuer"`
+}
+
+// MaxLists is how many octets a request may have that brings revocation lists: what
+// ca.MaxRevocationLists is in PEM, in JSON, and some certificates.
+const MaxLists = ca.MaxRevocationLists/3*4 + ca.MaxRevocationLists/16 + MaxBody
+
 // NewManufacturer registers a manufacturer. Anchors are certificates in PEM,
-// one after the other.
+// one after the other; Lists are as in NewLists.
 type NewManufacturer struct {
 	Name    string    `json:"name"`
 	Format  string    `json:"format,omitempty"` // "idevid" if empty
@@ -54,6 +66,14 @@ type NewManufacturer struct {
 	Models  []string  `json:"models,omitempty"`
 	Serials []string  `json:"serials,omitempty"`
 	Until   time.Time `json:"until,omitzero"`
+	Lists   string    `json:"crls,omitempty"`
+}
+
+// NewLists replaces revocation lists of a manufacturer: CRLs in PEM, and the
+// certificates of the CAs that signed them, if those are no anchors and not known yet.
+type NewLists struct {
+	Format string `json:"format,omitempty"` // may be empty if there is one only
+	Lists  string `json:"crls"`
 }
 
 // Withdraw says what to withdraw of a manufacturer.
@@ -91,6 +111,9 @@ func viewManufacturer(m ca.Manufacturer, whole bool) Manufacturer {
 	v := Manufacturer{Manufacturer: m}
 	for _, der := range m.Anchors {
 		v.Anchors = append(v.Anchors, viewCert(der, whole))
+	}
+	for _, l := range m.Lists {
+		v.Lists = append(v.Lists, List{l, viewCert(l.Issuer, false).Subject})
 	}
 	return v
 }
@@ -130,19 +153,45 @@ func (c *call) showManufacturer() (any, error) {
 
 func (c *call) addManufacturer() (any, error) {
 	var in NewManufacturer
-	if err := c.decode(&in); err != nil {
+	if err := c.decodeLists(&in); err != nil {
 		return nil, err
 	}
 	anchors, err := certificates(in.Anchors)
 	if err != nil {
 		return nil, err
 	}
-	m, err := c.Core.AddManufacturer(c.r.Context(), ca.Manufacturer{Name: in.Name, Format: in.Format, Level: in.Level, Anchors: anchors,
-		Constraints: ca.Constraints{Models: in.Models, Serials: in.Serials, NotAfter: in.Until}}, c.who.Actor)
+	var lists []byte
+	if in.Lists != "" {
+		lists = []byte(in.Lists)
+	}
+	m, err := c.Core.AddManufacturerWithLists(c.r.Context(), ca.Manufacturer{Name: in.Name, Format: in.Format, Level: in.Level, Anchors: anchors,
+		Constraints: ca.Constraints{Models: in.Models, Serials: in.Serials, NotAfter: in.Until}}, lists, c.who.Actor)
 	if err != nil {
 		return nil, err
 	}
 	return viewManufacturer(*m, false), nil
+}
+
+func (c *call) replaceLists() (any, error) {
+	var in NewLists
+	if err := c.decodeLists(&in); err != nil {
+		return nil, err
+	}
+	m, err := c.Core.ReplaceRevocationLists(c.r.Context(), c.param("name"), in.Format, []byte(in.Lists), c.who.Actor)
+	if err != nil {
+		return nil, err
+	}
+	return viewManufacturer(*m, false), nil
+}
+
+// decodeLists is decode for a body that may hold lists: it may be large, and take
+// longer than the listener's timeouts, which are meant for small requests.
+func (c *call) decodeLists(v any) error {
+	until := time.Now().Add(importPatience) // the deadline of a socket: real time
+	ctl := http.NewResponseController(c.w)
+	ctl.SetReadDeadline(until)
+	ctl.SetWriteDeadline(until)
+	return c.decodeWithin(MaxLists, v)
 }
 
 func (c *call) withdrawManufacturer() (any, error) {
@@ -230,6 +279,11 @@ func (c *Client) Manufacturer(ctx context.Context, name string) ([]Manufacturer,
 // AddManufacturer registers a manufacturer.
 func (c *Client) AddManufacturer(ctx context.Context, n NewManufacturer) (*Manufacturer, error) {
 	return post[Manufacturer](ctx, c, "/manufacturers", n)
+}
+
+// ReplaceRevocationLists takes effect with the next request, and shows the entry.
+func (c *Client) ReplaceRevocationLists(ctx context.Context, name string, n NewLists) (*Manufacturer, error) {
+	return post[Manufacturer](ctx, c, "/manufacturers/"+url.PathEscape(name)+"/crls", n)
 }
 
 // WithdrawManufacturer takes effect with the next request; format "" is all of its formats.

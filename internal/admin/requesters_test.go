@@ -12,13 +12,30 @@ import (
 	"github.com/deviceca/deviceca/ca"
 )
 
-func (f *fake) AddManufacturer(_ context.Context, m ca.Manufacturer, actor string) (*ca.Manufacturer, error) {
+func (f *fake) AddManufacturerWithLists(_ context.Context, m ca.Manufacturer, lists []byte, actor string) (*ca.Manufacturer, error) {
 	if err := f.changed(actor, ca.EventManufacturerAdded, ""); err != nil {
 		return nil, err
 	}
 	m.Created = now
+	if lists != nil {
+		m.Lists = []ca.RevocationList{{Issuer: m.Anchors[0], Number: "7", Entries: len(lists)}}
+	}
 	f.makers = append(f.makers, m)
 	return &m, nil
+}
+
+// ReplaceRevocationLists notes how long what it was given is.
+func (f *fake) ReplaceRevocationLists(_ context.Context, name, format string, lists []byte, actor string) (*ca.Manufacturer, error) {
+	if err := f.changed(actor, ca.EventManufacturerLists, ""); err != nil {
+		return nil, err
+	}
+	for i := range f.makers {
+		if m := &f.makers[i]; m.Name == name && (format == "" || m.Format == format) {
+			m.Lists = []ca.RevocationList{{Number: "8", Entries: len(lists), NextUpdate: now}}
+			return m, nil
+		}
+	}
+	return nil, ca.Errorf(ca.NotFound, "there is no manufacturer %s in force", name)
 }
 
 func (f *fake) WithdrawManufacturer(_ context.Context, name, format, actor string) error {
@@ -91,10 +108,23 @@ func TestRegister(t *testing.T) {
 	if err != nil || len(shown) != 1 || shown[0].Anchors[0].PEM != encodePEM(one.Raw) {
 		t.Errorf("%+v, %v", shown, err)
 	}
+	// Lists are larger than other bodies.
+	large := strings.Repeat("x", 2*MaxBody)
+	with, err := c.AddManufacturer(t.Context(), NewManufacturer{Name: "bolt", Level: "hsm", Anchors: both, Lists: large})
+	if err != nil || len(with.Lists) != 1 || with.Lists[0].Issuer != "CN=anchor one" || with.Lists[0].Number != "7" || with.Lists[0].Entries != len(large) {
+		t.Errorf("%+v, %v", with, err)
+	}
+	if m.Lists != nil {
+		t.Errorf("lists that nobody gave: %+v", m.Lists)
+	}
+	given, err := c.ReplaceRevocationLists(t.Context(), "acme", NewLists{Format: "tpm", Lists: large + "y"})
+	if err != nil || len(given.Lists) != 1 || given.Lists[0].Number != "8" || given.Lists[0].Entries != len(large)+1 || !given.Lists[0].NextUpdate.Equal(now) {
+		t.Errorf("%+v, %v", given, err)
+	}
 	if err := c.WithdrawManufacturer(t.Context(), "acme", "tpm"); err != nil {
 		t.Error(err)
 	}
-	if all, err := c.Manufacturers(t.Context()); err != nil || all[len(all)-1].Withdrawn == nil {
+	if all, err := c.Manufacturers(t.Context()); err != nil || all[len(all)-2].Withdrawn == nil || all[len(all)-1].Withdrawn != nil {
 		t.Errorf("%+v, %v", all, err)
 	}
 	ra, err := c.AddRA(t.Context(), NewRA{Name: "line-9", Cert: encodePEM(one.Raw), Names: []string{"a*"}, Levels: []string{"hsm"}})
@@ -113,6 +143,7 @@ func TestRegister(t *testing.T) {
 	}
 	for name, err := range map[string]error{
 		"show nobody":     second(c.Manufacturer(t.Context(), "nobody")),
+		"lists of nobody": second(c.ReplaceRevocationLists(t.Context(), "nobody", NewLists{Lists: "x"})),
 		"withdraw nobody": c.WithdrawManufacturer(t.Context(), "nobody", ""),
 		"remove nobody":   c.RemoveRA(t.Context(), "nobody"),
 	} {

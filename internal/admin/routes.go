@@ -12,7 +12,7 @@ type Role string
 
 const (
 	RoleAdmin    Role = "admin"    // everything but backups, which stay on the host
-	RoleOperator Role = "operator" // devices, credentials, requests, revocation, withdrawing who vouches; reads the rest
+	RoleOperator Role = "operator" // devices, credentials, requests, revocation, withdrawing who vouches, their revocation lists; reads the rest
 	RoleAuditor  Role = "auditor"  // reads, the audit log included; changes nothing
 )
 
@@ -57,6 +57,7 @@ func routes() []route {
 		{method: get, path: "/manufacturers", roles: everyone, run: (*call).listManufacturers},
 		{method: post, path: "/manufacturers", roles: admins, run: (*call).addManufacturer},
 		{method: get, path: "/manufacturers/{name}", roles: everyone, run: (*call).showManufacturer},
+		{method: post, path: "/manufacturers/{name}/crls", roles: workers, run: (*call).replaceLists},
 		{method: post, path: "/manufacturers/{name}/withdraw", roles: workers, run: (*call).withdrawManufacturer},
 		{method: get, path: "/ras", roles: everyone, run: (*call).listRAs},
 		{method: post, path: "/ras", roles: admins, run: (*call).addRA},

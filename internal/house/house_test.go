@@ -25,16 +25,18 @@ var mayImport = map[string][]string{
 	"internal/audit": {},
 	"internal/cms":   {"internal/der"},
 	"device":         {"policy"},
-	"ca":             {"policy", "device", "internal/der"},
+	"ca":             {"policy", "device", "internal/der", "internal/revlist"},
 	"attest":         {"policy", "internal/der"},
 	"cmp":            {"internal/cms", "internal/der"},
 	"est":            protocol,
 	"acme":           protocol,
 	"cmp/server":     append([]string{"cmp"}, protocol...),
 	"ocsp":           {"ca", "internal/der"},
-	"crl":            {"ca", "internal/der"},
+	"crl":            {"ca", "internal/der", "internal/revlist"},
 	"client":         {"cmp", "internal/cms", "internal/der"},
 	"client/tpm":     {"client"}, // apart, so that the small program goes without a TPM
+	// Reads revocation lists, ours and those of manufacturers.
+	"internal/revlist": {"internal/der"},
 	// Tells others what happens.
 	"internal/webhook": {"ca"},
 	// The administrator's protocol.

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	manufacturerColumns = "id, name, format, level, anchors, constraints, created, withdrawn"
+	manufacturerColumns = "id, name, format, level, anchors, constraints, created, withdrawn, version"
 	raColumns           = "id, name, cert, key_id, names, levels, created, removed"
 )
 
@@ -21,7 +21,7 @@ func scanManufacturer(row scanner) (ca.Manufacturer, error) {
 	var anchors, constraints string
 	var created int64
 	var withdrawn sql.NullInt64
-	if err := row.Scan(&m.ID, &m.Name, &m.Format, &m.Level, &anchors, &constraints, &created, &withdrawn); err != nil {
+	if err := row.Scan(&m.ID, &m.Name, &m.Format, &m.Level, &anchors, &constraints, &created, &withdrawn, &m.Version); err != nil {
 		return m, err
 	}
 	m.Created, m.Withdrawn = fromMicros(created), fromNull(withdrawn)
@@ -34,20 +34,37 @@ func scanManufacturer(row scanner) (ca.Manufacturer, error) {
 	return m, nil
 }
 
-// Manufacturers lists manufacturers, withdrawn ones included, in the order of registration.
+// Manufacturers lists manufacturers, withdrawn ones included, in the order of
+// registration; their Lists without the DER.
 func (s *Store) Manufacturers(ctx context.Context) ([]ca.Manufacturer, error) {
-	return list(ctx, s, "SELECT "+manufacturerColumns+" FROM manufacturer ORDER BY id", nil, scanManufacturer)
+	all, err := list(ctx, s, "SELECT "+manufacturerColumns+" FROM manufacturer ORDER BY id", nil, scanManufacturer)
+	if err != nil {
+		return nil, err
+	}
+	// Newer lists than the version says are no harm: whoever caches by it looks again.
+	lists, err := list(ctx, s, "SELECT "+listColumns+" FROM manufacturer_crl ORDER BY id", nil, scanList)
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		for _, l := range lists {
+			if l.manufacturer == all[i].ID {
+				all[i].Lists = append(all[i].Lists, l.RevocationList)
+			}
+		}
+	}
+	return all, nil
 }
 
-// ManufacturersInForce gives the IDs of the manufacturers with a format that
-// are not withdrawn, in the order of registration.
-func (s *Store) ManufacturersInForce(ctx context.Context, format string) ([]int64, error) {
-	return list(ctx, s, "SELECT id FROM manufacturer WHERE format = ? AND withdrawn IS NULL ORDER BY id", []any{format},
-		func(row scanner) (id int64, err error) { return id, row.Scan(&id) })
+// ManufacturersInForce gives the manufacturers with a format that are not
+// withdrawn, in the order of registration.
+func (s *Store) ManufacturersInForce(ctx context.Context, format string) ([]ca.ManufacturerVersion, error) {
+	return list(ctx, s, "SELECT id, version FROM manufacturer WHERE format = ? AND withdrawn IS NULL ORDER BY id", []any{format},
+		func(row scanner) (v ca.ManufacturerVersion, err error) { return v, row.Scan(&v.ID, &v.Version) })
 }
 
-// AddManufacturer enters a manufacturer and sets its ID; ca.ErrRecorded if its
-// name and format are there and not withdrawn.
+// AddManufacturer enters a manufacturer with its Lists and sets its ID;
+// ca.ErrRecorded if its name and format are there and not withdrawn.
 func (s *Store) AddManufacturer(ctx context.Context, m *ca.Manufacturer, e ca.Event) error {
 	ev, err := encode(e)
 	if err != nil {
@@ -66,7 +83,10 @@ func (s *Store) AddManufacturer(ctx context.Context, m *ca.Manufacturer, e ca.Ev
 		id, err = t.insert("INSERT INTO manufacturer (name, format, level, anchors, constraints, created) VALUES (?, ?, ?, ?, ?, ?)",
 			m.Name, m.Format, m.Level, string(anchors), string(constraints), micros(m.Created))
 		t.record(ev)
-		return recorded(err, "manufacturer "+m.Name)
+		if err != nil {
+			return recorded(err, "manufacturer "+m.Name)
+		}
+		return enterLists(t, id, m.Lists)
 	})
 	if err == nil {
 		m.ID = id
@@ -75,26 +95,35 @@ func (s *Store) AddManufacturer(ctx context.Context, m *ca.Manufacturer, e ca.Ev
 }
 
 // WithdrawManufacturer ends the entry of that name and format (all formats if
-// ""); ca.ErrNoRecord if none is in force.
+// ""), and drops its lists; ca.ErrNoRecord if none is in force.
 func (s *Store) WithdrawManufacturer(ctx context.Context, name, format string, at time.Time, e ca.Event) error {
 	ev, err := encode(e)
 	if err != nil {
 		return err
 	}
-	return s.end(ctx, ev, "UPDATE manufacturer SET withdrawn = ? WHERE name = ? AND (? = '' OR format = ?) AND withdrawn IS NULL",
-		micros(at), name, format, format)
+	return s.write(ctx, func(t *tx) error {
+		if err := alter(t, ev, "UPDATE manufacturer SET withdrawn = ? WHERE name = ? AND (? = '' OR format = ?) AND withdrawn IS NULL",
+			micros(at), name, format, format); err != nil {
+			return err
+		}
+		_, err := t.exec("DELETE FROM manufacturer_crl WHERE manufacturer IN (SELECT id FROM manufacturer WHERE name = ? AND withdrawn IS NOT NULL)", name)
+		return err
+	})
 }
 
 // end runs an update that ends an entry; ca.ErrNoRecord if there was none.
 func (s *Store) end(ctx context.Context, ev event, query string, args ...any) error {
-	return s.write(ctx, func(t *tx) error {
-		n, err := t.exec(query, args...)
-		if err == nil && n == 0 {
-			return ca.ErrNoRecord
-		}
-		t.record(ev)
-		return err
-	})
+	return s.write(ctx, func(t *tx) error { return alter(t, ev, query, args...) })
+}
+
+// alter runs an update of an entry in force; ca.ErrNoRecord if there was none.
+func alter(t *tx, ev event, query string, args ...any) error {
+	n, err := t.exec(query, args...)
+	if err == nil && n == 0 {
+		return ca.ErrNoRecord
+	}
+	t.record(ev)
+	return err
 }
 
 func scanRA(row scanner) (ca.RA, error) {

@@ -3,6 +3,7 @@ package storetest
 import (
 	"reflect"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -14,7 +15,7 @@ func testManufacturers(t *testing.T, e Engine) {
 	all := []ca.Manufacturer{
 		{Name: "acme", Format: "idevid", Level: "hsm", Anchors: [][]byte{{1, 2}, {3}}, Created: Start,
 			Constraints: ca.Constraints{Models: []string{"ou=RT-*"}, Serials: []string{"A1..A9"}, NotAfter: Start.Add(time.Hour)}},
-		{Name: "acme", Format: "tpm", Level: "tpm", Anchors: [][]byte{{4}}, Created: Start},
+		{Name: "acme", Format: "tpm", Level: "tpm", Anchors: [][]byte{{4}}, Created: Start, Lists: []ca.RevocationList{revocationList(1, 10), revocationList(2, 1)}},
 		{Name: "bolt", Format: "idevid", Level: "software", Anchors: [][]byte{{5}}, Created: Start},
 	}
 	for i := range all {
@@ -26,6 +27,10 @@ func testManufacturers(t *testing.T, e Engine) {
 	wantErr(t, e.AddManufacturer(t.Context(), &ca.Manufacturer{Name: "acme", Format: "tpm"}, Event(ca.EventManufacturerAdded, "")), ca.ErrRecorded)
 	same := func() {
 		t.Helper()
+		for i, l := range all[1].Lists {
+			l.ID, l.DER = int64(i+1), nil
+			all[1].Lists[i] = l
+		}
 		if got := value[[]ca.Manufacturer](t)(e.Manufacturers(t.Context())); !reflect.DeepEqual(got, all) {
 			t.Errorf("got %+v, want %+v", got, all)
 		}
@@ -33,7 +38,11 @@ func testManufacturers(t *testing.T, e Engine) {
 	same()
 	inForce := func(format string, want ...int64) {
 		t.Helper()
-		if got := value[[]int64](t)(e.ManufacturersInForce(t.Context(), format)); !slices.Equal(got, want) {
+		var got []int64
+		for _, v := range value[[]ca.ManufacturerVersion](t)(e.ManufacturersInForce(t.Context(), format)) {
+			got = append(got, v.ID)
+		}
+		if !slices.Equal(got, want) {
 			t.Errorf("in force with format %s: %d, want %d", format, got, want)
 		}
 	}
@@ -52,11 +61,64 @@ func testManufacturers(t *testing.T, e Engine) {
 	inForce("idevid", all[2].ID)
 	inForce("tpm")
 	all[0].Withdrawn, all[1].Withdrawn = &Start, &Start
+	all[1].Lists = nil
 	same()
 	// The name is free again, and what was there stays.
 	all = append(all, ca.Manufacturer{Name: "acme", Format: "idevid", Level: "hsm", Anchors: [][]byte{{6}}, Created: Start})
 	must(t, e.AddManufacturer(t.Context(), &all[3], Event(ca.EventManufacturerAdded, "")))
 	same()
+}
+
+// revocationList is a list of one CA; the ledger does not look into it.
+func revocationList(issuer, number byte) ca.RevocationList {
+	return ca.RevocationList{Issuer: []byte{issuer}, IssuerID: [32]byte{issuer}, Number: strconv.Itoa(int(number)), ThisUpdate: Start, NextUpdate: Start.Add(time.Hour),
+		Entries: 3, Octets: 2, SHA256: "ab", Added: Start, DER: []byte{issuer, number}}
+}
+
+// Each list takes the place of its CA's, and a change is seen by the version.
+func testRevocationLists(t *testing.T, e Engine) {
+	m := &ca.Manufacturer{Name: "acme", Format: "idevid", Created: Start, Lists: []ca.RevocationList{revocationList(1, 1), revocationList(2, 1)}}
+	other := &ca.Manufacturer{Name: "bolt", Format: "idevid", Created: Start, Lists: []ca.RevocationList{revocationList(1, 9)}}
+	for _, m := range []*ca.Manufacturer{m, other} {
+		must(t, e.AddManufacturer(t.Context(), m, Event(ca.EventManufacturerAdded, "")))
+	}
+	seen := map[int64]bool{}
+	stored := func(id int64, version int64, want ...ca.RevocationList) {
+		t.Helper()
+		got := value[[]ca.RevocationList](t)(e.RevocationLists(t.Context(), id))
+		for i := range got {
+			seen[got[i].ID] = true
+			got[i].ID = 0
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+		for _, v := range value[[]ca.ManufacturerVersion](t)(e.ManufacturersInForce(t.Context(), "idevid")) {
+			if v.ID == id && v.Version != version {
+				t.Errorf("version %d, want %d", v.Version, version)
+			}
+		}
+	}
+	replace := func(id, version int64, want error, lists ...ca.RevocationList) {
+		t.Helper()
+		wantErr(t, e.ReplaceRevocationLists(t.Context(), id, version, lists, Event(ca.EventManufacturerLists, "")), want)
+	}
+	stored(m.ID, 0, revocationList(1, 1), revocationList(2, 1))
+	replace(m.ID, 0, nil, revocationList(1, 2), revocationList(3, 1))
+	stored(m.ID, 1, revocationList(2, 1), revocationList(1, 2), revocationList(3, 1))
+	replace(m.ID, 0, ca.ErrNoRecord, revocationList(1, 3)) // by who read it before
+	replace(m.ID+100, 0, ca.ErrNoRecord, revocationList(1, 3))
+	stored(m.ID, 1, revocationList(2, 1), revocationList(1, 2), revocationList(3, 1))
+	replace(m.ID, 1, nil, revocationList(3, 2))
+	stored(m.ID, 2, revocationList(2, 1), revocationList(1, 2), revocationList(3, 2))
+	stored(other.ID, 0, revocationList(1, 9))
+	if len(seen) != 6 {
+		t.Errorf("%d IDs for 6 lists: one was given twice", len(seen))
+	}
+	must(t, e.WithdrawManufacturer(t.Context(), "acme", "", Start, Event(ca.EventManufacturerWithdrawn, "")))
+	stored(m.ID, 2)
+	replace(m.ID, 2, ca.ErrNoRecord, revocationList(3, 3))
+	stored(other.ID, 0, revocationList(1, 9))
 }
 
 func testRAs(t *testing.T, e Engine) {

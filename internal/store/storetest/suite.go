@@ -81,6 +81,7 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		{"advance indexes", testAdvanceIndexes},
 		{"admins and settings", testAdmins},
 		{"manufacturers", testManufacturers},
+		{"revocation lists", testRevocationLists},
 		{"registration authorities", testRAs},
 		{"vouched for", testVouched},
 		{"listing certificates", testListCertificates},

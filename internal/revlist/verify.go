@@ -1,4 +1,4 @@
-package crl
+package revlist
 
 import (
 	"bytes"
@@ -57,7 +57,7 @@ func (l *List) CheckDelta(delta *List) error {
 		return distrust("a delta completes a complete CRL, in this order")
 	case !bytes.Equal(l.Issuer, delta.Issuer) || !bytes.Equal(l.KeyID, delta.KeyID):
 		return distrust("the delta is of another issuer or key")
-	case !bytes.Equal(l.idp, delta.idp):
+	case !bytes.Equal(l.Point, delta.Point):
 		return distrust("the delta is of another scope")
 	case l.Number == nil || delta.Number == nil:
 		return distrust("a CRL without a number")
@@ -80,17 +80,18 @@ func Lookup(complete, delta *List, serial *big.Int) (*Line, error) {
 		if err := complete.CheckDelta(delta); err != nil {
 			return nil, err
 		}
-		if line := delta.find(serial); line != nil {
+		if line := delta.Find(serial); line != nil {
 			if line.Reason == RemoveFromCRL {
 				return nil, nil
 			}
 			return line, nil
 		}
 	}
-	return complete.find(serial), nil
+	return complete.Find(serial), nil
 }
 
-func (l *List) find(serial *big.Int) *Line {
+// Find looks for an entry, one by one; nil if there is none.
+func (l *List) Find(serial *big.Int) *Line {
 	for line := range l.Lines() {
 		if line.Serial.Cmp(serial) == 0 {
 			return &line

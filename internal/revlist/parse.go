@@ -1,4 +1,6 @@
-package crl
+// Package revlist reads certificate revocation lists (RFC 5280 §5), ours and
+// those of others: the relying party's side of package crl.
+package revlist
 
 import (
 	"bytes"
@@ -13,6 +15,20 @@ import (
 
 	"github.com/deviceca/deviceca/internal/der"
 )
+
+// RemoveFromCRL is the reason by which a delta takes an entry back (§5.3.1).
+const RemoveFromCRL = 8
+
+// Extensions of lists, id-ce 2.5.29.
+const (
+	ExtNumber   = 20
+	ExtDelta    = 27
+	ExtIDP      = 28
+	ExtAKI      = 35
+	ExtFreshest = 46
+)
+
+func explicit(n uint8) asn1.Tag { return asn1.Tag(n).Constructed().ContextSpecific() }
 
 // ErrMalformed is wrapped by the errors of Parse.
 var ErrMalformed = errors.New("malformed CRL")
@@ -34,6 +50,7 @@ type List struct {
 	Base     *big.Int // of a delta; nil: complete
 	KeyID    []byte   // authority key identifier; nil: absent
 	Scope    Scope
+	Point    []byte   // the issuingDistributionPoint that Scope was read from; nil: absent
 	Freshest []string // where deltas are
 
 	// Faults are breaches of RFC 5280 that leave the list readable.
@@ -42,7 +59,6 @@ type List struct {
 	Algorithm []byte // AlgorithmIdentifier
 	Signature []byte
 
-	idp      []byte
 	entries  cryptobyte.String
 	critical []string // unknown critical extensions
 }
@@ -217,7 +233,7 @@ func (l *List) extension(id int, critical bool, value cryptobyte.String) error {
 		}
 	}
 	switch id {
-	case extAKI:
+	case ExtAKI:
 		var body, key cryptobyte.String
 		var ok bool
 		if !value.ReadASN1(&body, asn1.SEQUENCE) || !value.Empty() || !body.ReadOptionalASN1(&key, &ok, asn1.Tag(0).ContextSpecific()) {
@@ -227,7 +243,7 @@ func (l *List) extension(id int, critical bool, value cryptobyte.String) error {
 			l.KeyID = key
 		}
 		marked(false, "authorityKeyIdentifier")
-	case extNumber, extDelta:
+	case ExtNumber, ExtDelta:
 		n := new(big.Int)
 		if !value.ReadASN1Integer(n) || !value.Empty() {
 			return malformed("bad CRL number")
@@ -235,17 +251,17 @@ func (l *List) extension(id int, critical bool, value cryptobyte.String) error {
 		if n.Sign() < 0 || len(n.Bytes()) > 20 || n.BitLen() == 160 {
 			l.fault("a CRL number below zero or of more than 20 octets (§5.2.3)")
 		}
-		if id == extNumber {
+		if id == ExtNumber {
 			l.Number = n
 		} else {
 			l.Base = n
 		}
-		marked(id == extDelta, map[bool]string{true: "deltaCRLIndicator", false: "cRLNumber"}[id == extDelta])
-	case extIDP:
-		l.idp = value
+		marked(id == ExtDelta, map[bool]string{true: "deltaCRLIndicator", false: "cRLNumber"}[id == ExtDelta])
+	case ExtIDP:
+		l.Point = value
 		marked(true, "issuingDistributionPoint")
 		return l.scope(value)
-	case extFreshest:
+	case ExtFreshest:
 		var points, point cryptobyte.String
 		if !value.ReadASN1(&points, asn1.SEQUENCE) || !value.Empty() || points.Empty() {
 			return malformed("bad freshestCRL")
