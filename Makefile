@@ -6,7 +6,7 @@ LDFLAGS   = -s -w -X main.version=$(VERSION)
 SOFTHSM   = softhsm2-util=softhsm2 /usr/lib/softhsm/libsofthsm2.so=libsofthsm2
 COMPILER  = gcc=gcc /usr/include/stdlib.h=libc6-dev
 
-.PHONY: run build device test unit interop fuzz bench compose-test clean
+.PHONY: run build device test unit interop race fuzz bench compose-test clean
 
 run: build
 	@scripts/need.sh $(SOFTHSM)
@@ -38,6 +38,10 @@ unit:
 # Real third-party clients and servers against the built program.
 interop: build
 	go test -tags interop -timeout 10m -count 1 ./interop/...
+
+# Longer than CI has time for. The C of SQLite, made Go, is left as it is: watched, it takes half an hour.
+race: need
+	go test -race '-gcflags=modernc.org/...=-race=false' -timeout 30m ./...
 
 # Longer than CI has time for: every fuzz target for $FUZZTIME each.
 fuzz:
