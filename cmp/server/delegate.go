@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/hex"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -66,7 +67,7 @@ func (s *Server) renewDelegate(ctx context.Context) error {
 		return err
 	}
 	s.delegate.current.Store(signer)
-	s.Logger.Info("CMP signer certificate issued", "serial", certs[0].SerialNumber.Text(16), "not_after", certs[0].NotAfter)
+	s.Logger.Info("CMP signer certificate issued", "serial", hex.EncodeToString(certs[0].SerialNumber.Bytes()), "not_after", certs[0].NotAfter)
 	return nil
 }
 
