@@ -262,7 +262,7 @@ func TestRevokedAttestation(t *testing.T) {
 	}
 }
 
-// attested answers a device-attest-01 challenge with a claim.
+// attested answers a device-attest-01 challenge with a claim. more are members of the response and what they hold; nil leaves one out.
 func (a *account) attested(c challengeDoc, key crypto.Signer, change func(*claim), more ...any) *answer {
 	a.t.Helper()
 	said := claim{SPKI: publicKey(a.t, key), Challenge: []byte(c.Token + "." + thumbprint(a.key)), Identifiers: []attest.Identifier{{Type: "permanent-identifier", Value: a.id}}, Maker: "acme-tpm"}
@@ -273,6 +273,9 @@ func (a *account) attested(c challengeDoc, key crypto.Signer, change func(*claim
 	payload := map[string]any{"attObj": b64(object), "quote": b64([]byte("quote")), "unknown": 1}
 	for i := 0; i < len(more); i += 2 {
 		payload[more[i].(string)] = more[i+1]
+		if more[i+1] == nil {
+			delete(payload, more[i].(string))
+		}
 	}
 	return a.post(c.URL, payload)
 }
@@ -332,6 +335,17 @@ func TestAttestation(t *testing.T) {
 	}
 	if told := a.post(done.Certificate, nil).want(200).header; told.Get(acme.OutcomeHeader) != "quarantine" || !slices.Equal(told.Values(acme.ReasonHeader), decided.Reasons) || len(decided.Reasons) == 0 {
 		t.Errorf("the client is told %v of %q", told, decided.Reasons)
+	}
+
+	// Clients of others send no quote; one that is empty was sent.
+	for _, tt := range []struct {
+		quote any
+		none  bool
+	}{{nil, true}, {"", false}} {
+		a.attested(a.authorization(a.ordered(pid("lamp-1")).Authorizations[0]).Challenges[0], newKey(t), nil, "quote", tt.quote).want(200)
+		if none := v.last.Quote == nil; none != tt.none || len(v.last.Quote) != 0 {
+			t.Errorf("of the quote %#v, the verifier was given %#v", tt.quote, v.last.Quote)
+		}
 	}
 }
 

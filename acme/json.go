@@ -103,10 +103,10 @@ func (o *object) list(name string) (items []json.RawMessage, given bool, err err
 	return items, true, nil
 }
 
-// octets is a member in base64url without padding (RFC 7515 §2), strictly.
+// octets is a member in base64url without padding (RFC 7515 §2), strictly; nil and no error if it is absent.
 func (o *object) octets(name string) ([]byte, error) {
 	s, err := o.text(name)
-	if err != nil {
+	if err != nil || o.raw(name) == nil {
 		return nil, err
 	}
 	b, err := base64url.DecodeString(s)
