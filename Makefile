@@ -6,7 +6,7 @@ LDFLAGS   = -s -w -X main.version=$(VERSION)
 SOFTHSM   = softhsm2-util=softhsm2 /usr/lib/softhsm/libsofthsm2.so=libsofthsm2
 COMPILER  = gcc=gcc /usr/include/stdlib.h=libc6-dev
 
-.PHONY: run build device test unit interop race fuzz bench compose-test clean
+.PHONY: run build device test unit interop interop-step race fuzz bench compose-test clean
 
 run: build
 	@scripts/need.sh $(SOFTHSM)
@@ -38,6 +38,13 @@ unit:
 # Real third-party clients and servers against the built program.
 interop: build
 	go test -tags interop -timeout 10m -count 1 ./interop/...
+
+# smallstep's step by itself: to build it takes longer than all the rest.
+STEP_DIR = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/deviceca/step-v0.28.7
+interop-step: build
+	@scripts/need.sh $(SOFTHSM) openssl=openssl swtpm=swtpm swtpm_setup=swtpm-tools
+	test -x "$(STEP_DIR)/step" || CGO_ENABLED=0 GOBIN="$(STEP_DIR)" go install github.com/smallstep/cli/cmd/step@v0.28.7
+	PATH="$(STEP_DIR):$$PATH" go test -tags 'interop step' -run TestStep -timeout 10m -count 1 ./interop/
 
 # Longer than CI has time for. The C of SQLite, made Go, is left as it is: watched, it takes half an hour.
 race: need
