@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/policy"
 )
 
@@ -28,10 +29,11 @@ var algorithms = []string{"ES256", "ES384", "RS256", "EdDSA"}
 //
 // The protected header has "alg", "url", "nonce", and either "jwk" or "kid" (RFC 8555 §6.2).
 type jws struct {
-	protected, payload, signature string // as sent
-	alg, url, nonce, kid          string
-	jwk                           json.RawMessage
-	body                          []byte // the payload
+	input                string // what is signed: "protected.payload", as sent
+	signature            []byte
+	alg, url, nonce, kid string
+	jwk                  json.RawMessage
+	body                 []byte // the payload
 }
 
 // parseJWS reads one message, strictly.
@@ -52,24 +54,22 @@ func parseJWS(data []byte) (*jws, error) {
 		}
 	}
 	var m jws
+	var header []byte
 	for _, f := range []struct {
 		name string
-		to   *string
-	}{{"protected", &m.protected}, {"payload", &m.payload}, {"signature", &m.signature}} {
-		if *f.to, err = o.text(f.name); err == nil && !o.has(f.name) {
+		to   *[]byte
+	}{{"protected", &header}, {"payload", &m.body}, {"signature", &m.signature}} {
+		if *f.to, err = o.octets(f.name); err == nil && !o.has(f.name) {
 			err = fmt.Errorf("%q is missing", f.name)
 		}
 		if err != nil {
 			return nil, problem(malformed, "the JWS cannot be read: %w", err)
 		}
 	}
-	header, err := o.octets("protected")
-	if err == nil {
-		err = m.parseHeader(header)
-	}
-	if err == nil {
-		m.body, err = o.octets("payload")
-	}
+	protected, _ := o.text("protected") // which octets has read
+	payload, _ := o.text("payload")
+	m.input = protected + "." + payload
+	err = m.parseHeader(header)
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return nil, p
 	}
@@ -138,23 +138,10 @@ func parseJWK(raw json.RawMessage) (*publicKey, error) {
 
 // newPublicKey vets a key for accounts.
 func newPublicKey(key crypto.PublicKey) (*publicKey, error) {
-	k := &publicKey{key: key}
-	switch pub := key.(type) {
-	case *ecdsa.PublicKey:
-		switch pub.Curve {
-		case elliptic.P256():
-			k.alg = "ES256"
-		case elliptic.P384():
-			k.alg = "ES384"
-		}
-	case ed25519.PublicKey:
-		k.alg = "EdDSA"
-	case *rsa.PublicKey:
-		if bits := pub.N.BitLen(); bits > maxRSA {
-			return nil, problem("badPublicKey", "an RSA key of %d bits: use 2048 to %d", bits, maxRSA)
-		}
-		k.alg = "RS256"
+	if pub, ok := key.(*rsa.PublicKey); ok && pub.N.BitLen() > maxRSA {
+		return nil, problem("badPublicKey", "an RSA key of %d bits: use 2048 to %d", pub.N.BitLen(), maxRSA)
 	}
+	k := &publicKey{key: key, alg: algorithmOf(key)}
 	if k.alg == "" {
 		return nil, problem("badPublicKey", "accounts have EC keys on P-256 or P-384, Ed25519 keys, or RSA keys")
 	}
@@ -171,6 +158,30 @@ func newPublicKey(key crypto.PublicKey) (*publicKey, error) {
 	}
 	k.thumbprint = [sha256.Size]byte(sum)
 	return k, nil
+}
+
+// algorithmOf is the algorithm that goes with a key, "" if none does.
+func algorithmOf(key crypto.PublicKey) string {
+	switch pub := key.(type) {
+	case *ecdsa.PublicKey:
+		switch pub.Curve {
+		case elliptic.P256():
+			return "ES256"
+		case elliptic.P384():
+			return "ES384"
+		}
+	case ed25519.PublicKey:
+		return "EdDSA"
+	case *rsa.PublicKey:
+		return "RS256"
+	}
+	return ""
+}
+
+// accountKey is the key of an account, which was vetted when it came.
+func accountKey(a *ca.Account) (*publicKey, error) {
+	pub, err := x509.ParsePKIXPublicKey(a.Key)
+	return &publicKey{pub, algorithmOf(pub), a.Key, a.Thumbprint}, err
 }
 
 // maxRSA is the largest RSA key of an account, in bits: what a message costs us grows with it.
@@ -196,19 +207,17 @@ func (m *jws) verify(k *publicKey) error {
 	if err := m.checkAlgorithm(k); err != nil {
 		return err
 	}
-	signed, err := jose.ParseSignedCompact(m.protected+"."+m.payload+"."+m.signature, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(k.alg)})
-	if err == nil {
-		_, err = signed.Verify(k.key)
-	}
-	if err != nil {
-		return problem(malformed, "the signature does not verify: %w", err)
+	if !m.signedBy(k.key, jose.SignatureAlgorithm(k.alg)) {
+		return problem(malformed, "the signature does not verify")
 	}
 	return nil
 }
 
 // verifyMAC checks the signature of an external account binding, which is a MAC.
-func (m *jws) verifyMAC(key []byte) bool {
-	signed, err := jose.ParseSignedCompact(m.protected+"."+m.payload+"."+m.signature, []jose.SignatureAlgorithm{jose.HS256})
+func (m *jws) verifyMAC(key []byte) bool { return m.signedBy(key, jose.HS256) }
+
+func (m *jws) signedBy(key any, alg jose.SignatureAlgorithm) bool {
+	signed, err := jose.ParseSignedCompact(m.input+"."+base64url.EncodeToString(m.signature), []jose.SignatureAlgorithm{alg})
 	if err != nil {
 		return false
 	}

@@ -2,7 +2,6 @@ package acme
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"io"
@@ -212,12 +211,8 @@ func (x *exchange) findAccount() error {
 	if err != nil {
 		return err
 	}
-	pub, err := x509.ParsePKIXPublicKey(a.Key)
-	if err != nil {
-		return err
-	}
 	x.who, x.device = a, a.Device
-	x.key, err = newPublicKey(pub)
+	x.key, err = accountKey(a)
 	return err
 }
 

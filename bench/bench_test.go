@@ -163,6 +163,8 @@ func TestReport(t *testing.T) {
 	for i, pair := range [][2]float64{{200, 100}, {300, 100}, {900, 300}} {
 		r.add(renewLoad, sample{PerCPUSecond: pair[0], PerSecond: 10, Signatures: 1, Commits: 0.1})
 		r.add(peerLoad, sample{PerCPUSecond: pair[1], PerSecond: 20})
+		r.add(bindingLoad, sample{PerCPUSecond: 2 * pair[0], RoundTrips: 4})
+		r.add(pebbleLoad, sample{PerCPUSecond: pair[1]})
 		r.Verify = append(r.Verify, []float64{1e6 / 60, 1, 1e9}[i])
 		for _, n := range signingGoroutines {
 			r.Signing[n] = append(r.Signing[n], signing{Goroutines: n, BarePerCPUSecond: 1e6 / 53, Ratio: 0.99})
@@ -173,7 +175,7 @@ func TestReport(t *testing.T) {
 	}
 	for name, want := range map[string][]string{
 		"text":     {"renewal, new key, kept-alive mTLS", "300", "per CPU-second", "3.00", "0.990"},
-		"markdown": {"| " + renewLoad + " | 10 | 300 |", "| " + peerLoad + " | 20 | 100 | – |", "|---|---:|", "| 3.00 |", "| 0.50 |"},
+		"markdown": {"| " + renewLoad + " | 10 | 300 |", "| " + peerLoad + " | 20 | 100 | – |", "|---|---:|", "| 3.00 |", "| 0.50 |", "| 600 | 4.00 | 1103 | 0.54 | 6.00 | – | – |"},
 	} {
 		var out strings.Builder
 		if err := r.write(&out, name == "markdown"); err != nil {

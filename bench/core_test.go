@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
@@ -24,6 +25,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/deviceca/deviceca/acme"
+	"github.com/deviceca/deviceca/attest"
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/device"
 	"github.com/deviceca/deviceca/est"
@@ -59,7 +62,7 @@ type core struct {
 	next    atomic.Int64
 }
 
-func newCore(b *testing.B) *core {
+func newCore(b testing.TB) *core {
 	b.Helper()
 	ctx := b.Context()
 	uri, _ := keystest.SoftHSM(b)
@@ -87,7 +90,8 @@ func newCore(b *testing.B) *core {
 		}
 	}
 	c.Service = must(ca.NewService(ctx, ca.Options{Ledger: c.store, Sealer: must(device.NewSealer(make([]byte, 32)))(b),
-		Policy: must(policy.Parse("policy.yaml", policy.Default()))(b), Key: func(_ context.Context, label string) (crypto.Signer, error) { return signers[label], nil }, URL: h.URL, LintShare: 0.01}))(b)
+		Policy: must(policy.Parse("policy.yaml", policy.Default()))(b), Key: func(_ context.Context, label string) (crypto.Signer, error) { return signers[label], nil }, URL: h.URL, LintShare: 0.01,
+		Verifiable: map[string][]string{"acme": {"tpm"}}}))(b)
 	c.grant = must(c.AddCredential(ctx, device.Credential{Group: "bench", Names: []string{"bench-*"}, Level: "software", Uses: 100_000_000}, time.Hour, "admin:bench"))(b)
 	return c
 }
@@ -205,6 +209,16 @@ func BenchmarkStep(b *testing.B) {
 			return nil
 		})
 	})
+	b.Run("attest by TPM", func(b *testing.B) {
+		tpm := must(newSoftTPM())(b)
+		const challenge = "token.thumbprint"
+		statement, quote := must(tpm.attest("bench-1", &must(newKey())(b).PublicKey))(b).statement(b, challenge)
+		anchors := []attest.Anchor{{Manufacturer: "bench", Certificates: []*x509.Certificate{tpm.authority.Root}}}
+		measure(b, 2, func(int) error {
+			_, err := attest.TPM().Verify(attest.Statement{Raw: statement, Quote: quote, Challenge: []byte(challenge), Anchors: anchors, Now: time.Now()})
+			return err
+		})
+	})
 	digest := sha256.Sum256([]byte("bench"))
 	for _, goroutines := range []int{1, 2, 4, 8} {
 		b.Run(fmt.Sprintf("token sign/%d", goroutines), func(b *testing.B) {
@@ -228,9 +242,21 @@ func BenchmarkStep(b *testing.B) {
 	})
 }
 
+// statement is what answer says, before it is put into JSON.
+func (a *attested) statement(b *testing.B, keyAuthorization string) (statement, quote []byte) {
+	b.Helper()
+	var payload struct{ AttObj, Quote string }
+	if err := json.Unmarshal(must(a.answer(keyAuthorization))(b), &payload); err != nil {
+		b.Fatal(err)
+	}
+	object := must(attest.ParseObject(must(base64url.DecodeString(payload.AttObj))(b)))(b)
+	return object.Statement, must(base64url.DecodeString(payload.Quote))(b)
+}
+
 // loadOrder is what the load process is told.
 type loadOrder struct {
 	Addr, Authorization string
+	ACME                *ca.ACMEGrant // orders instead of renewals
 	Root                []byte
 	Connections, Total  int
 	Limit               time.Duration
@@ -244,18 +270,35 @@ func BenchmarkServer(b *testing.B) {
 		return // testing's first try; the load has a set-up of its own
 	}
 	c := newCore(b)
-	// Only levels and a real encoding matter for cost; where it goes does not.
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	server := httptest.NewUnstartedServer(est.New(est.Options{Authority: c.Service, Logger: log}))
+	c.serve(b, est.New(est.Options{Authority: c.Service, Logger: quiet()}),
+		loadOrder{Authorization: "Basic " + base64.StdEncoding.EncodeToString([]byte(c.grant.Reference+":"+c.grant.Secret))})
+}
+
+// BenchmarkACME is the same with orders that the account's binding authorizes, each for a new device.
+func BenchmarkACME(b *testing.B) {
+	if b.N == 1 {
+		return
+	}
+	c := newCore(b)
+	c.serve(b, acme.New(acme.Options{Authority: c.Service, Ledger: c.store, Logger: quiet(),
+		Limits: acme.Limits{OrdersPerAccount: 1e6, OrdersPerAddress: 1e6}}), loadOrder{ACME: &c.grant.ACME})
+}
+
+// quiet logs to nowhere: only levels and a real encoding matter for cost.
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+// serve runs a server under the load of another process.
+func (c *core) serve(b *testing.B, handler http.Handler, order loadOrder) {
+	server := httptest.NewUnstartedServer(handler)
 	server.TLS = &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert, NextProtos: []string{"h2", "http/1.1"}}
 	server.StartTLS()
 	defer server.Close()
 
-	order := must(json.Marshal(loadOrder{Addr: server.Listener.Addr().String(), Connections: 32, Total: b.N, Limit: time.Minute,
-		Root:          pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}),
-		Authorization: "Basic " + base64.StdEncoding.EncodeToString([]byte(c.grant.Reference+":"+c.grant.Secret))}))(b)
+	order.Addr, order.Connections, order.Total, order.Limit = server.Listener.Addr().String(), 32, b.N, time.Minute
+	order.Root = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	text := must(json.Marshal(order))(b)
 	cmd := exec.CommandContext(b.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), loadEnv+"="+string(order))
+	cmd.Env = append(os.Environ(), loadEnv+"="+string(text))
 	cmd.Stderr = os.Stderr
 	stdin, stdout := must(cmd.StdinPipe())(b), must(cmd.StdoutPipe())(b)
 	if err := cmd.Start(); err != nil {
@@ -268,7 +311,7 @@ func BenchmarkServer(b *testing.B) {
 		}
 	}
 	await("ready")
-	before, stats := processorTime(), c.store.Stats()
+	before, stats, issued := processorTime(), c.store.Stats(), c.Stats().Issued
 	b.ReportAllocs()
 	b.ResetTimer()
 	fmt.Fprintln(stdin, "go")
@@ -276,10 +319,10 @@ func BenchmarkServer(b *testing.B) {
 	b.StopTimer()
 	used := processorTime() - before
 	now := c.store.Stats()
-	n := float64(now.Changes - stats.Changes)
+	n := float64(c.Stats().Issued - issued)
 	b.ReportMetric(float64(used.Microseconds())/n, "cpu-µs/op")
 	b.ReportMetric(n/used.Seconds(), "op/cpu-s")
-	b.ReportMetric(n/float64(now.Commits-stats.Commits), "changes/commit")
+	b.ReportMetric(float64(now.Changes-stats.Changes)/float64(now.Commits-stats.Commits), "changes/commit")
 	if err := cmd.Wait(); err != nil {
 		b.Fatal(err)
 	}
@@ -294,11 +337,7 @@ func loadProcess(text string) error {
 	ctx := context.Background()
 	t := target{addr: order.Addr, roots: x509.NewCertPool()}
 	t.roots.AppendCertsFromPEM(order.Root)
-	fleet, err := enrolFleet(ctx, t, order.Connections, order.Authorization)
-	if err != nil {
-		return err
-	}
-	members, err := fleet.newKeys(estPath+"simpleenroll", order.Total)
+	members, err := order.members(ctx, t)
 	if err != nil {
 		return err
 	}
@@ -309,4 +348,23 @@ func loadProcess(text string) error {
 		return err
 	}, func() error { fmt.Println("done"); return nil })
 	return err
+}
+
+func (o *loadOrder) members(ctx context.Context, t target) ([]*member, error) {
+	if o.ACME == nil {
+		fleet, err := enrolFleet(ctx, t, o.Connections, o.Authorization)
+		if err != nil {
+			return nil, err
+		}
+		return fleet.newKeys(estPath+"simpleenroll", o.Total)
+	}
+	s, err := ourServer(t, *o.ACME)
+	if err != nil {
+		return nil, err
+	}
+	clients, err := s.accounts(ctx, o.Connections)
+	if err != nil {
+		return nil, err
+	}
+	return acmeLoad{clients: clients, prepare: func(_, n int) (*acmeOrder, error) { return boundOrder(fmt.Sprintf("bench-%d", n)) }}.members(0, o.Total)
 }

@@ -53,7 +53,13 @@ type member struct {
 	again    bool // when the requests are used up, begin anew
 	// follow, if set, judges an answer, and gives what to send next; nil when the transaction is over.
 	follow func(answer []byte) ([]byte, error)
+	// perform, if set, does the nth transaction of size in place of requests.
+	perform func(ctx context.Context, c *client, n int) error
+	size    int
 }
+
+// prepared is how many transactions there are to do.
+func (m *member) prepared() int { return max(len(m.requests), m.size) }
 
 // outcome is what came of a load.
 type outcome struct {
@@ -99,7 +105,7 @@ func (w *work) run(ctx context.Context, started, ended func() error) (outcome, e
 	err := each(clients, func(i int, c *client) error {
 		m := w.devices[i]
 		for n := 0; time.Now().Before(deadline) && !stop.Load() && ctx.Err() == nil; n++ {
-			if n >= len(m.requests) && !m.again {
+			if n >= m.prepared() && !m.again {
 				short.Store(true)
 				stop.Store(true) // fewer connections than asked for would not be the same load
 				return nil
@@ -131,6 +137,9 @@ func (w *work) run(ctx context.Context, started, ended func() error) (outcome, e
 
 // transact sends the nth request, and what follows from its answers.
 func (c *client) transact(ctx context.Context, m *member, n int) error {
+	if m.perform != nil {
+		return m.perform(ctx, c, n)
+	}
 	answer, err := c.post(ctx, m.requests[n%len(m.requests)])
 	for err == nil && m.follow != nil {
 		next, faulty := m.follow(answer)
@@ -206,30 +215,33 @@ func (c *client) close() {
 
 // post sends one request and returns the body of its answer, which must be 200.
 func (c *client) post(ctx context.Context, request []byte) ([]byte, error) {
+	resp, body, err := c.roundTrip(ctx, http.MethodPost, request)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("the server answered %s: %.300s", resp.Status, body)
+	}
+	return body, err
+}
+
+// roundTrip sends one request and reads its answer.
+func (c *client) roundTrip(ctx context.Context, method string, request []byte) (*http.Response, []byte, error) {
 	if c.conn == nil {
 		if err := c.connect(ctx); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if err := c.conn.SetDeadline(time.Now().Add(requestTimeout)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if _, err := c.conn.Write(request); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	resp, err := http.ReadResponse(c.reader, nil)
+	resp, err := http.ReadResponse(c.reader, &http.Request{Method: method})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the server answered %s: %.300s", resp.Status, body)
-	}
-	return body, nil
+	return resp, body, err
 }
 
 // encodeRequest makes the octets of one EST request. Content-Transfer-Encoding

@@ -7,6 +7,7 @@
 //	make bench BENCHFLAGS="-rounds 9 -markdown -out bench/out/today.json"
 //	go run ./bench -only renew,estserver -duration 5s
 //	go run ./bench -only cmp,sign
+//	go run ./bench -only acme,pebble,step-ca,sign
 //
 // It talks to 127.0.0.1 alone, and ends what it started. Rates depend on the
 // machine and the hour; the ratios at the end are what to compare.
@@ -28,6 +29,7 @@ import (
 
 type options struct {
 	program, peer string
+	cache         string
 	duration      time.Duration
 	connections   int
 	rounds        int
@@ -37,8 +39,12 @@ type options struct {
 	timeout       time.Duration
 }
 
-// parts are what -only selects from.
-var parts = []string{"renew", "estserver", "reenroll", "first", "keygen", "handshake", "resumed", "cmp", "sign"}
+// parts are what -only selects from. The last ones are other servers, whose modules are fetched and
+// built when they are asked for by name.
+var (
+	parts    = append(ownParts, "pebble", "step-ca")
+	ownParts = []string{"renew", "estserver", "reenroll", "first", "keygen", "handshake", "resumed", "cmp", "acme", "sign"}
+)
 
 func main() {
 	o, err := parseOptions(os.Args[1:])
@@ -62,6 +68,7 @@ func parseOptions(args []string) (o options, err error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&o.program, "program", "bin/deviceca", "the built `program`")
 	f.StringVar(&o.peer, "peer", "interop/globalsign", "the `module` that pins globalsign's estserver")
+	f.StringVar(&o.cache, "cache", "bench/out/peers", "`directory` that keeps pebble and step-ca once they are built")
 	f.DurationVar(&o.duration, "duration", 3*time.Second, "time of each load in each round, 200ms to 1m")
 	f.IntVar(&o.connections, "connections", 32, "devices that enrol at once, 1 to 512")
 	f.IntVar(&o.rounds, "rounds", 5, "rounds, 1 to 50; in each every load has one turn, and medians are reported")
@@ -72,7 +79,7 @@ func parseOptions(args []string) (o options, err error) {
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
-	o.only = parts
+	o.only = ownParts
 	if *only != "" {
 		o.only = strings.Split(*only, ",")
 	}

@@ -112,9 +112,3 @@ func mockParty(template *x509.Certificate, by *holder) (holder, error) {
 	cert, err := certify(template, by.cert, &key.PublicKey, by.key)
 	return holder{key, cert}, err
 }
-
-// kill ends it: openssl's server does not end by itself.
-func (m *mock) kill() {
-	m.cmd.Process.Kill()
-	m.wait()
-}

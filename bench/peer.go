@@ -105,8 +105,7 @@ func startEstserver(ctx context.Context, program, dir string) (*estserver, error
 		return c.connect(ctx)
 	})
 	if err != nil {
-		s.cmd.Process.Kill()
-		s.wait()
+		s.kill()
 		return nil, err
 	}
 	return s, nil

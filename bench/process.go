@@ -53,6 +53,12 @@ func (p *process) stop() error {
 	return nil
 }
 
+// kill ends a process that does not end when it is asked, or has nothing to lose.
+func (p *process) kill() {
+	p.cmd.Process.Kill()
+	p.wait()
+}
+
 // until polls ready until it is true; the process is given half a minute.
 func (p *process) until(ctx context.Context, ready func() error) error {
 	for deadline := time.Now().Add(30 * time.Second); ; {

@@ -25,6 +25,7 @@ type sample struct {
 	ChangesCommit float64 `json:"changes_per_commit,omitempty"`
 	Allocations   float64 `json:"allocations_per_certificate,omitempty"`
 	Bytes         float64 `json:"allocated_bytes_per_certificate,omitempty"`
+	RoundTrips    float64 `json:"round_trips_per_certificate,omitempty"`
 	Short         bool    `json:"requests_used_up,omitempty"` // before the time was over
 }
 
@@ -106,11 +107,20 @@ const (
 // ceiling is that cost on this machine in this hour, as certificates per
 // CPU-second; 0 if the token was not measured.
 func (r *report) ceiling() float64 {
+	if least := r.least(leastCost); least > 0 {
+		return 1 / least
+	}
+	return 0
+}
+
+// least is what a cost on the quiet machine is here and now, in seconds, if one signature by the
+// token is in it; 0 if the token was not measured.
+func (r *report) least(quiet float64) float64 {
 	sign, verify := r.token(), median(r.Verify)
 	if sign == 0 || verify == 0 {
 		return 0
 	}
-	return 1 / (1/sign + (leastCost-leastToken)*(1/verify)/verifyQuiet)
+	return 1/sign + (quiet-leastToken)*(1/verify)/verifyQuiet
 }
 
 // token is the bare token's signatures per CPU-second; 0 if it was not measured.
@@ -168,6 +178,9 @@ func (r *report) tables() []table {
 	tables = append(tables, r.compared(number))
 	if len(r.Derive) > 0 {
 		tables = append(tables, r.comparedCMP(number))
+	}
+	if t := r.comparedACME(number); len(t.rows) > 0 {
+		tables = append(tables, t)
 	}
 	return tables
 }

@@ -24,17 +24,19 @@ var signingGoroutines = []int{1, 2, 8}
 // run is everything that is measured, side by side.
 type run struct {
 	options
-	report *report
-	dir    string
-	ours   *deviceca
-	fleet  *fleet
-	theirs *estserver
-	peers  *fleet
-	mocks  [2]*mock   // by MAC, by signature
-	macs   []*cmp.MAC // of the fleet
-	token  *token
-	rates  map[string]float64 // of the round before: how many requests to prepare
-	batch  int
+	report    *report
+	dir       string
+	ours      *deviceca
+	fleet     *fleet
+	theirs    *estserver
+	peers     *fleet
+	mocks     [2]*mock   // by MAC, by signature
+	macs      []*cmp.MAC // of the fleet
+	token     *token
+	acme      []acmeLoad
+	acmePeers []*acmePeer
+	rates     map[string]float64 // of the round before: how many requests to prepare
+	batch     int
 }
 
 func (b *run) wants(names ...string) bool {
@@ -43,7 +45,7 @@ func (b *run) wants(names ...string) bool {
 
 func (b *run) setUp(ctx context.Context) (err error) {
 	b.rates = map[string]float64{}
-	if b.wants("renew", "reenroll", "first", "keygen", "handshake", "resumed", "cmp") {
+	if b.wants("renew", "reenroll", "first", "keygen", "handshake", "resumed", "cmp", "acme") {
 		progress("starting %s on a fresh home", b.program)
 		if b.ours, err = startDeviceca(ctx, b.program, b.dir); err != nil {
 			return err
@@ -79,6 +81,9 @@ func (b *run) setUp(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if err := b.setUpACME(ctx); err != nil {
+		return err
+	}
 	if b.wants("sign") {
 		dir := filepath.Join(b.dir, "token")
 		if err := os.Mkdir(dir, 0o700); err != nil {
@@ -113,6 +118,9 @@ func (b *run) close() error {
 	}
 	if b.theirs != nil {
 		errs = append(errs, b.theirs.stop())
+	}
+	for _, p := range b.acmePeers {
+		p.close()
 	}
 	if b.token != nil {
 		errs = append(errs, b.token.close())
@@ -177,9 +185,11 @@ func (b *run) round(ctx context.Context, n int) error {
 		}
 	}
 	if b.wants("cmp") {
-		return b.roundCMP(ctx, n)
+		if err := b.roundCMP(ctx, n); err != nil {
+			return err
+		}
 	}
-	return nil
+	return b.roundACME(ctx, n)
 }
 
 // measured is a server under load. What it counts is nil for one that does not tell.

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/deviceca/deviceca/ca"
 )
 
 // deviceca is the server under test: a fresh home, SoftHSM tokens, the default policy with keys made by the server allowed.
@@ -44,13 +46,16 @@ func startDeviceca(ctx context.Context, program, dir string) (*deviceca, error) 
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, program, "serve", "--home", s.home, "--https", s.addr, "--http", addrs[1], "--metrics", s.metrics)
+	// The load comes from one address, and from few accounts.
+	for _, limit := range []string{"ACCOUNTS_PER_ADDRESS", "ORDERS_PER_ACCOUNT", "ORDERS_PER_ADDRESS"} {
+		cmd.Env = append(cmd.Environ(), "DEVICECA_ACME_"+limit+"=1000000")
+	}
 	var err error
 	if s.process, err = start(cmd, filepath.Join(dir, "deviceca.log")); err != nil {
 		return nil, err
 	}
 	if err := s.setUp(ctx, addrs[1]); err != nil {
-		s.cmd.Process.Kill()
-		s.wait()
+		s.kill()
 		return nil, err
 	}
 	return s, nil
@@ -82,18 +87,27 @@ func (s *deviceca) setUp(ctx context.Context, plain string) error {
 	if _, err := s.command(ctx, "policy", "apply", allowed, "--home", s.home); err != nil {
 		return err
 	}
-	out, err := s.command(ctx, "credential", "add", "--home", s.home, "--group", "bench", "--names", "bench-*", "--level", "software",
-		"--uses", strconv.Itoa(credentialUses), "--json")
+	grant, err := s.addGroup(ctx, "bench", "software")
 	if err != nil {
 		return err
-	}
-	var grant struct{ Reference, Secret string }
-	if err := json.Unmarshal(out, &grant); err != nil {
-		return fmt.Errorf("credential add printed %q: %w", out, err)
 	}
 	s.reference, s.secret = grant.Reference, grant.Secret
 	s.authorization = "Basic " + base64.StdEncoding.EncodeToString([]byte(grant.Reference+":"+grant.Secret))
 	return nil
+}
+
+// addGroup makes a credential for all devices whose IDs begin with the group's name and "-".
+func (s *deviceca) addGroup(ctx context.Context, group, level string) (*ca.Grant, error) {
+	out, err := s.command(ctx, "credential", "add", "--home", s.home, "--group", group, "--names", group+"-*", "--level", level,
+		"--uses", strconv.Itoa(credentialUses), "--json")
+	if err != nil {
+		return nil, err
+	}
+	var grant ca.Grant
+	if err := json.Unmarshal(out, &grant); err != nil {
+		return nil, fmt.Errorf("credential add printed %q: %w", out, err)
+	}
+	return &grant, nil
 }
 
 // command runs the program with other arguments and returns its stdout.
