@@ -313,7 +313,7 @@ func (p *acmeError) refusal(op string) *Error {
 	case "connection", "dns", "tls", "incorrectResponse":
 		out.Hint = "see that the CA reaches this host by the names asked for, at the port of http-01"
 	case "badAttestationStatement":
-		out.Hint = "the CA must know the maker of this device's hardware: `deviceca manufacturer add`"
+		out.Hint = "the reason above is about this device's hardware; the CA must know its maker: `deviceca manufacturer show`, `manufacturer add`"
 	}
 	return out
 }
