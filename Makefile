@@ -19,7 +19,7 @@ build:
 
 # The client for devices: small, static, no cgo.
 device:
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/deviceca-device ./client/cmd/deviceca-device
+	CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -ldflags "-s -w" -o bin/deviceca-device ./client/cmd/deviceca-device
 
 test: need unit interop
 

@@ -42,9 +42,9 @@ type ACMEConfig struct {
 // account binding, the challenges http-01 and device-attest-01, profiles, and renewal information (RFC
 // 9773). It implements Enroller and Adviser, and may be used by several goroutines.
 //
-// golang.org/x/crypto/acme is not beneath it: that cannot say which certificate an order
+// Of golang.org/x/crypto/acme it uses what serves here, the key's thumbprint; not the exchange: that cannot say which certificate an order
 // replaces, does not show when an order wants to be looked at again, and waits within finalize, where an order that a person must
-// approve has to be left for days.
+// approve has to be left for days. The tests hold the server to it.
 type ACME struct {
 	directory *url.URL
 	config    ACMEConfig

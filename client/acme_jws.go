@@ -11,6 +11,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"golang.org/x/crypto/acme"
 )
 
 // b64 is the base64url of JOSE (RFC 7515 §2).
@@ -23,7 +25,7 @@ type jws struct {
 	Signature string `json:"signature"`
 }
 
-// jwk is a P-256 public key. The members stand in the order of RFC 7638 §3.
+// jwk is a P-256 public key (RFC 7518 §6.2).
 type jwk struct {
 	Crv string `json:"crv"`
 	Kty string `json:"kty"`
@@ -40,9 +42,11 @@ type jwsHeader struct {
 	URL   string `json:"url"`
 }
 
+var errCurve = errors.New("an account key is on P-256")
+
 func publicJWK(key *ecdsa.PublicKey) (*jwk, error) {
 	if key.Curve != elliptic.P256() {
-		return nil, errors.New("an account key is on P-256")
+		return nil, errCurve
 	}
 	point, err := key.Bytes() // 04, X, Y
 	if err != nil {
@@ -53,16 +57,14 @@ func publicJWK(key *ecdsa.PublicKey) (*jwk, error) {
 
 // keyAuthorization is RFC 8555 §8.1.
 func keyAuthorization(token string, key *ecdsa.PublicKey) (string, error) {
-	k, err := publicJWK(key)
+	if key.Curve != elliptic.P256() {
+		return "", errCurve
+	}
+	thumbprint, err := acme.JWKThumbprint(key)
 	if err != nil {
 		return "", err
 	}
-	canonical, err := json.Marshal(k)
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256(canonical)
-	return token + "." + b64.EncodeToString(sum[:]), nil
+	return token + "." + thumbprint, nil
 }
 
 // signJWS signs a payload with ES256 (RFC 7518 §3.4: R and S, 32 octets each).
