@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/deviceca/deviceca/ca"
 )
@@ -160,15 +158,4 @@ func (p *Problem) document() *Problem {
 const maxText = 1000
 
 // visible makes s one line of printable UTF-8 within maxText.
-func visible(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
-	if len(s) > maxText {
-		s = strings.ToValidUTF8(s[:maxText-len("…")], "") + "…"
-	}
-	return s
-}
+func visible(s string) string { return ca.OneLine(s, maxText) }

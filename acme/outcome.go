@@ -2,8 +2,8 @@ package acme
 
 import (
 	"net/http"
-	"strings"
 
+	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/policy"
 )
 
@@ -19,12 +19,6 @@ const (
 func tell(h http.Header, d *policy.Decision) {
 	h.Set(OutcomeHeader, string(d.Outcome))
 	for _, reason := range d.Reasons[:min(len(d.Reasons), maxReasons)] {
-		ascii := strings.Map(func(r rune) rune {
-			if r < 0x20 || r > 0x7e {
-				return '?'
-			}
-			return r
-		}, reason)
-		h.Add(ReasonHeader, ascii[:min(len(ascii), maxReason)])
+		h.Add(ReasonHeader, ca.FieldValue(reason, maxReason))
 	}
 }

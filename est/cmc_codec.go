@@ -8,6 +8,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
 
+	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/internal/cms"
 	"github.com/deviceca/deviceca/internal/der"
 )
@@ -291,7 +292,7 @@ func (f fault) addStatus(b *cryptobyte.Builder) {
 		}
 	})
 	if f.says != "" {
-		b.AddASN1(asn1.UTF8String, func(b *cryptobyte.Builder) { b.AddBytes([]byte(printable(f.says, maxText))) })
+		b.AddASN1(asn1.UTF8String, func(b *cryptobyte.Builder) { b.AddBytes([]byte(ca.OneLine(f.says, maxText))) })
 	}
 	if f.status == statusFailed {
 		b.AddASN1Int64(int64(f.fail))

@@ -4,9 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/deviceca/deviceca/ca"
 )
@@ -117,19 +115,4 @@ func status(k ca.Kind) int {
 	return http.StatusInternalServerError
 }
 
-func text(s string) []byte { return []byte(printable(s, maxText) + "\n") }
-
-// printable makes s one line of printable UTF-8, at most n octets: reasons quote
-// what clients sent.
-func printable(s string, n int) string {
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
-	if len(s) > n {
-		s = strings.ToValidUTF8(s[:n-len("…")], "") + "…"
-	}
-	return s
-}
+func text(s string) []byte { return []byte(ca.OneLine(s, maxText) + "\n") }

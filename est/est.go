@@ -22,7 +22,6 @@ import (
 	"log/slog"
 	"net/http"
 	"path"
-	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -166,16 +165,5 @@ func (s *server) logRefusal(op string, r *http.Request, answer *reply, err error
 	}
 	s.Logger.LogAttrs(r.Context(), level, "refused", slog.String("protocol", "est"), slog.String("operation", op),
 		slog.String("outcome", answer.outcome), slog.Int("status", answer.status),
-		slog.String("address", r.RemoteAddr), slog.String("error", printable(err.Error(), maxLogged)))
-}
-
-// visible keeps to ASCII 0x20 to 0x7e, as header fields want it, and to n octets.
-func visible(s string, n int) string {
-	s = strings.Map(func(r rune) rune {
-		if r < 0x20 || r > 0x7e {
-			return '?'
-		}
-		return r
-	}, s)
-	return strings.TrimSpace(s[:min(len(s), n)])
+		slog.String("address", r.RemoteAddr), slog.String("error", ca.OneLine(err.Error(), maxLogged)))
 }

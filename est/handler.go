@@ -143,9 +143,9 @@ func (s *server) logIssued(r *http.Request, issued *ca.Issued) {
 // decided is the header that says what was decided, and why.
 func decided(issued *ca.Issued) http.Header {
 	header := http.Header{}
-	header.Set(OutcomeHeader, visible(string(issued.Outcome), maxReason))
+	header.Set(OutcomeHeader, ca.FieldValue(string(issued.Outcome), maxReason))
 	for _, reason := range issued.Reasons[:min(len(issued.Reasons), maxReasons)] {
-		header.Add(ReasonHeader, visible(reason, maxReason))
+		header.Add(ReasonHeader, ca.FieldValue(reason, maxReason))
 	}
 	return header
 }

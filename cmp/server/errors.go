@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"strings"
-	"unicode"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/cmp"
@@ -63,18 +61,7 @@ func status(err error, signed bool) cmp.StatusInfo {
 }
 
 // printable makes s one line of printable UTF-8 within maxText.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
-	if len(s) > maxText {
-		s = strings.ToValidUTF8(s[:maxText-len("…")], "") + "…"
-	}
-	return s
-}
+func printable(s string) string { return ca.OneLine(s, maxText) }
 
 // httpError is a refusal below CMP: the message was not even looked at.
 type httpError struct {

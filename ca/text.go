@@ -1,0 +1,32 @@
+package ca
+
+import (
+	"strings"
+	"unicode"
+)
+
+// OneLine makes s one line of printable UTF-8, at most n octets: what clients and
+// logs are told quotes what clients sent.
+func OneLine(s string, n int) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+	if len(s) > n {
+		s = strings.ToValidUTF8(s[:n-len("…")], "") + "…"
+	}
+	return s
+}
+
+// FieldValue makes s the value of an HTTP header field: ASCII 0x20 to 0x7e, at most n octets.
+func FieldValue(s string, n int) string {
+	s = strings.Map(func(r rune) rune {
+		if r < 0x20 || r > 0x7e {
+			return '?'
+		}
+		return r
+	}, s)
+	return strings.TrimSpace(s[:min(len(s), n)])
+}
