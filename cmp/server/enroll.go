@@ -243,24 +243,6 @@ func (x *exchange) newTransaction(reqID int64) *Transaction {
 	return t
 }
 
-// begin enters the transaction, or has the answer that another connection just
-// gave to the same message.
-func (x *exchange) begin(ctx context.Context, reqID int64) (t *Transaction, resumed bool, answer []byte, err error) {
-	t = x.newTransaction(reqID)
-	there, resumed, err := x.Ledger.BeginTransaction(ctx, t, x.now.Add(-abandoned))
-	switch {
-	case err != nil || there == nil:
-		return t, false, nil, err
-	case resumed:
-		t.Begun = there.Begun
-		return t, true, nil, nil
-	}
-	if answer, err = x.again(ctx, there); answer == nil && err == nil {
-		err = errInUse
-	}
-	return nil, false, answer, err
-}
-
 // keepUntil is when a transaction may be forgotten: when its first message is too
 // old to be accepted again, whichever way its clock was off.
 func (x *exchange) keepUntil() time.Time { return x.now.Add(2*x.TimeWindow + abandoned) }
@@ -277,14 +259,6 @@ func (x *exchange) protectIn(t *Transaction, m *cmp.Message) error {
 		t.Confirm, t.ConfirmAnswer = x.digest(), m.Raw()
 	}
 	return nil
-}
-
-// finishWith protects the answer and stores it, where begin came before.
-func (x *exchange) finishWith(ctx context.Context, t *Transaction, m *cmp.Message) error {
-	if err := x.protectIn(t, m); err != nil {
-		return err
-	}
-	return x.Ledger.FinishTransaction(ctx, t)
 }
 
 // cannotRevoke reports whether certificates of a profile say that they are never

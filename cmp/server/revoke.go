@@ -22,7 +22,7 @@ func (x *exchange) revoke(ctx context.Context, b *cmp.Revocations) ([]byte, erro
 	if err != nil {
 		return x.revokeReply(ctx, nil, err)
 	}
-	t, _, answer, err := x.begin(ctx, 0)
+	t, answer, err := x.begin(ctx)
 	if answer != nil || err != nil {
 		return answer, err
 	}
@@ -43,6 +43,24 @@ func (x *exchange) revoke(ctx context.Context, b *cmp.Revocations) ([]byte, erro
 	x.Logger.LogAttrs(ctx, slog.LevelInfo, did, slog.String("protocol", "cmp"), slog.String("device", c.Device),
 		slog.String("serial", c.Serial.String()), slog.String("reason", ca.ReasonName(reason)), slog.String("address", x.address))
 	return x.revokeReply(ctx, t, nil)
+}
+
+// begin enters the transaction of an rr, or has the answer that another connection
+// just gave to the same message. One that was begun long ago by who is gone is taken over.
+func (x *exchange) begin(ctx context.Context) (t *Transaction, answer []byte, err error) {
+	t = x.newTransaction(0)
+	there, resumed, err := x.Ledger.BeginTransaction(ctx, t, x.now.Add(-abandoned))
+	switch {
+	case err != nil || there == nil:
+		return t, nil, err
+	case resumed:
+		t.Begun = there.Begun
+		return t, nil, nil
+	}
+	if answer, err = x.again(ctx, there); answer == nil && err == nil {
+		err = errInUse
+	}
+	return nil, answer, err
 }
 
 var (
@@ -154,7 +172,10 @@ func (x *exchange) revokeReply(ctx context.Context, t *Transaction, err error) (
 		return m.Raw(), nil
 	}
 	t.State = Done
-	if err := x.finishWith(ctx, t, m); err != nil {
+	if err := x.protectIn(t, m); err != nil {
+		return nil, err
+	}
+	if err := x.Ledger.FinishTransaction(ctx, t); err != nil {
 		return nil, err
 	}
 	return t.Answer, nil
