@@ -23,9 +23,10 @@ var mayImport = map[string][]string{
 	"internal/der":   {},
 	"internal/keys":  {},
 	"internal/audit": {},
+	"internal/limit": {}, // whoever serves clients may use it
 	"internal/cms":   {"internal/der"},
 	"device":         {"policy"},
-	"ca":             {"policy", "device", "internal/der", "internal/revlist"},
+	"ca":             {"policy", "device", "internal/der", "internal/revlist", "internal/limit"},
 	"attest":         {"policy", "internal/der"},
 	"cmp":            {"internal/cms", "internal/der"},
 	"est":            protocol,
@@ -40,7 +41,7 @@ var mayImport = map[string][]string{
 	// Tells others what happens.
 	"internal/webhook": {"ca"},
 	// The administrator's protocol.
-	"internal/admin": {"ca", "policy", "device"},
+	"internal/admin": {"ca", "policy", "device", "internal/limit"},
 	// The store serves the packages whose interfaces it satisfies.
 	"internal/store": {"ca", "device", "policy", "attest", "acme", "cmp/server", "ocsp", "crl", "pack/publisher", "internal/audit"},
 	// Programs and conformance suites.
@@ -58,7 +59,7 @@ var mayImport = map[string][]string{
 }
 
 // protocol is what each protocol server may import; never another protocol.
-var protocol = []string{"ca", "policy", "device", "attest", "internal/cms", "internal/der"}
+var protocol = []string{"ca", "policy", "device", "attest", "internal/cms", "internal/der", "internal/limit"}
 
 // neverImports are standard packages that would blur a line.
 var neverImports = map[string][]string{
