@@ -113,7 +113,7 @@ type Prospect struct {
 // Errors: Denied (a device that may not enrol, or that the requester may not enrol), Unavailable.
 func (s *Service) Consider(ctx context.Context, r Request) (*Prospect, error) {
 	now, st := s.now(), s.current.Load()
-	deed, err := r.deed([32]byte{})
+	deed, err := r.Deed()
 	if err != nil {
 		return nil, err
 	}

@@ -52,7 +52,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 
 	// 1. Which device is this for?
 	key := keyID(r.SPKI)
-	deed, err := r.deed(key)
+	deed, err := r.Deed()
 	if err != nil {
 		return nil, err
 	}
@@ -175,9 +175,12 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 	return issued, nil
 }
 
-// deed is the act that the request asks for, for the device that it names.
-func (r *Request) deed(key [32]byte) (Deed, error) {
-	deed := Deed{Act: ActEnrol, Device: r.Names.CommonName(), Key: key, Approvers: r.Approvers}
+// Deed is what the request asks for, of the device that it names. Denied if it hands on the message of another.
+func (r *Request) Deed() (Deed, error) {
+	deed := Deed{Act: ActEnrol, Device: r.Names.CommonName(), Approvers: r.Approvers}
+	if r.SPKI != nil && !r.ServerKey {
+		deed.Key = keyID(r.SPKI)
+	}
 	for i := 0; deed.Device == "" && i < len(r.Names.SANs); i++ {
 		if san := r.Names.SANs[i]; san.Form == "dns" || san.Form == "permanent-identifier" {
 			deed.Device = san.Value

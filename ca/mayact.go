@@ -27,7 +27,7 @@ type Deed struct {
 	Act         Act
 	Device      string       // that the request names; it counts where the requester is not bound to one device
 	Certificate *Certificate // that is revoked, held or released
-	Key         [32]byte     // SHA-256 of the SubjectPublicKeyInfo to be certified; zero if the key is yet to be made
+	Key         [32]byte     // SHA-256 of the SubjectPublicKeyInfo to be certified; zero if the CA makes the key
 	Approvers   []*RA        // that approve of what the requester asks (RFC 9483 §5.2.2.1)
 	// Authorized says that an ACME account got the certificate, or holds authorizations
 	// for all that it names (RFC 8555 §7.6).

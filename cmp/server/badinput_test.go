@@ -116,6 +116,8 @@ func (f fake) Enroll(_ context.Context, r ca.Request) (*ca.Issued, error) {
 	return issued, err
 }
 
+func (fake) MayActFor(context.Context, ca.Requester, ca.Deed) error { return nil }
+
 func (fake) Revoke(context.Context, ca.Serial, int, *time.Time, string) (*ca.Certificate, error) {
 	return nil, ca.Errorf(ca.NotFound, "none")
 }

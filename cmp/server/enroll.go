@@ -118,6 +118,9 @@ func (x *exchange) issue(ctx context.Context, w wanted) ([]byte, error) {
 		return nil, err
 	}
 	if w.challenged {
+		if err := x.mayEnrol(ctx, w); err != nil {
+			return nil, err
+		}
 		return x.challenge(ctx, w)
 	}
 	return x.carryOut(ctx, w, x.newTransaction(w.reqID))
@@ -129,31 +132,22 @@ func (x *exchange) issue(ctx context.Context, w wanted) ([]byte, error) {
 // answer the same message one records; what the other has signed goes nowhere.
 func (x *exchange) carryOut(ctx context.Context, w wanted, t *Transaction) ([]byte, error) {
 	if w.make {
+		if err := x.mayEnrol(ctx, w); err != nil {
+			return nil, err
+		}
 		if err := x.makeKey(ctx, &w, t); err != nil {
 			return nil, err
 		}
 	}
 	was := *t
 	var answer []byte
-	issued, err := x.Authority.Enroll(ctx, ca.Request{
-		Protocol:  "cmp",
-		Requester: x.requester,
-		Renew:     x.asked.Body.Type() == cmp.KUR,
-		PublicKey: w.publicKey,
-		SPKI:      w.spki,
-		Names:     w.names,
-		Profile:   w.profile,
-		NotAfter:  w.notAfter,
-		Address:   x.address,
-		ServerKey: w.make,
-		Approvers: x.approvers,
-		Forwarded: x.original.device,
-		With: func(issued *ca.Issued) (record any, err error) {
-			*t = was
-			answer, err = x.handOut(w, t, issued)
-			return t, err
-		},
-	})
+	request := x.request(w)
+	request.With = func(issued *ca.Issued) (record any, err error) {
+		*t = was
+		answer, err = x.handOut(w, t, issued)
+		return t, err
+	}
+	issued, err := x.Authority.Enroll(ctx, request)
 	if err == nil && issued.Again { // recorded before, for another message
 		*t = was
 		if answer, err = x.handOut(w, t, issued); err == nil {
@@ -177,6 +171,34 @@ func (x *exchange) carryOut(ctx context.Context, w wanted, t *Transaction) ([]by
 		slog.String("serial", c.Serial.String()), slog.String("issuer", c.Issuer), slog.String("profile", c.Profile),
 		slog.String("outcome", x.outcome), slog.Bool("again", issued.Again), slog.String("address", x.address))
 	return answer, nil
+}
+
+// request is what the core is asked for.
+func (x *exchange) request(w wanted) ca.Request {
+	return ca.Request{
+		Protocol:  "cmp",
+		Requester: x.requester,
+		Renew:     x.asked.Body.Type() == cmp.KUR,
+		PublicKey: w.publicKey,
+		SPKI:      w.spki,
+		Names:     w.names,
+		Profile:   w.profile,
+		NotAfter:  w.notAfter,
+		Address:   x.address,
+		ServerKey: w.make,
+		Approvers: x.approvers,
+		Forwarded: x.original.device,
+	}
+}
+
+// mayEnrol asks before a key or a challenge is made what the core asks again when it issues.
+func (x *exchange) mayEnrol(ctx context.Context, w wanted) error {
+	r := x.request(w)
+	deed, err := r.Deed()
+	if err != nil {
+		return err
+	}
+	return x.Authority.MayActFor(ctx, x.requester, deed)
 }
 
 // handOut makes the answer with the certificate, and takes the transaction to
