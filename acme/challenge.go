@@ -89,7 +89,10 @@ func (x *exchange) mayProve(a *Authorization) error {
 	if err != nil {
 		return err
 	}
-	return x.discreet(x.Authority.MayActFor(x.ctx(), requester, ca.Deed{Act: ca.ActEnrol, Device: a.Device}))
+	if err := x.Authority.MayActFor(x.ctx(), requester, ca.Deed{Act: ca.ActEnrol, Device: a.Device}); err != nil {
+		return x.discreet(err)
+	}
+	return nil
 }
 
 func meanwhile() error {

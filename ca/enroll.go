@@ -84,6 +84,11 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 		return nil, err
 	}
 	if again != nil {
+		if r.With == nil { // no confirmation will come over this protocol: to have it is to confirm it
+			if err := s.ledger.Settle(ctx, again.Serial); err != nil {
+				return nil, recordError(err)
+			}
+		}
 		return s.handOut(st, again, true), nil
 	}
 
@@ -146,7 +151,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 		Request: digest, Decision: decision, Input: inputJSON, DER: der,
 		NoStatus: profile.Status.NoRevAvail,
 	}
-	issuance := &Issuance{Certificate: cert, Manufacturer: r.Requester.Manufacturer, RA: r.Requester.RA, Event: s.event(EventIssued, r, cert)}
+	issuance := &Issuance{Certificate: cert, Possession: r.Possession, Manufacturer: r.Requester.Manufacturer, RA: r.Requester.RA, Event: s.event(EventIssued, r, cert)}
 	if added {
 		issuance.NewDevice = dev
 	}
@@ -405,7 +410,7 @@ func (s *Service) event(kind EventKind, r Request, c *Certificate) Event {
 		Serial: c.Serial, Outcome: string(c.Decision.Outcome), Rule: c.Decision.Rule, Policy: c.Decision.Version,
 		Digest: hex.EncodeToString(sum[:])}
 	for i, ra := range r.Approvers {
-		e.Reason += []string{"approved by ", ", "}[min(i, 1)] + ra.Mark()
+		e.Reason += []string{"approved by ", ", "}[min(i, 1)] + "ra:" + ra.Name
 	}
 	return e
 }

@@ -150,6 +150,9 @@ func (fake) BeginTransaction(context.Context, *server.Transaction, time.Time) (*
 func (fake) KeepTransaction(context.Context, *server.Transaction) error   { return nil }
 func (fake) FinishTransaction(context.Context, *server.Transaction) error { return nil }
 func (fake) DropTransaction(context.Context, [32]byte) error              { return nil }
+func (fake) WaitingTransaction(context.Context, ca.Serial) (*server.Transaction, error) {
+	return nil, ca.ErrNoRecord
+}
 func (fake) CertificateBySerial(context.Context, ca.Serial) (*ca.Certificate, error) {
 	return nil, ca.ErrNoRecord
 }
