@@ -27,6 +27,14 @@ func (h Home) path(elem ...string) string {
 	return filepath.Join(append([]string{string(h)}, elem...)...)
 }
 
+// abs is the home by its absolute path.
+func (h Home) abs() Home {
+	if abs, err := filepath.Abs(string(h)); err == nil {
+		return Home(abs)
+	}
+	return h
+}
+
 func (h Home) config() string      { return h.path(configFile) }
 func (h Home) socket() string      { return h.path(admin.SocketName) }
 func (h Home) dataKey() string     { return h.path("secrets", "sealing.key") }
