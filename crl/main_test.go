@@ -64,6 +64,7 @@ type journal struct {
 	revoked  map[ca.Serial]Change
 	changes  []Change
 	away     error
+	gaps     []Gap
 	read     int // entries and changes given out
 }
 

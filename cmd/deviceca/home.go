@@ -51,6 +51,10 @@ func (h Home) exists() bool {
 
 // mustExist is the error of commands that need a CA.
 func (h Home) mustExist() error {
+	if _, err := os.Stat(h.path(manifestFile)); err == nil {
+		// Nothing in it is touched: it must stay what its manifest says.
+		return hinted(fmt.Errorf("%s is a backup: its numbers would be given a second time", h), "make a home of it with: deviceca restore --from %s --home NEW", h)
+	}
 	if h.exists() {
 		return nil
 	}

@@ -31,6 +31,13 @@ type recovery struct {
 	instance store.Instance
 	report   admin.RecoveryReport
 	seen     map[ca.Serial]bool // entered, or with dry counted as entered
+	indexes  map[place]bool     // of those
+}
+
+// place is an issuance index of a CA.
+type place struct {
+	issuer string
+	index  uint64
 }
 
 // eventAcknowledged opens a restored home; its reason is the administrator's.
@@ -42,7 +49,7 @@ const eventAcknowledged ca.EventKind = "store.acknowledged"
 //  2. Enter CRLs, then packs, which name certificates by their index alone, then logs.
 //  3. Open the home, if the administrator acknowledges.
 func (s *system) recover(ctx context.Context, in admin.Recovery, actor string) (admin.RecoveryReport, error) {
-	r := &recovery{system: s, actor: actor, dry: in.DryRun, seen: map[ca.Serial]bool{}}
+	r := &recovery{system: s, actor: actor, dry: in.DryRun, seen: map[ca.Serial]bool{}, indexes: map[place]bool{}}
 	r.report.Counts, r.report.Entered, r.report.Passed = map[string]int{}, []string{}, []string{}
 	if in.NotAfter != nil {
 		r.notAfter = *in.NotAfter
@@ -240,6 +247,9 @@ func (r *recovery) enterRootList(ctx context.Context, l signedList) error {
 		ca.Event{Time: time.Now(), Kind: ca.EventRootCRL, Actor: r.actor, Issuer: l.issuer.Name, Reason: "number " + numberText(l.Number) + ", recovered"})
 }
 
+// revokedLost counts revocations of certificates that were issued since the snapshot.
+const revokedLost = "revocations of certificates not in the ledger"
+
 // revoke enters one revocation, whether the ledger holds the certificate or not.
 func (r *recovery) revoke(ctx context.Context, serial ca.Serial, issuer string, rev ca.Revocation, why string) error {
 	c, err := r.store.CertificateBySerial(ctx, serial)
@@ -254,15 +264,16 @@ func (r *recovery) revoke(ctx context.Context, serial ca.Serial, issuer string, 
 		r.pass("%s is a certificate of %s here, and of %s in the %s", serial, c.Issuer, issuer, why)
 		return nil
 	}
+	r.indexes[place{issuer, serial.Index()}] = true
 	r.seen[serial] = r.dry || rev.Reason != ca.ReasonCertificateHold
 	e := ca.Event{Time: time.Now(), Kind: ca.EventRevoked, Actor: r.actor, Issuer: issuer, Serial: serial,
 		Reason: fmt.Sprintf("%s at %s, recovered from %s", ca.ReasonName(rev.Reason), instant(rev.Time), why)}
 	kind, name := "revocations", ""
 	switch {
 	case lost && r.dry:
-		kind, name = "revocations of certificates not in the ledger", "not in the ledger"
+		kind, name, err = revokedLost, "not in the ledger", nil
 	case lost:
-		kind, name = "revocations of certificates not in the ledger", "not in the ledger"
+		kind, name = revokedLost, "not in the ledger"
 		_, err = r.service.EnterLost(ctx, serial, ca.Lost{Issuer: issuer, NotAfter: r.notAfter}, rev, e)
 		if ca.KindOf(err) == ca.Malformed && err != nil {
 			r.pass("%s", ca.AsError(err).Reason)
@@ -359,7 +370,9 @@ func (r *recovery) enterPack(ctx context.Context, p signedPack) error {
 	for index := range p.All() {
 		serial, err := r.store.CertificateAtIndex(ctx, p.issuer.Name, index)
 		if errors.Is(err, ca.ErrNoRecord) {
-			serial, err = ca.IndexOnly(index), nil
+			if serial, err = ca.IndexOnly(index), nil; r.indexes[place{p.issuer.Name, index}] {
+				continue // a CRL gave the whole serial, in a dry run
+			}
 		}
 		if err == nil {
 			// When and why, a pack does not say.
@@ -470,7 +483,8 @@ func (r *recovery) issued(ctx context.Context, e loggedEvent) error {
 	if e.Serial.IsZero() {
 		return nil
 	}
-	if _, err := r.store.CertificateBySerial(ctx, e.Serial); !errors.Is(err, ca.ErrNoRecord) {
+	c, err := r.store.CertificateBySerial(ctx, e.Serial)
+	if err != nil && !errors.Is(err, ca.ErrNoRecord) || err == nil && c.Profile != ca.ProfileLost {
 		return err
 	}
 	credential, _ := strings.CutPrefix(e.Actor, "credential:")

@@ -266,8 +266,8 @@ func recordRestore(t *tx, next map[string]uint64, e ca.Event) error {
 // RaiseCounter sees that the next number of an issuer's CRLs ("crl") or packs ("pack") is above value.
 func (s *Store) RaiseCounter(ctx context.Context, kind, issuer string, value int64) error {
 	return s.write(ctx, func(t *tx) error {
-		_, err := t.exec("INSERT INTO counter (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE value < excluded.value",
-			kind+":"+issuer, value)
+		_, err := t.exec("INSERT INTO counter (name, value) VALUES (?1, max(?2, coalesce((SELECT value FROM counter WHERE name = ?3), 0))) "+
+			"ON CONFLICT (name) DO UPDATE SET value = ?2 WHERE value < ?2", kind+":"+issuer, value, baseCounter)
 		return err
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/crl"
@@ -46,5 +47,39 @@ INSERT INTO revocation VALUES (1, 1, 'issuing-1', X'0100000000000000000000000000
 	}
 	if c, err := s.CertificateBySerial(t.Context(), ca.NewSerial(0, [12]byte{})); err != nil || !c.NoStatus {
 		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// TestMigrateInstance: a ledger from before restores had instances gets one, and is open.
+func TestMigrateInstance(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	old := fstest.MapFS{}
+	names, err := fs.Glob(store.Migrations(), "*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if name < "00013" {
+			raw, err := fs.ReadFile(store.Migrations(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			old[name] = &fstest.MapFile{Data: raw}
+		}
+	}
+	s, err := store.OpenMigrating(t.Context(), path, store.Options{}, old)
+	if err == nil {
+		s.Close()
+	}
+	s = openFile(t, path)
+	i, err := s.Instance(t.Context())
+	if err != nil || len(i.ID) != 32 || i.Restored() || time.Since(i.Since).Abs() > time.Hour {
+		t.Errorf("%+v, %v", i, err)
+	}
+	if closed, _, err := s.Closed(t.Context()); closed || err != nil {
+		t.Errorf("closed: %v, %v", closed, err)
+	}
+	if n, err := s.Journal().NextNumber(t.Context(), storetest.Issuer); n != 1 || err != nil {
+		t.Errorf("the first CRL number is %d (%v)", n, err)
 	}
 }

@@ -57,12 +57,10 @@ const (
 func (f *Follower) Run(ctx context.Context) {
 	var cursor, kept int64
 	var instances []Instance
-	f.insist(ctx, "the webhook cannot read which instance of the ledger this is", func() (err error) {
-		instances, err = f.Log.Instances(ctx)
-		return err
-	})
 	f.insist(ctx, "the webhook cannot read where it stopped", func() (err error) {
-		cursor, err = f.begin(ctx)
+		if cursor, err = f.begin(ctx); err == nil {
+			instances, err = f.Log.Instances(ctx)
+		}
 		kept = cursor
 		return err
 	})
