@@ -40,7 +40,10 @@ type Options struct {
 	Reloaded func([]IssuerRecord)
 	// Changed, if set, is told of certificates whose revocation changed (revoked or
 	// released), once that is durable and before the change is answered.
-	Changed  func(ctx context.Context, issuer string, serials []Serial)
+	Changed func(ctx context.Context, issuer string, serials []Serial)
+	// Closed, if set, reports that nobody is served at the moment: the error is what all
+	// requesters get. The CA's own certificates are issued nevertheless.
+	Closed   func(ctx context.Context) error
 	Approval ApprovalOptions
 	Now      func() time.Time
 	Logger   *slog.Logger

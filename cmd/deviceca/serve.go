@@ -84,7 +84,7 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	background, stop := context.WithCancel(ctx)
 	defer s.running.Wait()
 	defer stop()
-	s.background(background, s.cert.keepFresh, s.cmp.Run, s.acme.Run, s.keepCheckpoints, s.keepPolicy)
+	s.background(background, s.cert.keepFresh, s.cmp.Run, s.acme.Run, s.keepCheckpoints, s.keepPolicy, s.remindClosed)
 	s.background(background, s.revocation.run)
 	if err := s.startWebhook(background); err != nil {
 		return err
@@ -149,7 +149,7 @@ func (s *server) listen(ctx context.Context) error {
 // secureRoutes is what the https listener serves.
 func (s *server) secureRoutes() http.Handler {
 	public := s.publicRoutes()
-	administrators := s.api.TLS()
+	administrators, accounts := s.api.TLS(), s.acmeUnlessClosed(s.acme)
 	devices := est.New(est.Options{
 		Authority: s.service, BodyTimeout: time.Duration(s.cfg.Limits.ReadTimeout), Observe: s.metrics.observe("est"), Logger: s.log,
 		Rules: estRules, Responder: (&cmcResponder{service: s.service}).get, Proxies: s.proxies,
@@ -161,7 +161,7 @@ func (s *server) secureRoutes() http.Handler {
 		case strings.HasPrefix(path, est.Prefix):
 			devices.ServeHTTP(w, r)
 		case strings.HasPrefix(path, acme.Prefix+"/"):
-			s.acme.ServeHTTP(w, r)
+			accounts.ServeHTTP(w, r)
 		case strings.HasPrefix(path, admin.Prefix+"/"):
 			administrators.ServeHTTP(w, r)
 		default:

@@ -24,6 +24,7 @@ type Core interface {
 	Explain(in policy.Input) policy.Decision
 	CACert(name string) ([]byte, bool)
 	Revoke(ctx context.Context, serial ca.Serial, reason int, invalid *time.Time, actor string) (*ca.Certificate, error)
+	RevokeLost(ctx context.Context, serial ca.Serial, l ca.Lost, reason int, invalid *time.Time, actor string) (*ca.Certificate, error)
 	Release(ctx context.Context, serial ca.Serial, actor string) (*ca.Certificate, error)
 	AddDevice(ctx context.Context, d device.Device, uses int, ttl time.Duration, actor string) (*ca.Grant, error)
 	ImportDevices(ctx context.Context, devices []device.Device, actor string) ([]error, error)
@@ -87,6 +88,12 @@ type Options struct {
 	// a role), or of all that publish here if name is "", and returns their
 	// names. Nil: this server cannot.
 	Publish func(ctx context.Context, name string) ([]string, error)
+	// Recover enters what other publications and logs say into a restored ledger, and opens
+	// it. Nil: this server cannot.
+	Recover func(ctx context.Context, in Recovery, actor string) (RecoveryReport, error)
+	// Closed, if set, reports that administrators elsewhere are not served at the moment: one
+	// who was removed since the backup may have come back with it.
+	Closed func(ctx context.Context) error
 	// SavePolicy replaces the policy file of the home, so that a policy that was
 	// applied is in force after a restart too.
 	SavePolicy func(source []byte) error

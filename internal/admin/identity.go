@@ -33,6 +33,11 @@ func (a *API) certIdentity(r *http.Request) (identity, error) {
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 		return identity{}, ca.Errorf(ca.Unauthenticated, "the admin API takes a client certificate; register one on the host with: deviceca admin add NAME --role ROLE")
 	}
+	if a.Closed != nil {
+		if err := a.Closed(r.Context()); err != nil {
+			return identity{}, err
+		}
+	}
 	cert := r.TLS.PeerCertificates[0]
 	if now := a.Now(); now.After(cert.NotAfter) || now.Before(cert.NotBefore) {
 		return identity{}, ca.Errorf(ca.Unauthenticated, "the admin certificate is valid from %s to %s only",

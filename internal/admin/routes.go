@@ -98,6 +98,7 @@ func routes() []route {
 		{method: post, path: "/audit/verify", roles: watchers, run: (*call).verifyAudit},
 
 		{method: post, path: "/backup", roles: admins, local: true, run: (*call).backup},
+		{method: post, path: "/recover", roles: admins, local: true, run: (*call).recover},
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"testing"
@@ -210,28 +209,6 @@ func testIssuers(t *testing.T, e Engine) {
 	}
 	if first := value[uint64](t)(e.ReserveIndexes(t.Context(), "issuing-1", 1)); first != 300 {
 		t.Errorf("after a refusal indexes go on at %d", first)
-	}
-}
-
-func testAdvanceIndexes(t *testing.T, e Engine) {
-	m := NewMake(t, e, 10)
-	Record(t, e, m.Enrol("lamp-1", ""))
-	must(t, e.AddIssuer(t.Context(), ca.IssuerRecord{Name: "quarantine-1", Role: "quarantine", Cert: []byte{}}, Event(ca.EventIssuerAdded, "")))
-	next := value[map[string]uint64](t)(e.AdvanceIndexes(t.Context(), 1000, ca.Event{Time: Start, Kind: ca.EventIndexMoved, Actor: "system", Reason: "restored"}))
-	if want := map[string]uint64{Issuer: 1010, "quarantine-1": 1000}; !maps.Equal(next, want) {
-		t.Errorf("got %v, want %v", next, want)
-	}
-	for issuer, want := range next {
-		if first := value[uint64](t)(e.ReserveIndexes(t.Context(), issuer, 5)); first != want {
-			t.Errorf("%s goes on at %d, want %d", issuer, first, want)
-		}
-	}
-	events := value[[]store.LoggedEvent](t)(e.EventLog(t.Context(), store.EventFilter{Kind: ca.EventIndexMoved}, 0, 10))
-	if len(events) != 2 || events[0].Issuer != Issuer || events[0].Reason != "restored: next index 1010" {
-		t.Errorf("events %+v", events)
-	}
-	if _, err := e.AdvanceIndexes(t.Context(), ca.MaxIndex, ca.Event{}); ca.KindOf(err) != ca.Conflict {
-		t.Errorf("too far: %v", err)
 	}
 }
 
