@@ -166,6 +166,7 @@ func (c *Config) checkLimits(fault func(key, format string, args ...any)) {
 	}{
 		{"limits.header_bytes", l.HeaderBytes, 4 << 10, 1 << 20},
 		{"limits.connections", l.Connections, 1, 1 << 20},
+		{"limits.connections_per_address", l.ConnectionsPerAddress, 1, 1 << 20},
 		{"limits.wrong_secrets_per_address", l.WrongSecretsPerAddress, 1, 1 << 20},
 		{"limits.wrong_secrets_per_reference", l.WrongSecretsPerCredential, 1, 1 << 20},
 	} {
