@@ -27,7 +27,13 @@ func (c *call) listAdmins() (any, error) {
 	return out, nil
 }
 
-func view(a ca.Admin) Admin { return Admin{a, hex.EncodeToString(a.KeyID[:])} }
+func view(a ca.Admin) Admin {
+	v := Admin{Admin: a, KeySHA256: hex.EncodeToString(a.KeyID[:])}
+	if !a.ByKey() {
+		v.CertSHA256 = hex.EncodeToString(a.CertID[:])
+	}
+	return v
+}
 
 func (c *call) addAdmin() (any, error) {
 	var in NewAdmin
@@ -52,11 +58,12 @@ func (c *call) addAdmin() (any, error) {
 	if now.After(cert.NotAfter) {
 		return nil, ca.Errorf(ca.Malformed, "the certificate has expired")
 	}
-	a := ca.Admin{Name: in.Name, Role: string(in.Role), KeyID: sha256.Sum256(cert.RawSubjectPublicKeyInfo), Created: now.UTC()}
+	a := ca.Admin{Name: in.Name, Role: string(in.Role), KeyID: sha256.Sum256(cert.RawSubjectPublicKeyInfo), Created: now.UTC(),
+		CertID: sha256.Sum256(cert.Raw), NotAfter: cert.NotAfter.UTC()}
 	e := ca.Event{Time: a.Created, Kind: ca.EventAdminAdded, Actor: c.who.Actor, Digest: hex.EncodeToString(a.KeyID[:]), Reason: a.Name + " as " + a.Role}
 	err = c.Reader.AddAdmin(c.r.Context(), a, e)
 	if errors.Is(err, ca.ErrRecorded) {
-		return nil, ca.Errorf(ca.Conflict, "an administrator with this name or this key is there already")
+		return nil, ca.Errorf(ca.Conflict, "an administrator with this name or this key is there already: remove it first, to register another certificate")
 	}
 	return view(a), err
 }

@@ -15,7 +15,7 @@ func (c *call) listDevices() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := limit(q)
+	n, err := pageSize(q)
 	if err != nil {
 		return nil, err
 	}

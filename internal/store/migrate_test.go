@@ -48,3 +48,35 @@ INSERT INTO revocation VALUES (1, 1, 'issuing-1', X'0100000000000000000000000000
 		t.Errorf("%+v, %v", c, err)
 	}
 }
+
+// TestMigrateAdmins: administrators from before certificates were kept are known by their key.
+func TestMigrateAdmins(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	old := fstest.MapFS{}
+	names, err := fs.Glob(store.Migrations(), "*.sql")
+	if err != nil || len(names) < 11 {
+		t.Fatalf("%v, %v", names, err)
+	}
+	for _, name := range names {
+		if name >= "00016" {
+			continue
+		}
+		data, err := fs.ReadFile(store.Migrations(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name[:5] == "00001" {
+			data = append(data, "\nINSERT INTO admin VALUES ('ops', 'operator', X'0102', 5);\n"...)
+		}
+		old[name] = &fstest.MapFile{Data: data}
+	}
+	s, err := store.OpenMigrating(t.Context(), path, store.Options{}, old)
+	if err == nil {
+		s.Close()
+	}
+	s = openFile(t, path)
+	admins, err := s.Admins(t.Context())
+	if err != nil || len(admins) != 1 || admins[0].Name != "ops" || !admins[0].ByKey() || !admins[0].NotAfter.IsZero() {
+		t.Errorf("%+v, %v", admins, err)
+	}
+}
