@@ -214,6 +214,9 @@ func (r *Request) device(id string, standing Standing, now time.Time) (d *device
 		if d = r.Requester.newcomer(id, now); d == nil {
 			return nil, false, Errorf(Denied, "there is no device %s: register it first", id)
 		}
+		if err := device.CheckNewID(id); err != nil {
+			return nil, false, Errorf(Denied, "%w", err)
+		}
 		return d, true, nil
 	}
 	d = standing.Device

@@ -110,7 +110,7 @@ func MayBeRA(c *x509.Certificate) bool {
 // certificate's key is registered already.
 func (s *Service) AddRA(ctx context.Context, ra RA, actor string) (*RA, error) {
 	now := s.now()
-	if err := device.CheckID(ra.Name); err != nil {
+	if err := device.CheckNewID(ra.Name); err != nil {
 		return nil, Errorf(Malformed, "%q cannot be the name of a registration authority: use 1 to %d of A-Z a-z 0-9 . _ : -", ra.Name, device.MaxIDLength)
 	}
 	cert, err := x509.ParseCertificate(ra.Cert)

@@ -52,7 +52,7 @@ Here --cert is the newcomer's. With --server, yours comes from $DEVICECA_CERT.`,
 			if !slices.Contains(admin.Roles(), admin.Role(role)) {
 				return &usageError{fmt.Errorf("--role: %q is not a role", role), "use admin, operator or auditor"}
 			}
-			if device.CheckID(args[0]) != nil {
+			if device.CheckNewID(args[0]) != nil {
 				return usagef("%q cannot be the name of an administrator: use A-Z a-z 0-9 . _ : -", args[0])
 			}
 			if (certFile == "") == (out == "") {

@@ -69,19 +69,16 @@ func (c *call) addAdmin() (any, error) {
 }
 
 func (c *call) removeAdmin() (any, error) {
-	name := c.param("name")
-	if err := checkName(name); err != nil {
-		return nil, err
-	}
+	name := c.param("name") // whatever it is: earlier versions took names that checkName refuses
 	e := ca.Event{Time: c.Now().UTC(), Kind: ca.EventAdminRemoved, Actor: c.who.Actor, Reason: name}
 	return nil, missing(c.Reader.RemoveAdmin(c.r.Context(), name, e), "no administrator %q", name)
 }
 
 // checkName holds admin names to the characters of device IDs: they stand in
-// URLs and in the audit log.
+// URLs, in file names and in the audit log.
 func checkName(name string) error {
-	if device.CheckID(name) != nil {
-		return ca.Errorf(ca.Malformed, "%q cannot be the name of an administrator: use 1 to %d of A-Z a-z 0-9 . _ : -", name, device.MaxIDLength)
+	if device.CheckNewID(name) != nil {
+		return ca.Errorf(ca.Malformed, "%q cannot be the name of an administrator: use 1 to %d of A-Z a-z 0-9 . _ : -, without . or - at its beginning and . at its end", name, device.MaxIDLength)
 	}
 	return nil
 }
