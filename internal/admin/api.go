@@ -145,16 +145,20 @@ const heavyWait = 20 * time.Second
 
 // enter waits until a heavy request may begin. Heavy requests from other hosts are done one
 // at a time, so that devices keep the rest of the machine, and administrators take turns. Each may have
-// one under way and one waiting.
+// one under way and one waiting. Between two the CPU rests as long as the first took.
 func (a *API) enter(ctx context.Context, actor string) (leave func(), err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, heavyWait, limit.ErrBusy)
 	defer cancel()
-	leave, err = a.heavy.Enter(ctx, actor)
+	done, err := a.heavy.Enter(ctx, actor)
 	if errors.Is(err, limit.ErrBusy) {
 		return nil, &ca.Error{Kind: ca.RateLimited, RetryAfter: heavyWait, Err: err,
 			Reason: "the server is at work on requests of this kind, which take much of it: try again later, one at a time"}
 	}
-	return leave, err
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	return func() { time.AfterFunc(min(time.Since(began), heavyWait), done) }, nil
 }
 
 // handle turns one line of the table into a handler: know who asks, check the
