@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -88,5 +89,38 @@ func TestChainsAreBounded(t *testing.T) {
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		t.Errorf("a chain of 3: %s", resp.Status)
+	}
+}
+
+// TestAdministratorsDoNotResume: a session ticket is no administrator's second key. Whoever shows no certificate resumes.
+func TestAdministratorsDoNotResume(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	keys := t.TempDir()
+	h.run("admin", "add", "ops", "--role", "operator", "--out", keys, "--home", h.dir)
+	pair, err := tls.LoadX509KeyPair(filepath.Join(keys, "ops.crt"), filepath.Join(keys, "ops.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name    string
+		cert    *tls.Certificate
+		path    string
+		resumes bool
+	}{{"administrator", &pair, "/admin/v1/status", false}, {"anybody", nil, "/.well-known/est/cacerts", true}} {
+		config := h.tlsConfig(c.cert)
+		config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+		for again := range 2 {
+			client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
+			resp, err := client.Get("https://" + h.https + c.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+			if want := c.resumes && again == 1; resp.StatusCode != http.StatusOK || resp.TLS.DidResume != want {
+				t.Errorf("%s, connection %d: %s, resumed %v; want 200, %v", c.name, again+1, resp.Status, resp.TLS.DidResume, want)
+			}
+		}
 	}
 }
