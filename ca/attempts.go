@@ -43,6 +43,14 @@ func (a *attempts) wrong(reference string, from netip.Addr, now time.Time) time.
 	return 0
 }
 
+// limited reports whether one more wrong secret would be one too many. It counts nothing.
+func (a *attempts) limited(reference string, from netip.Addr, now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return now.Sub(a.window) < attemptWindow &&
+		(a.count["r:"+reference[:min(len(reference), 64)]] >= a.perReference || a.count["a:"+Network(from)] >= a.perAddress)
+}
+
 func (a *attempts) add(key string, limit int) (over bool) {
 	if _, known := a.count[key]; !known && len(a.count) >= maxAttemptKeys {
 		return true

@@ -48,6 +48,12 @@ func (s *Service) WrongSecret(reference string, from netip.Addr) error {
 	return wrongSecret()
 }
 
+// SecretsLimited reports whether WrongSecret would answer RateLimited: a protocol for
+// which the check of a secret is much work then lets others go first.
+func (s *Service) SecretsLimited(reference string, from netip.Addr) bool {
+	return s.attempts.limited(reference, from, s.now())
+}
+
 // CredentialSecret gives a protocol that proves knowledge of the secret by a MAC (CMP,
 // ACME's external account binding) the secret to check with. A reference that
 // does not exist gets a random secret and a requester that earns nothing, so

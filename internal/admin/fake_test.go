@@ -63,8 +63,8 @@ func (f *fake) changed(actor string, kind ca.EventKind, id string) error {
 	return nil
 }
 
-func (f *fake) Policy() *policy.Policy       { return f.policy }
-func (f *fake) Check(p *policy.Policy) error { return f.fail }
+func (f *fake) Policy() *policy.Policy                      { return f.policy }
+func (f *fake) Check(context.Context, *policy.Policy) error { return f.fail }
 func (f *fake) Apply(_ context.Context, p *policy.Policy, actor string) error {
 	if err := f.changed(actor, ca.EventPolicyApplied, ""); err != nil {
 		return err
@@ -414,7 +414,8 @@ func newWorld(t *testing.T) *world {
 func (w *world) enlist(t *testing.T, name string, role Role, until time.Time) tls.Certificate {
 	t.Helper()
 	cert, key := signed(t, name, nil, nil, until)
-	w.admins = append(w.admins, ca.Admin{Name: name, Role: string(role), KeyID: sha256.Sum256(cert.RawSubjectPublicKeyInfo), Created: now})
+	w.admins = append(w.admins, ca.Admin{Name: name, Role: string(role), KeyID: sha256.Sum256(cert.RawSubjectPublicKeyInfo), Created: now,
+		CertID: sha256.Sum256(cert.Raw), NotAfter: cert.NotAfter})
 	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}
 }
 

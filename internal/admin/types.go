@@ -149,10 +149,11 @@ type Explanation struct {
 // Admin is one administrator.
 type Admin struct {
 	ca.Admin
-	KeySHA256 string `json:"key_sha256"` // of the SubjectPublicKeyInfo, hex
+	KeySHA256  string `json:"key_sha256"`            // of the SubjectPublicKeyInfo, hex
+	CertSHA256 string `json:"cert_sha256,omitempty"` // of the certificate, hex; "" if any with the key does, see ca.Admin
 }
 
-// NewAdmin registers whoever holds the key of a certificate.
+// NewAdmin registers whoever holds a certificate.
 type NewAdmin struct {
 	Name string `json:"name"`
 	Role Role   `json:"role"`

@@ -99,6 +99,17 @@ func TestMigrateInstance(t *testing.T) {
 	}
 }
 
+// TestMigrateAdmins: administrators from before certificates were kept are known by their key.
+func TestMigrateAdmins(t *testing.T) {
+	s := migrated(t, "00016", `
+INSERT INTO admin VALUES ('ops', 'operator', X'0102', 5);
+`)
+	admins, err := s.Admins(t.Context())
+	if err != nil || len(admins) != 1 || admins[0].Name != "ops" || !admins[0].ByKey() || !admins[0].NotAfter.IsZero() {
+		t.Errorf("%+v, %v", admins, err)
+	}
+}
+
 // migrated opens a ledger that was made before a migration, filled by SQL of that time.
 func migrated(t *testing.T, before, fill string) *store.Store {
 	t.Helper()

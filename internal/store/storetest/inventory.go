@@ -213,7 +213,8 @@ func testIssuers(t *testing.T, e Engine) {
 }
 
 func testAdmins(t *testing.T, e Engine) {
-	all := []ca.Admin{{Name: "ops", Role: "operator", KeyID: Key(), Created: Start}, {Name: "watch", Role: "auditor", KeyID: Key(), Created: Start}}
+	all := []ca.Admin{{Name: "ops", Role: "operator", KeyID: Key(), Created: Start, CertID: Key(), NotAfter: Start.Add(time.Hour)},
+		{Name: "watch", Role: "auditor", KeyID: Key(), Created: Start, CertID: Key(), NotAfter: Start.Add(time.Hour)}}
 	for _, a := range all {
 		must(t, e.AddAdmin(t.Context(), a, Event(ca.EventAdminAdded, "")))
 	}
