@@ -339,6 +339,7 @@ func TestLimits(t *testing.T) {
 	limited(a.newOrder(nil, pid("lamp-1")))
 	b := e.account(g)
 	b.ordered(pid("lamp-1"))
+	b.ordered(pid("lamp-1"))
 	limited(b.newOrder(nil, pid("lamp-1"))) // of the device
 	e.later(time.Minute)
 	a.ordered(pid("lamp-1"))

@@ -116,7 +116,7 @@ func newEnv(t testing.TB, changes ...any) *env {
 		e.addIssuer(role, 1, must[[]byte](t)(ca.NewSubordinate(e.root, e.rootKey, role, 1, key.Public(), h)))
 	}
 	source := policy.Default()
-	e.options = acme.Options{Logger: slog.New(slog.DiscardHandler), Now: e.now}
+	e.options = acme.Options{Hosts: []string{"127.0.0.1"}, Logger: slog.New(slog.DiscardHandler), Now: e.now}
 	for _, change := range changes {
 		switch change := change.(type) {
 		case func([]byte) []byte:

@@ -15,10 +15,30 @@ import (
 
 // Nonces are good once, however many ask.
 func TestNonces(t *testing.T) {
+	for name, account := range map[string]bool{"accounts": true, "strangers": false} {
+		t.Run(name, func(t *testing.T) { testNonces(t, account) })
+	}
+}
+
+// However many strangers ask for, the nonces of accounts stay good, and the other way round.
+func TestNoncesOfOthers(t *testing.T) {
+	for _, account := range []bool{true, false} {
+		n := newNonces(64)
+		first := n.Make(account)
+		for range 1000 {
+			n.Redeem(n.Make(!account))
+		}
+		if !n.Redeem(first) || n.Redeem(first) {
+			t.Errorf("of accounts %t: others' nonces pushed it out, or it was good twice", account)
+		}
+	}
+}
+
+func testNonces(t *testing.T, account bool) {
 	n := newNonces(2048)
 	seen := map[string]bool{}
 	for range 1000 {
-		nonce := n.Make()
+		nonce := n.Make(account)
 		if seen[nonce] {
 			t.Fatal("made twice")
 		}
@@ -39,8 +59,8 @@ func TestNonces(t *testing.T) {
 			t.Fatalf("redeemed %d times", won.Load())
 		}
 	}
-	other := NewNonces().Make()
-	bad := []byte(n.Make())
+	other := NewNonces().Make(account)
+	bad := []byte(n.Make(account))
 	bad[31] ^= 1
 	for _, s := range []string{other, string(bad), "", strings.Repeat("A", 32), strings.Repeat("é", 16)} {
 		if n.Redeem(s) {
@@ -48,10 +68,10 @@ func TestNonces(t *testing.T) {
 		}
 	}
 	// One that so many were made after, that it has left the window, spent or not; the last within it is good.
-	old, spent, last := n.Make(), n.Make(), ""
+	old, spent, last := n.Make(account), n.Make(account), ""
 	n.Redeem(spent)
 	for i := range 2048 {
-		if nonce := n.Make(); i == 0 {
+		if nonce := n.Make(account); i == 0 {
 			last = nonce
 		}
 	}

@@ -60,9 +60,11 @@ type Options struct {
 	Validators map[string]Validator
 	// Verifiers judge evidence. A format is offered while a manufacturer's anchors are registered for it.
 	Verifiers []attest.Verifier
-	// URL is the base under which clients reach the server, "https://ca.example:8443"; "" is the
-	// host that each request names.
+	// URL is the base under which clients reach the server, "https://ca.example:8443", whatever host a request
+	// names. "" is https, the host that each request names, which must be one of Hosts, and the port that it came to.
 	URL string
+	// Hosts are the server's names, in small letters, and its addresses, without ports.
+	Hosts []string
 	// Terms and Website are URLs for the directory. With terms, new accounts must agree to them.
 	Terms, Website string
 	// OpenAccounts lets accounts in that no credential vouches for.

@@ -89,7 +89,7 @@ func newCore(b testing.TB) *core {
 			c.issuing = must(x509.ParseCertificate(cert))(b)
 		}
 	}
-	c.Service = must(ca.NewService(ctx, ca.Options{Ledger: c.store, Sealer: must(device.NewSealer(make([]byte, 32)))(b),
+	c.Service = must(ca.NewService(ctx, ca.Options{Ledger: c.store, Hosts: []string{"127.0.0.1"}, Sealer: must(device.NewSealer(make([]byte, 32)))(b),
 		Policy: must(policy.Parse("policy.yaml", policy.Default()))(b), Key: func(_ context.Context, label string) (crypto.Signer, error) { return signers[label], nil }, URL: h.URL, LintShare: 0.01,
 		Verifiable: map[string][]string{"acme": {"tpm"}}}))(b)
 	c.grant = must(c.AddCredential(ctx, device.Credential{Group: "bench", Names: []string{"bench-*"}, Level: "software", Uses: 100_000_000}, time.Hour, "admin:bench"))(b)
@@ -280,8 +280,8 @@ func BenchmarkACME(b *testing.B) {
 		return
 	}
 	c := newCore(b)
-	c.serve(b, acme.New(acme.Options{Authority: c.Service, Ledger: c.store, Logger: quiet(),
-		Limits: acme.Limits{OrdersPerAccount: 1e6, OrdersPerAddress: 1e6}}), loadOrder{ACME: &c.grant.ACME})
+	c.serve(b, acme.New(acme.Options{Authority: c.Service, Ledger: c.store, Hosts: []string{"127.0.0.1"}, Logger: quiet(),
+		Limits: acme.Limits{OrdersPerAccount: 1e6, OrdersPerAddress: 1e6, NoncesPerAddress: 1e6}}), loadOrder{ACME: &c.grant.ACME})
 }
 
 // quiet logs to nowhere: only levels and a real encoding matter for cost.
