@@ -85,11 +85,8 @@ type Server struct {
 	Options
 	routes http.Handler
 	limits *limiter
-	jobs   chan job       // challenges to validate
+	queue  *queue         // challenges to validate
 	waits  [64]sync.Mutex // by order: one look at a time whether what waits was approved
-
-	mu    sync.Mutex
-	taken map[int64]bool // authorizations whose challenge is in jobs, or being validated
 }
 
 // New makes the server. [Server.Run] must run beside it.
@@ -106,7 +103,7 @@ func New(opts Options) *Server {
 	if opts.BodyTimeout <= 0 {
 		opts.BodyTimeout = 10 * time.Second
 	}
-	s := &Server{Options: opts, limits: newLimiter(opts.Limits), jobs: make(chan job, waitingJobs), taken: map[int64]bool{}}
+	s := &Server{Options: opts, limits: newLimiter(opts.Limits), queue: newQueue()}
 	s.routes = s.newRoutes()
 	return s
 }
@@ -174,11 +171,7 @@ const (
 // Run validates challenges, those that were begun before the server's start first, and
 // forgets what has expired, until ctx ends. What fails is tried again at the next turn.
 func (s *Server) Run(ctx context.Context) {
-	var workers sync.WaitGroup
-	defer workers.Wait()
-	for range validators {
-		workers.Go(func() { s.work(ctx) })
-	}
+	defer s.queue.run(ctx)()
 	look, prune := time.NewTicker(lookEvery), time.NewTicker(pruneEvery)
 	defer look.Stop()
 	defer prune.Stop()
