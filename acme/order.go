@@ -143,11 +143,15 @@ func (x *exchange) newOrder() (*reply, error) {
 			o.Authorizations = append(o.Authorizations, a.ID)
 		}
 	}
-	err = x.Ledger.AddOrder(x.ctx(), o, added)
-	if errors.Is(err, ca.ErrRecorded) {
+	err = x.Ledger.AddOrder(x.ctx(), o, added, x.limits.OpenOrders)
+	switch {
+	case errors.Is(err, ca.ErrRecorded):
 		return nil, problem("alreadyReplaced", "another order replaces this certificate already")
-	}
-	if err != nil {
+	case errors.Is(err, ErrFull):
+		p := problem("rateLimited", "%d orders of this account wait for an administrator, as many as may: ask for approval of these first", x.limits.OpenOrders)
+		p.retryAfter = pruneEvery
+		return nil, p
+	case err != nil:
 		return nil, err
 	}
 	answer := x.showOrder(o, o.StatusAt(authorizations, x.now), authorizations)

@@ -162,10 +162,12 @@ func (s *Server) newRoutes() http.Handler {
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.routes.ServeHTTP(w, r) }
 
-// pruneEvery is how often what has expired is forgotten; keepExpired is for how long it is still shown.
+// pruneEvery is how often what has expired is forgotten; keepExpired is for how long it is still shown, and
+// keepUnbound for how long accounts are kept that no credential vouches for and that have no orders.
 const (
 	pruneEvery  = 10 * time.Minute
 	keepExpired = 24 * time.Hour
+	keepUnbound = 30 * 24 * time.Hour
 )
 
 // Run validates challenges, those that were begun before the server's start first, and
@@ -184,9 +186,19 @@ func (s *Server) Run(ctx context.Context) {
 			return
 		case <-look.C:
 		case <-prune.C:
-			if _, err := s.Ledger.PruneACME(ctx, s.Now().Add(-keepExpired)); err != nil && ctx.Err() == nil {
+			if err := s.prune(ctx); err != nil && ctx.Err() == nil {
 				s.Logger.Error("expired orders could not be forgotten; trying again", "protocol", "acme", "err", err)
 			}
 		}
 	}
+}
+
+// prune forgets what has expired.
+func (s *Server) prune(ctx context.Context) error {
+	now := s.Now()
+	_, err := s.Ledger.PruneACME(ctx, now.Add(-keepExpired))
+	if err == nil {
+		_, err = s.Ledger.PruneAccounts(ctx, now.Add(-keepUnbound))
+	}
+	return err
 }
