@@ -3,6 +3,7 @@ package acme
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -80,6 +81,33 @@ func testNonces(t *testing.T, account bool) {
 	}
 	if !n.Redeem(last) || n.Redeem(last) {
 		t.Error("the oldest within the window was refused, or accepted twice")
+	}
+}
+
+// However many keys one account or address makes up, others are served, and are bounded as before.
+func TestLimiterForgets(t *testing.T) {
+	l, now := newLimiter(Limits{FailuresPerAccount: 1}), time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	from := netip.MustParseAddr("192.0.2.1")
+	l.failed(1, now)
+	for i := range int64(120_000) {
+		stranger := netip.AddrFrom16([16]byte{0x20, 1, byte(i >> 16), byte(i >> 8), byte(i)})
+		if err := l.newOrder(i+2, fmt.Sprint("device-", i), stranger, now); err != nil {
+			t.Fatalf("order %d of as many accounts: %v", i, err)
+		}
+		if err := l.nonce(stranger, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.newAccount(from, now); err != nil {
+		t.Errorf("an honest account: %v", err)
+	}
+	if l.mayTry(1, now) == nil {
+		t.Error("keys of another kind made a bound forgotten")
+	}
+	for _, b := range []*budget{l.orders, l.deviceOrders, l.addressOrders, l.nonces} {
+		if n := b.buckets.Len(); n != bucketKeys {
+			t.Errorf("%s: %d keys are remembered, want %d", b.what, n, bucketKeys)
+		}
 	}
 }
 
