@@ -1,9 +1,13 @@
 package acme
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -264,7 +268,7 @@ func FuzzPayload(f *testing.F) {
 	for _, seed := range []string{
 		`{"identifiers":[{"type":"dns","value":"a.b"},{"type":"ip","value":"::1"},{"type":"permanent-identifier","value":"a/1.2"}],"notAfter":"2030-01-01T00:00:00Z"}`,
 		`{"contact":["mailto:a@b.c"],"termsOfServiceAgreed":true}`, `{"csr":"AAAA"}`, `{"attObj":"o2NmbXRj"}`, `{"a":[[[[[[[[[1]]]]]]]]]}`,
-		`{"a":-0.1e+5,"b":"\ud800","c":null}`, `{"":{"":""}}`, `{"a" : [ ] , "b":{ }}`, `{"status":"deactivated"}`, `{"a":1,}`, "{\"a\":\"\x01\"}",
+		`{"a":-0.1e+5,"b":"\ud800","c":null}`, `{"":{"":""}}`, `{"a" : [ ] , "b":{ }}`, `{"status":"deactivated"}`, `{"reason":null}`, `{"reason":"1"}`, `{"reason":-1e0}`, `{"contact":["mailto:a%2Bb@example.com","mailto:%"]}`, `{"a":1,}`, "{\"a\":\"\x01\"}",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -279,11 +283,14 @@ func FuzzPayload(f *testing.F) {
 				t.Fatalf("%q twice", name)
 			}
 			seen[name] = true
-			for _, err := range []error{second(o.text(name)), second(o.truth(name)), second(o.octets(name)), second(o.moment(name))} {
+			for _, err := range []error{second(o.text(name)), second(o.truth(name)), second(o.octets(name)), second(o.moment(name)), second(o.number(name))} {
 				_ = err
 			}
 			items, _, _ := o.list(name)
 			for _, raw := range items {
+				if to, ok := unquote(raw); ok && isMailbox(to) && (len(to) > 3*maxContact || strings.ContainsAny(to, ", \n\r?#")) {
+					t.Fatalf("%q is accepted as one plain address", to)
+				}
 				id, p, err := readIdentifier(raw)
 				if err == nil && p == nil && (id.Type == "dns") != (id.Type == "dns" && isHostName(strings.TrimPrefix(id.Value, "*."))) {
 					t.Fatalf("accepted %+v", id)
@@ -303,6 +310,22 @@ func FuzzCertID(f *testing.F) {
 		authority, serial, err := parseCertID(name)
 		if err == nil && base64url.EncodeToString(authority)+"."+base64url.EncodeToString(serial[:]) != name {
 			t.Fatalf("%q is not the one name", name)
+		}
+	})
+}
+
+// Whatever host a request names, the base is of a configured one.
+func FuzzHost(f *testing.F) {
+	for _, seed := range []string{"ca.example:8443", "CA.example:8443", "[2001:DB8::1]:8443", "ca.example", "evil.example:8443", "[::ffff:192.0.2.1]:8443", "a:b:c", "[", "]:8443", ":8443", "ca.example:8443/x", "ca.example:8443:8443"} {
+		f.Add(seed)
+	}
+	allowed := []string{"https://ca.example:8443/acme", "https://[2001:db8::1]:8443/acme"}
+	s := New(Options{Hosts: []string{"ca.example", "2001:db8::1"}})
+	local := context.WithValue(f.Context(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 8443})
+	f.Fuzz(func(t *testing.T, host string) {
+		x := &exchange{Server: s, r: (&http.Request{Host: host}).WithContext(local)}
+		if err := x.findBase(); err == nil != slices.Contains(allowed, x.base) || err != nil && refuse(err).Status != http.StatusMisdirectedRequest {
+			t.Fatalf("%q: base %q, %v", host, x.base, err)
 		}
 	})
 }
