@@ -89,7 +89,7 @@ func newCore(b testing.TB) *core {
 			c.issuing = must(x509.ParseCertificate(cert))(b)
 		}
 	}
-	c.Service = must(ca.NewService(ctx, ca.Options{Ledger: c.store, Hosts: []string{"127.0.0.1"}, Sealer: must(device.NewSealer(make([]byte, 32)))(b),
+	c.Service = must(ca.NewService(ctx, ca.Options{Ledger: c.store, Sealer: must(device.NewSealer(make([]byte, 32)))(b),
 		Policy: must(policy.Parse("policy.yaml", policy.Default()))(b), Key: func(_ context.Context, label string) (crypto.Signer, error) { return signers[label], nil }, URL: h.URL, LintShare: 0.01,
 		Verifiable: map[string][]string{"acme": {"tpm"}}}))(b)
 	c.grant = must(c.AddCredential(ctx, device.Credential{Group: "bench", Names: []string{"bench-*"}, Level: "software", Uses: 100_000_000}, time.Hour, "admin:bench"))(b)
