@@ -75,9 +75,11 @@ func (b *Buckets) do(key string, rate Rate, now time.Time, take bool) time.Durat
 	if known && take {
 		b.used.MoveToFront(e) // refused or not: who goes on trying is not forgotten
 	}
-	// A time in the far future is of a clock that was set back, or of a rate that was lower: no bucket is emptier than empty.
+	// A time in the far future is of a clock that was set back, or of a rate that was lower: no bucket is emptier than
+	// empty, and it fills from now on.
 	if capacity := rate.Every * time.Duration(rate.Burst); known && e.Value.(*bucket).full.After(now) {
 		full = now.Add(min(e.Value.(*bucket).full.Sub(now), capacity))
+		e.Value.(*bucket).full = full
 	}
 	if wait := full.Sub(now) - rate.Every*time.Duration(rate.Burst-1); wait > 0 {
 		return wait

@@ -50,6 +50,9 @@ func TestBucketAfterClockWasSetBack(t *testing.T) {
 	if wait := b.Take("a", rate, start); wait > rate.Every {
 		t.Errorf("the clock went back a day: wait %s, want at most %s", wait, rate.Every)
 	}
+	if wait := b.Take("a", rate, start.Add(rate.Every)); wait != 0 {
+		t.Errorf("and one token later: wait %s", wait)
+	}
 }
 
 func TestNoLimit(t *testing.T) {
