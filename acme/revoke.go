@@ -55,6 +55,13 @@ func (x *exchange) revokeCert() (*reply, error) {
 		return nil, err
 	}
 	x.device = c.Device
+	by := ca.Requester{Device: c.Device}
+	if x.who != nil {
+		by.Account = x.who.ID
+	}
+	if err := x.Authority.Spend(by, c.Device, x.r.RemoteAddr); err != nil {
+		return nil, err
+	}
 	_, err = x.Authority.Revoke(x.ctx(), serial, reason, nil, actor)
 	if err != nil && ca.KindOf(err) == ca.Conflict {
 		return nil, problem("alreadyRevoked", "the certificate is revoked already")

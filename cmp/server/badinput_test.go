@@ -124,6 +124,8 @@ func (f fake) Release(context.Context, ca.Serial, string) (*ca.Certificate, erro
 	return nil, ca.Errorf(ca.Conflict, "not on hold")
 }
 
+func (fake) Spend(ca.Requester, string, string) error { return nil }
+
 func (fake) WrongSecret(string, netip.Addr) error {
 	return ca.Errorf(ca.Unauthenticated, "unknown reference or wrong secret")
 }

@@ -22,6 +22,9 @@ func (x *exchange) revoke(ctx context.Context, b *cmp.Revocations) ([]byte, erro
 	if err != nil {
 		return x.revokeReply(ctx, nil, err)
 	}
+	if err := x.Authority.Spend(x.requester, c.Device, x.address); err != nil {
+		return x.revokeReply(ctx, nil, err)
+	}
 	t, answer, err := x.begin(ctx)
 	if answer != nil || err != nil {
 		return answer, err

@@ -15,7 +15,7 @@ import (
 	"github.com/deviceca/deviceca/policy"
 )
 
-var roomy = ca.PendingLimits{PerDevice: 100, Overall: 100}
+var roomy = ca.PendingLimits{PerDevice: 100, PerRequester: 100, Overall: 100}
 
 // Request is a request that waits for a week from Start on.
 func Request(id string) *ca.PendingRequest {
@@ -92,7 +92,7 @@ func testPending(t *testing.T, e Engine) {
 
 func testPendingLimits(t *testing.T, e Engine) {
 	add := func(id string) (*ca.PendingRequest, error) {
-		return e.AddPending(t.Context(), Request(id), ca.PendingLimits{PerDevice: 2, Overall: 4}, Event(ca.EventRequestPending, id))
+		return e.AddPending(t.Context(), Request(id), ca.PendingLimits{PerDevice: 2, PerRequester: 100, Overall: 4}, Event(ca.EventRequestPending, id))
 	}
 	first := value[*ca.PendingRequest](t)(add("lamp-1"))
 	value[*ca.PendingRequest](t)(add("LAMP-1"))
