@@ -48,3 +48,42 @@ INSERT INTO revocation VALUES (1, 1, 'issuing-1', X'0100000000000000000000000000
 		t.Errorf("%+v, %v", c, err)
 	}
 }
+
+// TestMigrateBudgets: what waits in an old ledger is known by who asked, and ends with that.
+func TestMigrateBudgets(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	old := fstest.MapFS{}
+	names, err := fs.Glob(store.Migrations(), "*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if name >= "00015" {
+			continue
+		}
+		sql, err := fs.ReadFile(store.Migrations(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		old[name] = &fstest.MapFile{Data: sql}
+	}
+	old["00014_fill.sql"] = &fstest.MapFile{Data: []byte(`-- +goose Up
+INSERT INTO credential VALUES ('abc', '', '', 'lamps', '[]', 'software', 1, 0, 1, 9000000000000000, NULL, X'00');
+INSERT INTO pending (key, folded, state, created, expires, by_whom, reason, facts) VALUES
+	(X'01', 'lamp-1', 'waiting', 1, 9000000000000000, '', '', '{"device":"lamp-1","actor":"credential:abc","credential":"abc"}'),
+	(X'02', 'lamp-2', 'waiting', 1, 9000000000000000, '', '', '{"device":"lamp-2","actor":"device:lamp-2"}'),
+	(X'03', 'lamp-3', 'denied', 1, 9000000000000000, '', '', '{"device":"lamp-3","actor":"credential:abc","credential":"abc"}');
+`)}
+	s, err := store.OpenMigrating(t.Context(), path, store.Options{}, old)
+	if err == nil {
+		s.Close()
+	}
+	s = openFile(t, path)
+	if err := s.RevokeCredential(t.Context(), "abc", storetest.Start, storetest.Event(ca.EventCredentialRevoked, "")); err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.Pendings(t.Context(), ca.PendingFilter{}, 0, 10)
+	if err != nil || len(all) != 3 || all[0].State != ca.PendingVoid || all[1].State != ca.PendingWaiting || all[2].State != ca.PendingDenied {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
