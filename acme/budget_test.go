@@ -43,4 +43,8 @@ func TestBudgets(t *testing.T) {
 	}
 	e.later(20 * time.Second)
 	revoke(certs[1]).want(200)
+	// So do a change of the key, which is an event of the audit log, and one of the contacts.
+	a.rollover(newKey(t)).problem(429, "rateLimited")
+	a.post(a.kid, map[string]any{"contact": []string{"mailto:a@example.com"}}).problem(429, "rateLimited")
+	a.post(a.kid, map[string]any{}).want(200)
 }

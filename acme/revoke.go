@@ -55,11 +55,7 @@ func (x *exchange) revokeCert() (*reply, error) {
 		return nil, err
 	}
 	x.device = c.Device
-	by := ca.Requester{Device: c.Device}
-	if x.who != nil {
-		by.Account = x.who.ID
-	}
-	if err := x.Authority.Spend(by, c.Device, x.r.RemoteAddr); err != nil {
+	if err := x.spend(c.Device); err != nil {
 		return nil, err
 	}
 	_, err = x.Authority.Revoke(x.ctx(), serial, reason, nil, actor)

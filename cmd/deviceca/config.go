@@ -129,6 +129,8 @@ type AuditConfig struct {
 type LogConfig struct {
 	Level  string `yaml:"level" doc:"Least level: debug, info, warn or error."`
 	Format string `yaml:"format" doc:"text or json."`
+	// Refusals keeps a client that does not give up from filling the log.
+	Refusals int `yaml:"refusals" doc:"Lines about refused requests of one address, or IPv6 /64; how many more there were is on the next line that is written. 0: no limit." unit:"per minute"`
 }
 
 // DefaultConfig is the configuration of a home that says nothing.
@@ -146,7 +148,7 @@ func DefaultConfig() Config {
 		Limits: LimitsConfig{
 			HeaderBytes: 16 << 10, HeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 			Connections: 10_000, WrongSecretsPerAddress: 30, WrongSecretsPerCredential: 10,
-			CertificatesPerDevice: 60, ActsPerDevice: 60, ActsPerCredential: 6000, ActsPerAccount: 6000, ActsPerRegistrar: 60_000, ActsPerAddress: 60_000,
+			CertificatesPerDevice: 60, ActsPerDevice: 60, ActsPerCredential: 6000, ActsPerAccount: 600, ActsPerRegistrar: 60_000, ActsPerAddress: 60_000,
 		},
 		OCSP: OCSPConfig{Life: 12 * time.Hour, MaxAge: 5 * time.Minute, DelegateKey: "memory", LiveRate: 2000, Answers: 1 << 18},
 		CRL:  CRLConfig{FullEvery: 24 * time.Hour, Overlap: 24 * time.Hour, DeltaEvery: time.Hour, DeltaOverlap: 12 * time.Hour, MaxAge: time.Hour},
@@ -156,7 +158,7 @@ func DefaultConfig() Config {
 		Approval: ApprovalConfig{RetryAfter: time.Minute, Lifetime: 7 * 24 * time.Hour, MaxWaiting: 1000},
 		Webhook:  WebhookConfig{Events: webhook.DefaultEvents(), Timeout: 10 * time.Second},
 		Audit:    AuditConfig{CheckpointEvery: time.Minute},
-		Log:      LogConfig{Level: "info", Format: "text"},
+		Log:      LogConfig{Level: "info", Format: "text", Refusals: 600},
 	}
 }
 

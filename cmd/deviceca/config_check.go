@@ -53,6 +53,9 @@ func (c *Config) faults(fault func(key, format string, args ...any)) {
 	if !slices.Contains([]string{"text", "json"}, c.Log.Format) {
 		fault("log.format", "%q is neither text nor json", c.Log.Format)
 	}
+	if c.Log.Refusals < 0 {
+		fault("log.refusals", "%d is negative: use 0 for no limit", c.Log.Refusals)
+	}
 }
 
 func (c *Config) checkListen(fault func(key, format string, args ...any)) {
