@@ -10,8 +10,8 @@ import (
 
 // refusals keeps the audit log from growing with each refusal of a requester that
 // does not give up. The first refusal of a run is recorded at once. Those of the
-// same requester, kind and rule that follow are counted, and recorded as one event
-// at the end of a window: of a minute first, then of twice as much each time,
+// same requester, device (where the requester is bound to one), kind and rule that follow
+// are counted, and recorded as one event at the end of a window: of a minute first, then of twice as much each time,
 // to an hour. A window without any ends the run.
 //
 // A crash loses the count of the windows that are open.
@@ -21,7 +21,7 @@ type refusals struct {
 	runs  *list.List                   // begun last first
 }
 
-type refusalKey struct{ actor, kind, rule string }
+type refusalKey struct{ actor, device, kind, rule string }
 
 type refusalRun struct {
 	key         refusalKey
@@ -45,7 +45,7 @@ func newRefusals() *refusals {
 func (f *refusals) add(e Event) (events []Event) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	key := refusalKey{e.Actor, e.Outcome, e.Rule}
+	key := refusalKey{e.Actor, e.Device, e.Outcome, e.Rule}
 	if at, there := f.byKey[key]; there {
 		run := at.Value.(*refusalRun)
 		if e.Time.Before(run.ends) {

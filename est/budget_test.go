@@ -53,3 +53,21 @@ func TestRenewalLoop(t *testing.T) {
 		t.Errorf("%d refusals counted", n)
 	}
 }
+
+// TestKeyMakingLoop: keys that the server makes cost acts, before they are made and whether or not they are certified.
+func TestKeyMakingLoop(t *testing.T) {
+	s := newService(t, func(o *ca.Options) { o.Budgets.ActsPerDevice = 2 })
+	lamp := s.register(t, "lamp-1", 9)
+	ask := func(id string) result {
+		return s.do(t, call{path: "serverkeygen", user: lamp.Reference, pass: lamp.Secret, body: base64Body(newCSR(t, newKey(t), id))})
+	}
+	if r := ask("lamp-1"); r.status != http.StatusOK {
+		t.Fatalf("%d: %s", r.status, r.body)
+	}
+	if r := ask("lamp-2"); r.status != http.StatusForbidden {
+		t.Errorf("another device's: %d: %s", r.status, r.body)
+	}
+	if r := ask("lamp-1"); r.status != http.StatusTooManyRequests || r.header.Get("Retry-After") != "30" {
+		t.Errorf("the third in a minute: %d, Retry-After %q: %s", r.status, r.header.Get("Retry-After"), r.body)
+	}
+}

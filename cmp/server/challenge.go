@@ -80,7 +80,7 @@ func (x *exchange) challenge(ctx context.Context, w wanted) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := x.spend(); err != nil {
+	if err := x.spend(x.requester.Device); err != nil {
 		return nil, err
 	}
 	t := x.newTransaction(w.reqID)

@@ -156,7 +156,7 @@ func (x *exchange) carryOut(ctx context.Context, w wanted, t *Transaction) ([]by
 	})
 	if err == nil && issued.Again { // recorded before, for another message
 		*t = was
-		if err = x.spend(); err == nil {
+		if err = x.spend(issued.Certificate.Device); err == nil {
 			answer, err = x.handOut(w, t, issued)
 		}
 		if err == nil {

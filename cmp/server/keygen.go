@@ -117,7 +117,7 @@ func (x *exchange) makeKey(ctx context.Context, w *wanted, t *Transaction) (err 
 		return err
 	}
 	// It costs more than a certificate does, whatever comes of the request.
-	if err := x.spend(); err != nil {
+	if err := x.spend(x.requester.Device); err != nil {
 		return err
 	}
 	key, err := ca.MakeKey(ctx, w.kinds, w.kind)

@@ -15,7 +15,7 @@ const defaultPoll = time.Minute
 // postpone answers a request that an administrator must approve (RFC 9483 §4.4):
 // the first message with the status waiting, a pollReq with pollRep.
 func (x *exchange) postpone(ctx context.Context, t *Transaction, why *ca.Error) ([]byte, error) {
-	if err := x.spend(); err != nil {
+	if err := x.spend(x.requester.Device); err != nil {
 		return nil, err
 	}
 	// As long as the request itself, and a last answer.
@@ -55,13 +55,10 @@ func (x *exchange) remember(t *Transaction) error {
 	return nil
 }
 
-// spend pays for what the ledger is about to keep for the requester, beside a certificate.
-func (x *exchange) spend() error {
-	id := x.requester.Device
-	if id == "" {
-		id = x.original.device
-	}
-	return x.Authority.Spend(x.requester, id, x.address)
+// spend pays for what the ledger is about to keep for the requester and a device ("" if
+// only the core knows which), beside a certificate.
+func (x *exchange) spend(device string) error {
+	return x.Authority.Spend(x.requester, device, x.address)
 }
 
 // poll answers pollReq: the request is put to the core once more.

@@ -22,7 +22,7 @@ func (x *exchange) revoke(ctx context.Context, b *cmp.Revocations) ([]byte, erro
 	if err != nil {
 		return x.revokeReply(ctx, nil, err)
 	}
-	if err := x.Authority.Spend(x.requester, c.Device, x.address); err != nil {
+	if err := x.spend(c.Device); err != nil {
 		return x.revokeReply(ctx, nil, err)
 	}
 	t, answer, err := x.begin(ctx)
