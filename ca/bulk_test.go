@@ -111,12 +111,20 @@ func TestRetireInPages(t *testing.T) {
 	if err != nil || c.Revocation == nil || c.Revocation.Reason != ca.ReasonKeyCompromise {
 		t.Errorf("%+v, %v", c.Revocation, err)
 	}
-	pages := a.events(ca.EventRevoked)
-	if len(pages) != 5 || pages[4].Actor != "admin:test" || pages[4].Device != "lamp-1" || pages[4].Reason != "101 certificates: keyCompromise" {
-		t.Errorf("events %+v", pages)
+	events := a.events(ca.EventRevoked)
+	if last := events[len(events)-1]; last.Actor != "admin:test" || last.Device != "lamp-1" || !contains(last.Reason, "keyCompromise") {
+		t.Errorf("the event of the last page: %+v", last)
 	}
+	newest := func() int64 {
+		id, err := a.store.NewestEvent(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	before := newest()
 	a.Work(ctx)
-	if len(a.events(ca.EventRevoked)) != 5 {
+	if newest() != before {
 		t.Error("it goes on for ever")
 	}
 }
