@@ -135,6 +135,15 @@ func isMailbox(to string) bool {
 	return err == nil && parsed.Address == address
 }
 
+// spend pays for what the ledger is about to keep for the account, for a device or "", beside a certificate.
+func (x *exchange) spend(device string) error {
+	r := ca.Requester{Device: device}
+	if x.who != nil {
+		r.Account = x.who.ID
+	}
+	return x.Authority.Spend(r, device, x.r.RemoteAddr)
+}
+
 // account shows, changes or deactivates the account that asks (RFC 8555 §7.3.2, §7.3.6).
 func (x *exchange) account() (*reply, error) {
 	id, err := x.pathID()
@@ -164,6 +173,9 @@ func (x *exchange) account() (*reply, error) {
 	// Other fields are ignored, as RFC 8555 §7.3.2 wants.
 	if x.body.raw("contact") != nil {
 		if x.who.Contact, err = x.contacts(); err != nil {
+			return nil, err
+		}
+		if err := x.spend(x.who.Device); err != nil {
 			return nil, err
 		}
 		if err := x.Ledger.SetContact(x.ctx(), id, x.who.Contact); err != nil {

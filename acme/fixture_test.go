@@ -54,6 +54,7 @@ type env struct {
 	root    []byte
 	rootKey crypto.Signer
 	signers map[string]crypto.Signer
+	budgets ca.Budgets       // from the next start on
 	makers  map[string]maker // manufacturers, by name
 	nonce   string           // the newest
 	mu      sync.Mutex
@@ -157,8 +158,8 @@ func (e *env) start(source []byte) {
 	}
 	e.core = must[*ca.Service](t)(ca.NewService(t.Context(), ca.Options{Ledger: e.ledger, Sealer: must[*device.Sealer](t)(device.NewSealer(make([]byte, 32))),
 		Policy: must[*policy.Policy](t)(policy.Parse("policy.yaml", source)), URL: "http://ca.test:8080", Now: e.now, LintShare: lintShare(t),
-		Verifiable: verifiable,
-		Key:        func(_ context.Context, label string) (crypto.Signer, error) { return e.signers[label], nil }}))
+		Verifiable: verifiable, Budgets: e.budgets,
+		Key: func(_ context.Context, label string) (crypto.Signer, error) { return e.signers[label], nil }}))
 	e.options.Authority, e.options.Ledger, e.options.Nonces = e.core, e.ledger, nil
 	e.server.Store(acme.New(e.options))
 }

@@ -265,7 +265,7 @@ func TestRevoke(t *testing.T) {
 	// The certificate's key speaks for it while it stands: not on hold, not when it has expired, not suspended.
 	suspend := func(to device.State) {
 		t.Helper()
-		must[[]ca.Certificate](t)(e.core.MoveDevice(t.Context(), "gw-1", to, 0, "admin:test"))
+		must[ca.Revoked](t)(e.core.MoveDevice(t.Context(), "gw-1", to, 0, "admin:test"))
 	}
 	cert, key = a.enrolled()
 	serial, _ := ca.SerialFromBig(cert.SerialNumber)

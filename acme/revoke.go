@@ -56,6 +56,9 @@ func (x *exchange) revokeCert() (*reply, error) {
 		return nil, err
 	}
 	x.device = c.Device
+	if err := x.spend(c.Device); err != nil {
+		return nil, err
+	}
 	_, err = x.Authority.Revoke(x.ctx(), serial, reason, nil, actor)
 	if err != nil && ca.KindOf(err) == ca.Conflict {
 		return nil, errAlreadyRevoked

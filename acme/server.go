@@ -39,6 +39,8 @@ type Authority interface {
 	Consider(ctx context.Context, r ca.Request) (*ca.Prospect, error)
 	// Enroll decides and issues. The record is durable, and the order valid, when it returns.
 	Enroll(ctx context.Context, r ca.Request) (*ca.Issued, error)
+	// Spend takes an act of the requester for a device (beside a certificate) out of their budgets: RateLimited.
+	Spend(r ca.Requester, device, address string) error
 	// Revoke revokes one certificate: NotFound, or Conflict if it is revoked already.
 	Revoke(ctx context.Context, serial ca.Serial, reason int, invalid *time.Time, actor string) (*ca.Certificate, error)
 	// Attesting lists the manufacturers that vouch by evidence of a format.

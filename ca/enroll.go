@@ -47,7 +47,7 @@ func (s *Service) Enroll(ctx context.Context, r Request) (*Issued, error) {
 	return issued, nil
 }
 
-func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
+func (s *Service) enroll(ctx context.Context, r Request) (issued *Issued, err error) {
 	if err := s.closed(ctx); err != nil {
 		return nil, err
 	}
@@ -121,7 +121,18 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 		return nil, err
 	}
 
-	// 6. Must a person approve it, and has one? After policy, which is asked anew
+	// 6. Is there a certificate left in the budgets of those concerned? Policy has said
+	// for how long it would live, and with that how fast the device's budget fills.
+	settle, again, err := s.buy(ctx, r, dev, decision, digest, now)
+	if err != nil {
+		return nil, err
+	}
+	if again != nil {
+		return s.handOut(st, again, true), nil
+	}
+	defer func() { settle(err) }()
+
+	// 7. Must a person approve it, and has one? After policy, which is asked anew
 	// each time: an approval overrides no rule.
 	var approved *PendingRequest
 	if profile.Approval {
@@ -130,7 +141,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 		}
 	}
 
-	// 7. Put together what will be signed, and look at it once more.
+	// 8. Put together what will be signed, and look at it once more.
 	t, err := s.template(ctx, profile, decision, r, in.Device, now)
 	if err != nil {
 		return nil, err
@@ -140,7 +151,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 		return nil, err
 	}
 
-	// 8. Make it durable, together with its decision, its audit event, and the use of
+	// 9. Make it durable, together with its decision, its audit event, and the use of
 	// the credential and of the approval.
 	inputJSON, err := in.AppendJSON(nil)
 	if err != nil {
@@ -167,7 +178,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 	if approved != nil {
 		issuance.Pending, issuance.Event.Request = approved.ID, approved.ID
 	}
-	issued := s.handOut(st, cert, false)
+	issued = s.handOut(st, cert, false)
 	if r.With != nil {
 		if issuance.With, err = r.With(issued); err != nil {
 			return nil, err
@@ -179,7 +190,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 	s.counts.issued.Add(1)
 	s.revokeByRule(ctx, dev, decision, r, t.serial)
 
-	// 9. Only now hand it out.
+	// 10. Only now hand it out.
 	return issued, nil
 }
 
@@ -387,7 +398,8 @@ func (s *Service) revokeByRule(ctx context.Context, d *device.Device, decision p
 	}
 }
 
-// refused puts the refusal of an authenticated requester on the audit log, and
+// refused puts the refusal of an authenticated requester on the audit log (repeated
+// ones as a count), and
 // makes every error one that protocols can map.
 func (s *Service) refused(ctx context.Context, r Request, err error) error {
 	e := AsError(err)
@@ -401,9 +413,7 @@ func (s *Service) refused(ctx context.Context, r Request, err error) error {
 	s.counts.refused.Add(1)
 	ev := Event{Time: s.now(), Kind: EventRefused, Actor: r.Requester.Actor(), Protocol: r.Protocol,
 		Device: r.Requester.Device, Outcome: e.Kind.String(), Rule: e.Rule, Policy: s.Policy().Version(), Reason: e.Reason}
-	if recordErr := s.ledger.RecordEvent(ctx, ev); recordErr != nil {
-		s.log.Warn("a refusal could not be recorded", "err", recordErr)
-	}
+	s.recordRefusals(ctx, s.refusals.add(ev))
 	return e
 }
 

@@ -25,6 +25,7 @@ type Event struct {
 	Reason   string    `json:"reason,omitempty"`
 	Request  int64     `json:"request,omitempty"` // PendingRequest.ID
 	Account  int64     `json:"account,omitempty"` // of ACME
+	Count    int64     `json:"count,omitempty"`   // of what the event stands for, where that is not one
 }
 
 // AppendJSON appends what json.Marshal would give, octet for octet and more cheaply.
@@ -48,6 +49,9 @@ func (e Event) AppendJSON(b []byte) ([]byte, error) {
 	}
 	if e.Account != 0 {
 		b = strconv.AppendInt(append(b, `,"account":`...), e.Account, 10)
+	}
+	if e.Count != 0 {
+		b = strconv.AppendInt(append(b, `,"count":`...), e.Count, 10)
 	}
 	return append(b, '}'), nil
 }

@@ -91,6 +91,10 @@ var (
 	ErrAccountGone = errors.New("the account was deactivated, or the credential behind it revoked")
 )
 
+// RevokedAtOnce bounds the certificates that one transaction of a bulk act revokes,
+// and those that a bulk act returns.
+const RevokedAtOnce = 500
+
 // Standing is what the ledger knows that bears on one request.
 type Standing struct {
 	Device *device.Device // nil: not in the inventory
@@ -158,6 +162,7 @@ type Ledger interface {
 
 	Credential(ctx context.Context, reference string) (*device.Credential, error)
 	AddCredential(ctx context.Context, c *device.Credential, e Event) error
+	// RevokeCredential ends a credential, and what was queued with it (see PendingLedger).
 	RevokeCredential(ctx context.Context, reference string, at time.Time, e Event) error
 
 	Device(ctx context.Context, id string) (*device.Device, error)
@@ -165,9 +170,16 @@ type Ledger interface {
 	// for each whether it was there already (ErrRecorded).
 	AddDevices(ctx context.Context, devices []device.Device, e Event) ([]error, error)
 	// MoveDevice changes a device's state, having checked the move
-	// (device.CheckMove); on Retired it revokes, in the same transaction, all
-	// its unexpired certificates (those on hold too) with r and its credentials, and returns those certificates.
+	// (device.CheckMove). On Suspended and Retired what the device has waiting for approval is void.
+	// On Retired, in the same transaction, its credentials end, and its unexpired certificates
+	// (those on hold too) are revoked with r: the first RevokedAtOnce of them, which are returned.
+	// Where there may be more the ledger remembers that.
 	MoveDevice(ctx context.Context, id string, to device.State, r Revocation, e Event) ([]Certificate, error)
+	// RevokeRetired goes on where MoveDevice, or the call before, left off, with as many at most and an
+	// event for them. Fewer mean that no more are left; ErrNoRecord that nothing was.
+	RevokeRetired(ctx context.Context, id string, at time.Time) ([]Certificate, error)
+	// Retiring lists devices for which RevokeRetired has something to do.
+	Retiring(ctx context.Context, limit int) ([]string, error)
 
 	Register
 
@@ -180,6 +192,6 @@ type Ledger interface {
 
 	PendingLedger
 
-	// DeactivateAccount ends a valid ACME account; ErrNoRecord if there is none.
+	// DeactivateAccount ends a valid ACME account, and what it has queued; ErrNoRecord if there is none.
 	DeactivateAccount(ctx context.Context, id int64, e Event) error
 }

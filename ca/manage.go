@@ -228,27 +228,6 @@ func (s *Service) RevokeCredential(ctx context.Context, reference, actor string)
 	return err
 }
 
-// MoveDevice claims, suspends, resumes or retires a device. Resuming is a move
-// to Active. Retiring revokes its certificates for reason, ends its
-// credentials, and returns the certificates. Errors: NotFound, Conflict (a move that the state does not allow).
-func (s *Service) MoveDevice(ctx context.Context, id string, to device.State, reason int, actor string) ([]Certificate, error) {
-	now := s.now()
-	d, err := s.ledger.Device(ctx, id)
-	if errors.Is(err, ErrNoRecord) {
-		return nil, Errorf(NotFound, "there is no device %s", id)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := device.CheckMove(d.State, to); err != nil {
-		return nil, Errorf(Conflict, "device %s: %w", d.ID, err)
-	}
-	revoked, err := s.ledger.MoveDevice(ctx, d.ID, to, Revocation{Time: now, Reason: reason},
-		Event{Time: now, Kind: EventDeviceMoved, Actor: actor, Device: d.ID, Reason: fmt.Sprintf("%s to %s", d.State, to)})
-	s.changed(ctx, revoked...)
-	return revoked, err
-}
-
 // changed tells those who publish status. Certificates without status are not their affair.
 func (s *Service) changed(ctx context.Context, certs ...Certificate) {
 	if s.opts.Changed == nil {
@@ -304,36 +283,4 @@ func (s *Service) Release(ctx context.Context, serial Serial, actor string) (*Ce
 	}
 	s.changed(ctx, *c)
 	return c, nil
-}
-
-// RevokeDevice revokes every live certificate of a device, on hold or not, but for those kept.
-func (s *Service) RevokeDevice(ctx context.Context, id string, reason int, actor string, keep ...Serial) ([]Certificate, error) {
-	now := s.now()
-	var all []Certificate
-	for after := int64(0); ; {
-		page, err := s.ledger.Certificates(ctx, CertificateFilter{Device: id, ExpiresAfter: now}, after, 500)
-		if err != nil {
-			return all, err
-		}
-		if len(page) == 0 {
-			return all, nil
-		}
-		after = page[len(page)-1].ID
-		var serials []Serial
-		for _, c := range page {
-			if !slices.Contains(keep, c.Serial) && (c.Revocation == nil || c.Revocation.Reason == ReasonCertificateHold) {
-				serials = append(serials, c.Serial)
-			}
-		}
-		if len(serials) == 0 {
-			continue
-		}
-		revoked, err := s.ledger.Revoke(ctx, serials, Revocation{Time: now, Reason: reason},
-			Event{Time: now, Kind: EventRevoked, Actor: actor, Device: id, Reason: fmt.Sprintf("%d certificates: %s", len(serials), ReasonName(reason))})
-		if err != nil {
-			return all, err
-		}
-		s.changed(ctx, revoked...)
-		all = append(all, revoked...)
-	}
 }

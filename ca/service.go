@@ -36,6 +36,7 @@ type Options struct {
 	// WrongPerReference and WrongPerAddress are how many wrong secrets a minute
 	// are answered as such; 10 and 60 if zero. A right secret always passes.
 	WrongPerReference, WrongPerAddress int
+	Budgets                            Budgets
 	// Reloaded, if set, is told the CAs whenever they have changed.
 	Reloaded func([]IssuerRecord)
 	// Changed, if set, is told of certificates whose revocation changed (revoked or
@@ -57,6 +58,8 @@ type Service struct {
 	now      func() time.Time
 	log      *slog.Logger
 	attempts *attempts
+	budgets  *budgets
+	refusals *refusals
 
 	compiled  sync.Map   // of registered manufacturers: ID to *compiledManufacturer
 	compiling sync.Mutex // one at a time
@@ -94,7 +97,8 @@ func NewService(ctx context.Context, opts Options) (*Service, error) {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Service{opts: opts, ledger: opts.Ledger, now: opts.Now, log: opts.Logger,
-		attempts: newAttempts(cmp.Or(opts.WrongPerReference, 10), cmp.Or(opts.WrongPerAddress, 60))}
+		attempts: newAttempts(cmp.Or(opts.WrongPerReference, 10), cmp.Or(opts.WrongPerAddress, 60)),
+		budgets:  newBudgets(opts.Budgets), refusals: newRefusals()}
 	issuers, err := s.loadIssuers(ctx)
 	if err != nil {
 		return nil, err

@@ -73,7 +73,10 @@ func (s *server) serverkeygen(w http.ResponseWriter, r *http.Request, label stri
 		return nil, err
 	}
 
-	// 4. The key.
+	// 4. The key. It costs more than a certificate does, whatever comes of the request.
+	if err := s.Authority.Spend(requester, requester.Device, r.RemoteAddr); err != nil {
+		return nil, err
+	}
 	key, err := ca.MakeKey(r.Context(), profile.Keys, hint)
 	if err != nil {
 		return nil, err

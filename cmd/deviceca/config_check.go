@@ -55,6 +55,9 @@ func (c *Config) faults(fault func(key, format string, args ...any)) {
 	if !slices.Contains([]string{"text", "json"}, c.Log.Format) {
 		fault("log.format", "%q is neither text nor json", c.Log.Format)
 	}
+	if c.Log.Refusals < 0 {
+		fault("log.refusals", "%d is negative: use 0 for no limit", c.Log.Refusals)
+	}
 }
 
 func (c *Config) checkListen(fault func(key, format string, args ...any)) {
@@ -171,6 +174,12 @@ func (c *Config) checkLimits(fault func(key, format string, args ...any)) {
 		{"limits.connections_per_address", l.ConnectionsPerAddress, 1, 1 << 20},
 		{"limits.wrong_secrets_per_address", l.WrongSecretsPerAddress, 1, 1 << 20},
 		{"limits.wrong_secrets_per_reference", l.WrongSecretsPerCredential, 1, 1 << 20},
+		{"limits.certificates_per_device", l.CertificatesPerDevice, 0, 1 << 20},
+		{"limits.acts_per_device", l.ActsPerDevice, 0, 1 << 30},
+		{"limits.acts_per_credential", l.ActsPerCredential, 0, 1 << 30},
+		{"limits.acts_per_account", l.ActsPerAccount, 0, 1 << 30},
+		{"limits.acts_per_registrar", l.ActsPerRegistrar, 0, 1 << 30},
+		{"limits.acts_per_address", l.ActsPerAddress, 0, 1 << 30},
 	} {
 		if n.value < n.min || n.value > n.max {
 			fault(n.key, "%d is not between %d and %d", n.value, n.min, n.max)

@@ -203,6 +203,9 @@ func (a *app) deviceMove(use, short, example string, move func(*admin.Client, co
 					for _, cert := range m.Revoked {
 						fact("revoked", cert.Serial.String())
 					}
+					if more := m.Total - len(m.Revoked); more > 0 {
+						fact("revoked", fmt.Sprintf("%d more; list them with: deviceca cert list --device %s --revoked", more, m.Device.ID))
+					}
 				})
 			})
 		},

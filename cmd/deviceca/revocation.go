@@ -201,10 +201,15 @@ const invalidateTime = 2 * time.Second
 func (r *revocation) changed(ctx context.Context, issuer string, serials []ca.Serial) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), invalidateTime)
 	defer cancel()
-	for _, serial := range serials {
+	var failed int
+	var fault error
+	for _, serial := range serials { // all of them, whatever fails: the old answers must go
 		if err := r.responder.Invalidate(ctx, issuer, serial); err != nil {
-			r.log.Warn("OCSP answer not signed again; it is when it is asked for", "issuer", issuer, "serial", serial, "err", err)
+			failed, fault = failed+1, err
 		}
+	}
+	if failed > 0 {
+		r.log.Warn("OCSP answers not signed again; they are when they are asked for", "issuer", issuer, "answers", failed, "first", serials[0], "err", fault)
 	}
 }
 

@@ -195,10 +195,11 @@ func serverLogger(c LogConfig, w io.Writer) *slog.Logger {
 		level = slog.LevelInfo // checked with the configuration
 	}
 	options := &slog.HandlerOptions{Level: level}
+	var lines slog.Handler = slog.NewTextHandler(w, options)
 	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+		lines = slog.NewJSONHandler(w, options)
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return slog.New(newCalmLog(lines, c.Refusals))
 }
 
 // quietLogger is for commands: only what went wrong, on stderr.

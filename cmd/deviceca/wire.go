@@ -89,6 +89,7 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 	s.service, err = ca.NewService(ctx, ca.Options{
 		Ledger: s.store, Sealer: sealer, Policy: rules, Key: s.caKey, URL: cfg.PublicURL(),
 		LintShare: cfg.LintShare, WrongPerReference: cfg.Limits.WrongSecretsPerCredential, WrongPerAddress: cfg.Limits.WrongSecretsPerAddress,
+		Budgets: cfg.Limits.budgets(),
 		// Neither is called before the publications are there: nothing changes while the system is put together.
 		Changed: func(ctx context.Context, issuer string, serials []ca.Serial) {
 			s.revocation.changed(ctx, issuer, serials)

@@ -80,8 +80,14 @@ func (x *exchange) challenge(ctx context.Context, w wanted) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := x.spend(x.requester.Device); err != nil {
+		return nil, err
+	}
 	t := x.newTransaction(w.reqID)
-	t.State, t.Message, t.Profile = Challenged, x.raw, x.profile
+	t.State = Challenged
+	if err := x.remember(t); err != nil {
+		return nil, err
+	}
 	m := x.reply(&cmp.Challenges{List: []cmp.Challenge{c}})
 	return x.keep(ctx, t, m, string(Challenged))
 }

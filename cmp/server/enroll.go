@@ -151,7 +151,10 @@ func (x *exchange) carryOut(ctx context.Context, w wanted, t *Transaction) ([]by
 	issued, err := x.Authority.Enroll(ctx, request)
 	if err == nil && issued.Again { // recorded before, for another message
 		*t = was
-		if answer, err = x.handOutAgain(ctx, w, t, issued); err == nil {
+		if err = x.spend(issued.Certificate.Device); err == nil {
+			answer, err = x.handOutAgain(ctx, w, t, issued)
+		}
+		if err == nil {
 			err = x.Ledger.KeepTransaction(ctx, t)
 		}
 	}
@@ -292,7 +295,10 @@ func (x *exchange) answered(ctx context.Context) ([]byte, error) {
 // newTransaction is one that the message begins.
 func (x *exchange) newTransaction(reqID int64) *Transaction {
 	t := &Transaction{ID: transactionID(x.in.Header.TransactionID), Begun: x.now, Expires: x.keepUntil(), State: Working,
-		Request: x.digest(), Actor: x.actor, ReqID: reqID}
+		Request: x.digest(), Actor: x.actor, ReqID: reqID, Share: shareOfMany}
+	if x.requester.Device != "" && x.requester.Manufacturer == nil { // whose actor stands for all its devices
+		t.Share = shareOfOne
+	}
 	if x.by.Certificate != nil {
 		t.Signer = x.by.Certificate.Raw
 	}

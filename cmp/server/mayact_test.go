@@ -95,7 +95,7 @@ func TestSuspendedMayDoNothing(t *testing.T) {
 	ra := e.registerRA("line-1", "lamp-*")
 	lamp, byMAC := e.enrolled("lamp-1"), e.register("lamp-2", 9)
 	for _, id := range []string{"lamp-1", "lamp-2"} {
-		must[[]ca.Certificate](t)(e.core.MoveDevice(t.Context(), id, device.Suspended, 0, "admin:test"))
+		must[ca.Revoked](t)(e.core.MoveDevice(t.Context(), id, device.Suspended, 0, "admin:test"))
 	}
 	for what, m := range map[string]*cmp.Message{
 		"rr":   e.revocation(lamp, 1),

@@ -21,6 +21,9 @@ func (x *exchange) revoke(ctx context.Context, b *cmp.Revocations) ([]byte, erro
 	if err != nil {
 		return x.revokeReply(ctx, nil, err)
 	}
+	if err := x.spend(c.Device); err != nil {
+		return x.revokeReply(ctx, nil, err)
+	}
 	t, answer, err := x.begin(ctx)
 	if answer != nil || err != nil {
 		return answer, err

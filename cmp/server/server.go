@@ -54,6 +54,8 @@ type Authority interface {
 	Revoke(ctx context.Context, serial ca.Serial, reason int, invalid *time.Time, actor string) (*ca.Certificate, error)
 	// Release ends the hold of one certificate: NotFound, or Conflict if it is not on hold.
 	Release(ctx context.Context, serial ca.Serial, actor string) (*ca.Certificate, error)
+	// Spend takes an act of the requester for a device (beside a certificate) out of their budgets: RateLimited.
+	Spend(r ca.Requester, device, address string) error
 	// IssueBuiltin issues the certificate that protects our answers.
 	IssueBuiltin(ctx context.Context, which ca.Builtin, issuer string, pub crypto.PublicKey, names []ca.SAN, validity time.Duration) (*ca.Issued, error)
 	// Anchors are the certificates of caCerts, DER.

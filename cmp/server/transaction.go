@@ -51,7 +51,20 @@ type Transaction struct {
 	MadeKey, SealedKey []byte
 
 	Was State // its state in the ledger; "" if it is not there yet
+	// Share is how many of Actor may be open at once; not kept.
+	Share int
 }
+
+// Open reports whether the transaction goes on in a later message of the requester's.
+func (t *Transaction) Open() bool { return t.State == Challenged || t.State == Polling }
+
+// Bounds of the transactions that are open, since those keep the message that began them.
+const (
+	MaxOpen     = 2048     // in all
+	shareOfOne  = 16       // of who asks for one device
+	shareOfMany = 128      // of a group's credential, a registration authority, a manufacturer
+	maxKept     = 32 << 10 // octets of a message
+)
 
 // transactionID is a transactionID as the ledger keeps it.
 func transactionID(id []byte) [32]byte { return sha256.Sum256(id) }
@@ -68,7 +81,8 @@ type Ledger interface {
 	// Begun is set anew, and it is returned with resumed true, for the caller to finish.
 	BeginTransaction(ctx context.Context, t *Transaction, stale time.Time) (there *Transaction, resumed bool, err error)
 	// KeepTransaction enters t, or if t.Was is set changes it, which must then still be its
-	// state. Else, and if there is one of its ID already, ca.ErrAnswered. The ledger
+	// state. Else, and if there is one of its ID already, ca.ErrAnswered. If t is new and open, the
+	// oldest open ones of its actor are forgotten beyond t.Share, and those of whoever has most beyond MaxOpen. The ledger
 	// does the same where t is ca.Issuance.With: both are durable, or neither is.
 	KeepTransaction(ctx context.Context, t *Transaction) error
 	// FinishTransaction stores all that may have changed of one that is Working or Polling.

@@ -32,7 +32,7 @@ type Core interface {
 	ImportDevices(ctx context.Context, devices []device.Device, actor string) ([]error, error)
 	AddCredential(ctx context.Context, c device.Credential, ttl time.Duration, actor string) (*ca.Grant, error)
 	RevokeCredential(ctx context.Context, reference, actor string) error
-	MoveDevice(ctx context.Context, id string, to device.State, reason int, actor string) ([]ca.Certificate, error)
+	MoveDevice(ctx context.Context, id string, to device.State, reason int, actor string) (ca.Revoked, error)
 	RevokeCA(ctx context.Context, name string, reason int, actor string) error
 	DecideRequest(ctx context.Context, id int64, approve bool, reason, actor string) (*ca.PendingRequest, error)
 	DeactivateAccount(ctx context.Context, id int64, actor string) error

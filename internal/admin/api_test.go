@@ -350,7 +350,7 @@ func TestWays(t *testing.T) {
 				t.Error("the PEM is not the certificate")
 			}
 			moved, err := c.Retire(ctx, "lamp-1", "keyCompromise")
-			if err != nil || moved.Device.State != device.Retired || len(moved.Revoked) != 2 || moved.Revoked[0].Revocation.Reason != 1 {
+			if err != nil || moved.Device.State != device.Retired || len(moved.Revoked) != 2 || moved.Total != 2 || moved.Revoked[0].Revocation.Reason != 1 {
 				t.Errorf("retire: %+v, %v", moved, err)
 			}
 			chain, err := c.Chain(ctx, "issuing")

@@ -166,5 +166,5 @@ func (c *call) move(to device.State) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Moved{Device: d, Revoked: revoked}, nil
+	return Moved{Device: d, Revoked: revoked.First, Total: revoked.Count}, nil
 }

@@ -185,21 +185,21 @@ func (f *fake) RevokeCredential(_ context.Context, reference, actor string) erro
 	return ca.ErrNoRecord
 }
 
-func (f *fake) MoveDevice(_ context.Context, id string, to device.State, reason int, actor string) ([]ca.Certificate, error) {
+func (f *fake) MoveDevice(_ context.Context, id string, to device.State, reason int, actor string) (ca.Revoked, error) {
 	if err := f.changed(actor, ca.EventDeviceMoved, id); err != nil {
-		return nil, err
+		return ca.Revoked{}, err
 	}
 	d := f.devices[device.Fold(id)]
 	if err := device.CheckMove(d.State, to); err != nil {
-		return nil, ca.Errorf(ca.Conflict, "device %s: %s", id, err)
+		return ca.Revoked{}, ca.Errorf(ca.Conflict, "device %s: %s", id, err)
 	}
 	d.State = to
 	f.devices[device.Fold(id)] = d
-	var revoked []ca.Certificate
+	var revoked ca.Revoked
 	for i := range f.certs {
 		if c := &f.certs[i]; to == device.Retired && c.Device == d.ID {
 			c.Revocation = &ca.Revocation{Time: now, Reason: reason}
-			revoked = append(revoked, *c)
+			revoked.First, revoked.Count = append(revoked.First, *c), revoked.Count+1
 		}
 	}
 	return revoked, nil

@@ -91,10 +91,12 @@ type Published struct {
 	CAs []string `json:"cas"`
 }
 
-// Moved answers a change of a device's state.
+// Moved answers a change of a device's state. Of the certificates revoked, Total in
+// all, it holds the first ca.RevokedAtOnce.
 type Moved struct {
 	Device  *device.Device   `json:"device"`
 	Revoked []ca.Certificate `json:"revoked,omitempty"`
+	Total   int              `json:"revoked_total,omitempty"`
 }
 
 // CA is one CA certificate.

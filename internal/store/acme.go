@@ -135,7 +135,12 @@ func (s *Store) DeactivateAccount(ctx context.Context, id int64, e ca.Event) err
 	if err != nil {
 		return err
 	}
-	return s.end(ctx, ev, "UPDATE acme_account SET status = 'deactivated' WHERE id = ? AND status = 'valid'", id)
+	return s.write(ctx, func(t *tx) error {
+		if err := alter(t, ev, "UPDATE acme_account SET status = 'deactivated' WHERE id = ? AND status = 'valid'", id); err != nil {
+			return err
+		}
+		return voidQueued(t, e.Time, e.Actor, "its account was deactivated", ca.AccountActor(id))
+	})
 }
 
 // mustChange runs a statement that must change a row, else missed.

@@ -135,6 +135,24 @@ INSERT INTO acme_account (id, thumbprint, key, status, contact, agreed, credenti
 	}
 }
 
+// TestMigrateBudgets: what waits in an old ledger is known by who asked, and ends with that.
+func TestMigrateBudgets(t *testing.T) {
+	s := migrated(t, "00015", `
+INSERT INTO credential VALUES ('abc', '', '', 'lamps', '[]', 'software', 1, 0, 1, 9000000000000000, NULL, X'00');
+INSERT INTO pending (key, folded, state, created, expires, by_whom, reason, facts) VALUES
+	(X'01', 'lamp-1', 'waiting', 1, 9000000000000000, '', '', '{"device":"lamp-1","actor":"credential:abc","credential":"abc"}'),
+	(X'02', 'lamp-2', 'waiting', 1, 9000000000000000, '', '', '{"device":"lamp-2","actor":"device:lamp-2"}'),
+	(X'03', 'lamp-3', 'denied', 1, 9000000000000000, '', '', '{"device":"lamp-3","actor":"credential:abc","credential":"abc"}');
+`)
+	if err := s.RevokeCredential(t.Context(), "abc", storetest.Start, storetest.Event(ca.EventCredentialRevoked, "")); err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.Pendings(t.Context(), ca.PendingFilter{}, 0, 10)
+	if err != nil || len(all) != 3 || all[0].State != ca.PendingVoid || all[1].State != ca.PendingWaiting || all[2].State != ca.PendingDenied {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
+
 // migrated opens a ledger that was made before a migration, filled by SQL of that time.
 func migrated(t *testing.T, before, fill string) *store.Store {
 	t.Helper()

@@ -111,14 +111,12 @@ func (s *Store) WithdrawManufacturer(ctx context.Context, name, format string, a
 			micros(at), name, format, format); err != nil {
 			return err
 		}
-		_, err := t.exec("DELETE FROM manufacturer_crl WHERE manufacturer IN (SELECT id FROM manufacturer WHERE name = ? AND withdrawn IS NOT NULL)", name)
-		return err
+		if _, err := t.exec("DELETE FROM manufacturer_crl WHERE manufacturer IN (SELECT id FROM manufacturer WHERE name = ? AND withdrawn IS NOT NULL)", name); err != nil {
+			return err
+		}
+		// Which of a manufacturer's formats vouched is not kept: what waits may be asked for again.
+		return voidQueued(t, at, e.Actor, "its manufacturer was withdrawn", (&ca.Manufacturer{Name: name}).Mark())
 	})
-}
-
-// end runs an update that ends an entry; ca.ErrNoRecord if there was none.
-func (s *Store) end(ctx context.Context, ev event, query string, args ...any) error {
-	return s.write(ctx, func(t *tx) error { return alter(t, ev, query, args...) })
 }
 
 // alter runs an update of an entry in force; ca.ErrNoRecord if there was none.
@@ -249,7 +247,12 @@ func (s *Store) RemoveRA(ctx context.Context, name string, at time.Time, e ca.Ev
 	if err != nil {
 		return err
 	}
-	return s.end(ctx, ev, "UPDATE ra SET removed = ? WHERE name = ? AND removed IS NULL", micros(at), name)
+	return s.write(ctx, func(t *tx) error {
+		if err := alter(t, ev, "UPDATE ra SET removed = ? WHERE name = ? AND removed IS NULL", micros(at), name); err != nil {
+			return err
+		}
+		return voidQueued(t, at, e.Actor, "its registration authority was removed", (&ca.RA{Name: name}).Mark())
+	})
 }
 
 // vouched checks again, for a recording that a manufacturer or a registration

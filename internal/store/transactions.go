@@ -97,6 +97,34 @@ func putTransaction(tx *tx, t *server.Transaction) error {
 	if err == nil && n == 0 {
 		return ca.ErrAnswered
 	}
+	if err == nil && t.Was == "" && t.Open() {
+		err = boundOpen(tx, t)
+	}
+	return err
+}
+
+// boundOpen forgets the oldest open transactions of the actor that just began
+// another, beyond its share, and those of whoever has most, beyond server.MaxOpen in all.
+func boundOpen(tx *tx, t *server.Transaction) error {
+	if _, err := tx.exec("DELETE FROM cmp_transaction WHERE id IN (SELECT id FROM cmp_transaction WHERE actor = ? AND "+isOpen+" AND id <> ? ORDER BY begun DESC LIMIT 1000000 OFFSET ?)",
+		t.Actor, t.ID[:], max(t.Share, 1)-1); err != nil {
+		return err
+	}
+	var all int
+	if err := tx.row("SELECT count(*) FROM cmp_transaction WHERE " + isOpen).Scan(&all); err != nil || all <= server.MaxOpen {
+		return err
+	}
+	_, err := tx.exec(`DELETE FROM cmp_transaction WHERE id IN (SELECT id FROM cmp_transaction WHERE `+isOpen+` AND id <> ? AND actor =
+		(SELECT actor FROM cmp_transaction WHERE `+isOpen+` GROUP BY actor ORDER BY count(*) DESC, min(begun) LIMIT 1) ORDER BY begun LIMIT ?)`, t.ID[:], all-server.MaxOpen)
+	return err
+}
+
+// isOpen selects the transactions that go on in a later message of the actor's.
+const isOpen = "state IN ('challenged', 'polling')"
+
+// dropOpen forgets the open transactions of an actor.
+func dropOpen(t *tx, actor string) error {
+	_, err := t.exec("DELETE FROM cmp_transaction WHERE actor = ? AND "+isOpen, actor)
 	return err
 }
 
