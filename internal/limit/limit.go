@@ -29,7 +29,7 @@ func PerMinute(n int) Rate {
 
 func (r Rate) unlimited() bool { return r.Burst <= 0 || r.Every <= 0 }
 
-// Buckets are token buckets by key. The zero value is not usable; see [NewBuckets]. Safe for concurrent use.
+// Buckets are token buckets by key, each of which is always used with the same rate. The zero value is not usable; see [NewBuckets]. Safe for concurrent use.
 //
 // The table holds a bounded number of keys. When it is full, the key that was asked for
 // longest ago is forgotten, as if its bucket were full: the table never refuses a new
@@ -75,11 +75,11 @@ func (b *Buckets) do(key string, rate Rate, now time.Time, take bool) time.Durat
 	if known && take {
 		b.used.MoveToFront(e) // refused or not: who goes on trying is not forgotten
 	}
-	// A time in the far future is of a clock that was set back, or of a rate that was lower: no bucket is emptier than
-	// empty, and it fills from now on.
-	if capacity := rate.Every * time.Duration(rate.Burst); known && e.Value.(*bucket).full.After(now) {
-		full = now.Add(min(e.Value.(*bucket).full.Sub(now), capacity))
-		e.Value.(*bucket).full = full
+	// No bucket is emptier than empty: what says so is of a clock that was set back, or of a
+	// rate that was lower, and counts as full. Taken as empty it would stay empty until the old time comes.
+	capacity := rate.Every * time.Duration(rate.Burst)
+	if known && e.Value.(*bucket).full.After(now) && e.Value.(*bucket).full.Sub(now) <= capacity {
+		full = e.Value.(*bucket).full
 	}
 	if wait := full.Sub(now) - rate.Every*time.Duration(rate.Burst-1); wait > 0 {
 		return wait
