@@ -25,8 +25,8 @@ var mayImport = map[string][]string{
 	"internal/audit": {},
 	"internal/cms":   {"internal/der"},
 	"device":         {"policy"},
-	"ca":             {"policy", "device", "internal/der", "internal/revlist"},
-	"attest":         {"policy", "internal/der"},
+	"ca":             {"policy", "device", "internal/der", "internal/path", "internal/revlist"},
+	"attest":         {"policy", "internal/der", "internal/path"},
 	"cmp":            {"internal/cms", "internal/der"},
 	"est":            protocol,
 	"acme":           protocol,
@@ -37,6 +37,8 @@ var mayImport = map[string][]string{
 	"client/tpm":     {"client"}, // apart, so that the small program goes without a TPM
 	// Reads revocation lists, ours and those of manufacturers.
 	"internal/revlist": {"internal/der"},
+	// Validates certification paths, of manufacturers and for relying parties.
+	"internal/path": {"internal/der"},
 	// Tells others what happens.
 	"internal/webhook": {"ca"},
 	// The administrator's protocol.
