@@ -72,24 +72,49 @@ func readAtMost(r io.Reader, source string) ([]byte, error) {
 	return raw, nil
 }
 
-// readCRL reads a CRL, DER or PEM, from a file or URL.
+// readCRL reads the one CRL, DER or PEM, of a file or URL.
 func readCRL(ctx context.Context, source string) (*crl.List, error) {
 	raw, err := readSource(ctx, source)
 	if err != nil {
 		return nil, err
 	}
-	if bytes.HasPrefix(bytes.TrimSpace(raw), []byte("-----BEGIN")) {
-		block, _ := pem.Decode(raw)
-		if block == nil || block.Type != "X509 CRL" {
-			return nil, fmt.Errorf("%s holds no CRL", source)
-		}
-		raw = block.Bytes
+	lists, err := parseCRLs(raw)
+	if err == nil && len(lists) > 1 {
+		err = fmt.Errorf("it holds %d CRLs, and one is due", len(lists))
 	}
-	list, err := crl.Parse(raw)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", source, err)
 	}
-	return list, nil
+	return lists[0], nil
+}
+
+// parseCRLs reads one CRL in DER, or any number in PEM, all of them or none.
+func parseCRLs(raw []byte) (lists []*crl.List, err error) {
+	blocks := [][]byte{raw}
+	if len(raw) == 0 || raw[0] != 0x30 { // SEQUENCE
+		blocks = nil
+		for rest := raw; ; {
+			var block *pem.Block
+			if block, rest = pem.Decode(rest); block == nil {
+				break
+			}
+			if block.Type != "X509 CRL" {
+				return nil, fmt.Errorf("a %.40q stands among the CRLs", block.Type)
+			}
+			blocks = append(blocks, block.Bytes)
+		}
+		if begun := bytes.Count(raw, []byte("-----BEGIN ")); begun != len(blocks) || begun == 0 {
+			return nil, errors.New("it holds no CRL in DER or PEM, or one that is damaged")
+		}
+	}
+	for _, block := range blocks {
+		list, err := crl.Parse(block)
+		if err != nil {
+			return nil, err
+		}
+		lists = append(lists, list)
+	}
+	return lists, nil
 }
 
 // issuerAmong finds the certificate that signed cert.

@@ -114,7 +114,7 @@ func TestPKITS(t *testing.T) {
 		t.Fatal(err)
 	}
 	otherwise := map[string]bool{
-		"4.1.4 Valid DSA Signatures Test4":                  true, // DSA is not accepted
+		"4.1.4 Valid DSA Signatures Test4": true, // DSA is not accepted
 	}
 	seen := 0
 	for _, tt := range cases {
