@@ -179,21 +179,22 @@ func (all *sources) byPack(cert, issuer *x509.Certificate, now time.Time) ([]fin
 
 // open verifies a pack, and the deltas that follow it in the order given.
 func (all *sources) open(s *source, issuer *x509.Certificate) (*pack.Pack, error) {
+	s.used = true
 	p, err := pack.Verify(s.raw, pack.Options{Issuer: issuer})
 	if err != nil {
 		return nil, s.fault(err)
 	}
-	s.used = true
 	for _, delta := range all.deltas {
 		next, err := p.Apply(delta.raw)
 		if errors.Is(err, pack.ErrParent) {
 			delta.unused = err.Error()
 			continue
 		}
+		delta.used = true
 		if err != nil {
 			return nil, delta.fault(err)
 		}
-		p, delta.used = next, true
+		p = next
 	}
 	return p, nil
 }
@@ -207,6 +208,7 @@ func (all *sources) stray() error {
 	}
 	for _, delta := range all.deltas {
 		if !delta.used && len(all.packs) > 0 {
+			delta.used = true
 			return delta.fault(pack.ErrParent)
 		}
 	}
@@ -251,10 +253,11 @@ func (all *sources) byCRL(cert, issuer *x509.Certificate, now time.Time) (found 
 func verified(lists []*source, issuer *x509.Certificate, now time.Time) (ours []*source, err error) {
 	for _, s := range lists {
 		if err := s.list.IsOf(issuer); err != nil {
-			s.unused = cmp.Or(s.unused, "it is of another CA, "+nameText(s.list.Issuer))
+			s.unused = cmp.Or(s.unused, "it is of another CA or key of it, "+nameText(s.list.Issuer))
 			continue
 		}
 		if err := s.list.Verify(issuer, earliest(now, s.list.NextUpdate)); err != nil {
+			s.used = true
 			return nil, s.fault(err)
 		}
 		s.unused = "there is no complete CRL that it completes"
@@ -314,6 +317,7 @@ func (all *sources) byStaple(cert, issuer *x509.Certificate, now time.Time) ([]f
 			s.unused = "it is about another certificate"
 			continue
 		}
+		s.used = true
 		at := now
 		if !one.NextUpdate.IsZero() {
 			at = earliest(now, one.NextUpdate)
@@ -321,7 +325,6 @@ func (all *sources) byStaple(cert, issuer *x509.Certificate, now time.Time) ([]f
 		if err := ocsp.Verify(s.answer, issuer, at); err != nil {
 			return nil, s.fault(err)
 		}
-		s.used = true
 		if newest == nil || olderAnswer(newest.answer, single, s.answer, one) {
 			newest, single = s, one
 		}
