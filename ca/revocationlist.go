@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/deviceca/deviceca/internal/path"
 	"github.com/deviceca/deviceca/internal/revlist"
 )
 
@@ -193,26 +194,24 @@ func splitLists(input []byte) (lists, certs [][]byte, err error) {
 // signers are the certificates of the CAs whose lists count: the anchors, those
 // given that lead to one, and those known from lists that are stored.
 func (m *Manufacturer) signers(given [][]byte, now time.Time) ([]*x509.Certificate, error) {
-	roots, between := x509.NewCertPool(), x509.NewCertPool()
 	var all, below []*x509.Certificate
 	for _, der := range m.Anchors {
 		c, err := x509.ParseCertificate(der)
 		if err != nil {
 			return nil, err
 		}
-		roots.AddCert(c)
 		all = append(all, c)
 	}
+	anchors := all
 	for i, der := range given {
 		c, err := x509.ParseCertificate(der)
 		if err != nil {
 			return nil, Errorf(Malformed, "certificate %d cannot be read: %w", i+1, err)
 		}
 		below = append(below, c)
-		between.AddCert(c)
 	}
 	for i, c := range below {
-		_, err := c.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+		_, err := path.Verify(c, path.Options{Anchors: anchors, Intermediates: below, Now: now})
 		if err == nil && !c.IsCA {
 			err = errors.New("it is not a CA's")
 		}

@@ -49,7 +49,7 @@ type subtree struct {
 // subtrees must hold by themselves, which is their intersection.
 func constrain(p []*x509.Certificate) error {
 	if extension(p[0], oidNameConstraints) != nil && !p[0].IsCA {
-		return fmt.Errorf("%s has name constraints, which only a CA may have (RFC 5280 §4.2.1.10)", naming(p[0]))
+		return &Error{p[0], errors.New("has name constraints, which only a CA may have (RFC 5280 §4.2.1.10)")}
 	}
 	budget := maxComparisons
 	names := make([][]subtree, len(p))
@@ -60,7 +60,7 @@ func constrain(p []*x509.Certificate) error {
 		}
 		limits, err := parseConstraints(ext.Value)
 		if err != nil {
-			return fmt.Errorf("the name constraints of %s: %w", naming(p[i]), err)
+			return &Error{p[i], fmt.Errorf("has name constraints that do not count: %w", err)}
 		}
 		for j := i - 1; j >= 0; j-- {
 			if j > 0 && selfIssued(p[j]) {
@@ -68,18 +68,18 @@ func constrain(p []*x509.Certificate) error {
 			}
 			if names[j] == nil {
 				if names[j], err = namesOf(p[j]); err != nil {
-					return fmt.Errorf("the names of %s: %w", naming(p[j]), err)
+					return &Error{p[j], err}
 				}
 			}
 			if err := limits.allow(names[j], &budget); err != nil {
-				return fmt.Errorf("%s: %w, by the name constraints of %s (RFC 5280 §4.2.1.10)", naming(p[j]), err, naming(p[i]))
+				return &Error{p[j], fmt.Errorf("breaks the name constraints of %.200s (RFC 5280 §4.2.1.10): %w", p[i].Subject, err)}
 			}
 		}
 	}
 	return nil
 }
 
-var errConstraints = errors.New("they cannot be read")
+var errConstraints = errors.New("cannot be read")
 
 // parseConstraints reads
 //
@@ -177,7 +177,7 @@ func namesOf(c *x509.Certificate) (names []subtree, err error) {
 	return names, nil
 }
 
-var errNames = errors.New("the subjectAltName cannot be read")
+var errNames = errors.New("has a subjectAltName that cannot be read")
 
 // allow holds names to the constraints of one CA. Excluded goes before permitted.
 func (c *constraints) allow(names []subtree, budget *int) error {

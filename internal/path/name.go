@@ -24,7 +24,7 @@ type attribute struct {
 
 const oidEmailAddress = "\x2a\x86\x48\x86\xf7\x0d\x01\x09\x01"
 
-var errName = errors.New("a distinguished name cannot be read")
+var errName = errors.New("has a distinguished name that cannot be read")
 
 // parseName reads a Name (RFC 5280 §4.1.2.4).
 func parseName(in []byte) ([]rdn, error) {

@@ -46,10 +46,10 @@ type Options struct {
 func Verify(leaf *x509.Certificate, o Options) ([][]*x509.Certificate, error) {
 	roots, between := x509.NewCertPool(), x509.NewCertPool()
 	originals := map[*x509.Certificate]*x509.Certificate{}
-	var weak error
+	var weak *Error
 	add := func(pool *x509.CertPool, c *x509.Certificate, isAnchor bool) {
 		if err := sound(c, isAnchor); err != nil {
-			weak = fmt.Errorf("%s is not used: %w", naming(c), err)
+			weak = &Error{c, fmt.Errorf("is not used: %w", err)}
 			return
 		}
 		handled := handling(c, false)
@@ -63,7 +63,7 @@ func Verify(leaf *x509.Certificate, o Options) ([][]*x509.Certificate, error) {
 		add(between, c, false)
 	}
 	if err := sound(leaf, slices.ContainsFunc(o.Anchors, leaf.Equal)); err != nil {
-		return nil, &WeakError{leaf, err}
+		return nil, &Error{leaf, fmt.Errorf("is not used: %w", err)}
 	}
 	judged := handling(leaf, o.ReadsNames)
 	originals[judged] = leaf
@@ -119,14 +119,15 @@ func handling(c *x509.Certificate, names bool) *x509.Certificate {
 	return &handled
 }
 
-// WeakError says that the leaf's own signature or key is not accepted.
-type WeakError struct {
+// Error is a fault of one certificate: its signature, key, names, or what RFC 9608 forbids. What
+// crypto/x509 finds is an error of that package. Both may be told to whoever sent the certificates.
+type Error struct {
 	Certificate *x509.Certificate
 	Reason      error
 }
 
-func (e *WeakError) Error() string { return naming(e.Certificate) + ": " + e.Reason.Error() }
-func (e *WeakError) Unwrap() error { return e.Reason }
+func (e *Error) Error() string { return naming(e.Certificate) + " " + e.Reason.Error() }
+func (e *Error) Unwrap() error { return e.Reason }
 
 // sound judges the strength of a certificate. The signature of an anchor does not count.
 func sound(c *x509.Certificate, isAnchor bool) error {
@@ -150,7 +151,7 @@ func naming(c *x509.Certificate) string {
 func inspect(p []*x509.Certificate) error {
 	for _, c := range p[:max(len(p)-1, 1)] {
 		if err := noRevAvail(c); err != nil {
-			return fmt.Errorf("%s: %w", naming(c), err)
+			return &Error{c, err}
 		}
 	}
 	if err := pathLength(p); err != nil {
@@ -164,7 +165,7 @@ func pathLength(p []*x509.Certificate) error {
 	between := 0
 	for i := 1; i < len(p); i++ {
 		if c := p[i]; c.BasicConstraintsValid && c.MaxPathLen >= 0 && between > c.MaxPathLen {
-			return fmt.Errorf("%s allows for %d CAs below it, and there are %d (pathLenConstraint)", naming(c), c.MaxPathLen, between)
+			return &Error{c, fmt.Errorf("allows for %d CAs below it, and there are %d (pathLenConstraint)", c.MaxPathLen, between)}
 		}
 		if !selfIssued(p[i]) {
 			between++
@@ -182,9 +183,9 @@ func noRevAvail(c *x509.Certificate) error {
 	case !NoRevAvail(c):
 		return nil
 	case c.IsCA:
-		return errors.New("it is a CA's, and says noRevAvail (RFC 9608 §3)")
+		return errors.New("is a CA's, and says noRevAvail (RFC 9608 §3)")
 	case extension(c, oidCRLPoints) != nil || extension(c, oidFreshestCRL) != nil || len(c.OCSPServer) > 0:
-		return errors.New("it says noRevAvail, and where its status is published (RFC 9608 §3)")
+		return errors.New("says noRevAvail, and where its status is published (RFC 9608 §3)")
 	}
 	return nil
 }

@@ -358,7 +358,7 @@ func TestNoRevAvail(t *testing.T) {
 		{"alone", func(c *x509.Certificate) {}, ""},
 		{"with a CRL", func(c *x509.Certificate) { c.CRLDistributionPoints = []string{"http://ca.example/x.crl"} }, "where its status is published"},
 		{"with OCSP", func(c *x509.Certificate) { c.OCSPServer = []string{"http://ca.example/ocsp"} }, "where its status is published"},
-		{"of a CA", func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign }, "it is a CA's"},
+		{"of a CA", func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign }, "is a CA's"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			leaf := root.issue(t, ecKey(t), func(c *x509.Certificate) {
