@@ -59,6 +59,9 @@ func (in *verifyInput) sources(ctx context.Context) (*sources, error) {
 	}
 	takeList := func(s *source) error {
 		lists, err := parseCRLs(s.raw)
+		if err != nil {
+			return err
+		}
 		for _, list := range lists {
 			one := &source{flag: s.flag, file: s.file, list: list}
 			if list.Base == nil {
@@ -67,7 +70,7 @@ func (in *verifyInput) sources(ctx context.Context) (*sources, error) {
 				all.changes = append(all.changes, one)
 			}
 		}
-		return err
+		return nil
 	}
 	err := read("--pack", in.packs, func(s *source) (err error) {
 		all.packs = append(all.packs, s)

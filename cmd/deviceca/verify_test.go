@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/binary"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -15,6 +16,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf16"
 
 	xocsp "golang.org/x/crypto/ocsp"
 
@@ -81,7 +83,7 @@ func TestVerifyWholePath(t *testing.T) {
 		{"a stranger's CRL", []string{"--pack", goodPack, "--crl", write("x.crl", l.crl(l.ca("other", nil, l.ecKey(), nil), nil))}, "", false, "it is of another CA or key of it, CN=other"},
 		{"a stranger's pack", []string{"--crl", issuingGood, "--pack", write("x.cbor", l.pack(l.ca("other", nil, l.ecKey(), nil), 1))}, "", false, "it is of another CA"},
 		{"an answer about another", []string{"--crl", issuingGood, "--staple", write("x.der", l.ocsp(issuing, l.device("b", issuing, nil), xocsp.Good, nil))}, "", false, "another certificate"},
-		{"a damaged CRL", []string{"--pack", goodPack, "--crl", write("y.crl", []byte("-----BEGIN X509 CRL-----\n"))}, "damaged", false, ""},
+		{"a damaged CRL", []string{"--pack", goodPack, "--crl", write("y.crl", []byte("-----BEGIN X509 CRL-----\n"))}, "1 of 1 PEM blocks cannot be read", false, ""},
 		{"a delta that follows no pack", []string{"--pack", goodPack, "--delta", goodPack}, "--delta", false, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -427,5 +429,40 @@ func TestStapleKeepsTheNewer(t *testing.T) {
 	x, y := &ocsp.SingleResponse{ThisUpdate: now}, &ocsp.SingleResponse{ThisUpdate: now}
 	if !olderAnswer(&ocsp.Response{ProducedAt: now}, x, &ocsp.Response{ProducedAt: now.Add(time.Second)}, y) {
 		t.Error("producedAt does not decide between equals")
+	}
+}
+
+// Files as tools write them: text around the PEM, byte order marks, UTF-16. What cannot be read
+// is refused and not passed over: the certificate after it is another one.
+func TestVerifyFilesOfOtherTools(t *testing.T) {
+	l := newLab(t)
+	root := l.ca("root", nil, l.ecKey(), nil)
+	issuing := l.ca("issuing", root, l.ecKey(), nil)
+	lamp := l.device("lamp", issuing, nil)
+	read := func(file string) string {
+		raw, err := os.ReadFile(file)
+		l.must(err)
+		return string(raw)
+	}
+	chain, roots := read(l.certs("chain.pem", lamp, issuing)), read(l.certs("root.crt", root))
+	list := string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: l.crl(issuing, nil)}))
+	var wide []byte
+	for _, unit := range utf16.Encode([]rune("\ufeff" + chain)) {
+		wide = binary.LittleEndian.AppendUint16(wide, unit)
+	}
+	for name, text := range map[string]string{
+		"mark": "\ufeff" + chain, "text": "Certificate:\n    Data:\n" + chain + "that was it\n", "CRLF": strings.ReplaceAll(chain, "\n", "\r\n"), "UTF-16": string(wide),
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := l.verify("--cert", l.write("a", []byte(text)), "--roots", l.write("b", []byte("\ufeff# ours\n"+roots)), "--crl", l.write("c", []byte("\ufeffCRL:\n"+list+"end")))
+			if want(t, v, ""); v.Subject != "CN=lamp" {
+				t.Errorf("%s was judged", v.Subject)
+			}
+		})
+	}
+	damaged := strings.Replace(chain, "\n", "\n*", 1)
+	code, out, errs := l.run("verify", "--cert", l.write("a", []byte(damaged)), "--roots", l.write("b", []byte(roots)))
+	if code != exitFailed || !strings.Contains(errs, "1 of 2 PEM blocks cannot be read") {
+		t.Errorf("exit %d: %s%s", code, out, errs)
 	}
 }

@@ -42,7 +42,7 @@ var mayImport = map[string][]string{
 	// Tells others what happens.
 	"internal/webhook": {"ca"},
 	// The administrator's protocol.
-	"internal/admin": {"ca", "policy", "device"},
+	"internal/admin": {"ca", "policy", "device", "internal/der"},
 	// The store serves the packages whose interfaces it satisfies.
 	"internal/store": {"ca", "device", "policy", "attest", "acme", "cmp/server", "ocsp", "crl", "pack/publisher", "internal/audit"},
 	// Programs and conformance suites.
