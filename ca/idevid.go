@@ -77,16 +77,8 @@ func identify(leaf *x509.Certificate) (*deviceIdentity, error) {
 // parsed: of an entry of the register nothing changes but the lists, and with them its version.
 type compiledManufacturer struct {
 	*Manufacturer
-	anchors  []*x509.Certificate
-	subjects map[string]bool            // of the anchors, DER
-	lists    map[[32]byte]*compiledList // by issuerID
-}
-
-// mayReach reports whether a chain can lead to one of the anchors by its names,
-// before any signature is looked at: strangers should cost little however many
-// manufacturers there are.
-func (m *compiledManufacturer) mayReach(chain []*x509.Certificate) bool {
-	return slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return m.subjects[string(c.RawIssuer)] })
+	anchors []*x509.Certificate
+	lists   map[[32]byte]*compiledList // by issuerID
 }
 
 // manufacturers are those in force at now whose anchors are for a format.
@@ -165,14 +157,13 @@ func (s *Service) listsReplaced(m *Manufacturer, lists []RevocationList) {
 }
 
 func (s *Service) compileManufacturer(ctx context.Context, m *Manufacturer) (*compiledManufacturer, error) {
-	c := &compiledManufacturer{Manufacturer: m, subjects: map[string]bool{}, lists: map[[32]byte]*compiledList{}}
+	c := &compiledManufacturer{Manufacturer: m, lists: map[[32]byte]*compiledList{}}
 	for _, der := range c.Anchors {
 		anchor, err := x509.ParseCertificate(der)
 		if err != nil {
 			return nil, err
 		}
 		c.anchors = append(c.anchors, anchor)
-		c.subjects[string(anchor.RawSubject)] = true
 	}
 	if len(m.Lists) == 0 {
 		return c, nil
@@ -220,9 +211,6 @@ func (s *Service) authenticateIDevID(ctx context.Context, chain []*x509.Certific
 	leaf := chain[0]
 	refusal := foreign
 	for _, m := range registered {
-		if !m.mayReach(chain) {
-			continue
-		}
 		// A critical subjectAltName may hold a hardwareModuleName alone, which identify reads.
 		paths, err := path.Verify(leaf, path.Options{Anchors: m.anchors, Intermediates: chain[1:], Now: now, ReadsNames: true})
 		if err != nil {

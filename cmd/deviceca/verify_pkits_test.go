@@ -69,7 +69,7 @@ func TestVerifyPKITS(t *testing.T) {
 
 // By number: what the answer must say.
 const validAndRefused = `
-4.1.4 signed with DSA-SHA1
+4.1.4 RSA, ECDSA or Ed25519 is due
 4.1.5 invalid DSA parameters
 4.3.3 unknown authority
 4.3.4 unknown authority

@@ -40,30 +40,26 @@ type Options struct {
 // Verify finds the paths from leaf to the anchors that hold, the leaf first and the anchor
 // last. There is at least one if there is no error. Revocation is not looked at.
 //
-//  1. The leaf, and what its signature and key are worth. Weak certificates stay out of the paths.
+//  1. From the anchors down: which certificates they lead to, and whether the leaf is one. Weak
+//     certificates are left out. See [reach].
 //  2. Signatures, times, basicConstraints, key usages, and policies: crypto/x509.
 //  3. Of the paths found, those stay that hold to the rest of RFC 5280 §6.1 and to RFC 9608 §3.
+//
+// The errors are an [Error], or those of crypto/x509.
 func Verify(leaf *x509.Certificate, o Options) ([][]*x509.Certificate, error) {
-	roots, between := x509.NewCertPool(), x509.NewCertPool()
+	anchors, between, err := reach(leaf, o)
+	if err != nil {
+		return nil, err
+	}
 	originals := map[*x509.Certificate]*x509.Certificate{}
-	var weak *Error
-	add := func(pool *x509.CertPool, c *x509.Certificate, isAnchor bool) {
-		if err := sound(c, isAnchor); err != nil {
-			weak = &Error{c, fmt.Errorf("is not used: %w", err)}
-			return
+	pool := func(certs []*x509.Certificate) *x509.CertPool {
+		p := x509.NewCertPool()
+		for _, c := range certs {
+			handled := handling(c, false)
+			originals[handled] = c
+			p.AddCert(handled)
 		}
-		handled := handling(c, false)
-		originals[handled] = c
-		pool.AddCert(handled)
-	}
-	for _, c := range o.Anchors {
-		add(roots, c, true)
-	}
-	for _, c := range o.Intermediates {
-		add(between, c, false)
-	}
-	if err := sound(leaf, slices.ContainsFunc(o.Anchors, leaf.Equal)); err != nil {
-		return nil, &Error{leaf, fmt.Errorf("is not used: %w", err)}
+		return p
 	}
 	judged := handling(leaf, o.ReadsNames)
 	originals[judged] = leaf
@@ -71,17 +67,14 @@ func Verify(leaf *x509.Certificate, o Options) ([][]*x509.Certificate, error) {
 	if len(usages) == 0 {
 		usages = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
 	}
-	found, err := judged.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: o.Now, KeyUsages: usages})
-	if _, lost := errors.AsType[x509.UnknownAuthorityError](err); lost && weak != nil {
-		return nil, fmt.Errorf("%w; %w", err, weak)
-	}
+	found, err := judged.Verify(x509.VerifyOptions{Roots: pool(anchors), Intermediates: pool(between), CurrentTime: o.Now, KeyUsages: usages})
 	if err != nil {
 		return nil, err
 	}
 	var paths [][]*x509.Certificate
 	for _, p := range found {
 		for i, c := range p {
-			p[i] = original(originals, c)
+			p[i] = originals[c]
 		}
 		if bad := inspect(p); bad == nil {
 			paths = append(paths, p)
@@ -95,12 +88,66 @@ func Verify(leaf *x509.Certificate, o Options) ([][]*x509.Certificate, error) {
 	return paths, nil
 }
 
-// original maps back what crypto/x509 was given. Its pools may hold the one of two equal certificates.
-func original(originals map[*x509.Certificate]*x509.Certificate, c *x509.Certificate) *x509.Certificate {
-	if o := originals[c]; o != nil {
-		return o
+// reach goes from the anchors down, and finds the intermediates that they lead to, which must
+// lead to the leaf. A stranger makes up chains at no cost: a search from the leaf up would verify,
+// with keys of the stranger's choice, every way through them. This way each signature is
+// verified with a key that an anchor vouches for, and names alone turn others away.
+func reach(leaf *x509.Certificate, o Options) (anchors, between []*x509.Certificate, err error) {
+	var refused error // the first of those whose names fit
+	refuse := func(err error) {
+		if refused == nil {
+			refused = err
+		}
 	}
-	return c
+	follows := func(c, issuer *x509.Certificate) bool {
+		if !bytes.Equal(c.RawIssuer, issuer.RawSubject) {
+			return false
+		}
+		if err := sound(c); err != nil {
+			refuse(&Error{c, fmt.Errorf("is not used: %w", err)})
+			return false
+		}
+		if err := c.CheckSignatureFrom(issuer); err != nil {
+			refuse(fmt.Errorf("%s is not used: %w", naming(c), err))
+			return false
+		}
+		return true
+	}
+	there := false
+	for _, c := range o.Anchors {
+		err := der.AcceptKey(c.PublicKey)
+		switch {
+		case err == nil:
+			anchors = append(anchors, c)
+			there = there || c.Equal(leaf)
+		case bytes.Equal(leaf.RawIssuer, c.RawSubject) || slices.ContainsFunc(o.Intermediates, func(i *x509.Certificate) bool { return bytes.Equal(i.RawIssuer, c.RawSubject) }):
+			refuse(&Error{c, fmt.Errorf("is not used: %w", err)})
+		}
+	}
+	issuers, rest := anchors, slices.Clone(o.Intermediates)
+	for len(issuers) > 0 {
+		var next []*x509.Certificate
+		for _, issuer := range issuers {
+			there = there || follows(leaf, issuer)
+			rest = slices.DeleteFunc(rest, func(c *x509.Certificate) bool {
+				if !follows(c, issuer) {
+					return false
+				}
+				next = append(next, c)
+				return true
+			})
+		}
+		between = append(between, next...)
+		issuers = next
+	}
+	unknown := x509.UnknownAuthorityError{Cert: leaf}
+	switch {
+	case there:
+		return anchors, between, nil
+	case refused != nil:
+		return nil, nil, fmt.Errorf("%w; %w", unknown, refused)
+	}
+	return nil, nil, unknown
 }
 
 // handling is a copy of c without what this package judges itself: crypto/x509 lets an
@@ -129,12 +176,10 @@ type Error struct {
 func (e *Error) Error() string { return naming(e.Certificate) + " " + e.Reason.Error() }
 func (e *Error) Unwrap() error { return e.Reason }
 
-// sound judges the strength of a certificate. The signature of an anchor does not count.
-func sound(c *x509.Certificate, isAnchor bool) error {
-	if !isAnchor {
-		if err := der.AcceptSignature(c.SignatureAlgorithm); err != nil {
-			return err
-		}
+// sound judges the strength of a certificate below an anchor, whose own signature does not count.
+func sound(c *x509.Certificate) error {
+	if err := der.AcceptSignature(c.SignatureAlgorithm); err != nil {
+		return err
 	}
 	return der.AcceptKey(c.PublicKey)
 }

@@ -245,6 +245,49 @@ func TestWeak(t *testing.T) {
 	}
 }
 
+// No signature is verified with the key of a stranger: what a search from the leaf up would go
+// through, a hundred ways, is left out before.
+func TestStrangersKeysVerifyNothing(t *testing.T) {
+	root := (*authority)(nil).issue(t, ecKey(t), named("root"))
+	factory := root.issue(t, ecKey(t), named("factory"))
+	line := factory.issue(t, ecKey(t), named("line"))
+	lamp := line.issue(t, ecKey(t), device)
+	thief := ecKey(t)
+	// It says that it is of the root, and has the factory's name.
+	lookalike := *root.cert
+	lookalike.PublicKey = thief.Public()
+	pretender := (&authority{&lookalike, thief}).issue(t, thief, named("factory"))
+	mesh := []*x509.Certificate{pretender.cert}
+	for range 30 {
+		mesh = append(mesh, pretender.issue(t, thief, named("factory")).cert)
+	}
+	forged := pretender.issue(t, ecKey(t), device)
+	for _, tt := range []struct {
+		name    string
+		leaf    *authority
+		between []*x509.Certificate
+		reached int
+		good    bool
+	}{
+		{"genuine", lamp, []*x509.Certificate{factory.cert, line.cert}, 2, true},
+		{"genuine among others", lamp, append([]*x509.Certificate{line.cert, factory.cert}, mesh...), 2, true},
+		{"a gap", lamp, []*x509.Certificate{line.cert}, 0, false},
+		{"a mesh", forged, mesh, 0, false},
+		{"a mesh beside a genuine CA", forged, append(mesh, factory.cert), 0, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := Options{Anchors: []*x509.Certificate{root.cert}, Intermediates: tt.between, Now: time.Now()}
+			_, reached, err := reach(tt.leaf.cert, o)
+			if (err == nil) != tt.good || len(reached) != tt.reached {
+				t.Errorf("reached %d, want %d; %v", len(reached), tt.reached, err)
+			}
+			if _, err := Verify(tt.leaf.cert, o); (err == nil) != tt.good {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // ext marshals an extension's value.
 func ext(t *testing.T, oid asn1.ObjectIdentifier, critical bool, value any) pkix.Extension {
 	t.Helper()
