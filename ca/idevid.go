@@ -3,7 +3,6 @@ package ca
 import (
 	"context"
 	"crypto/x509"
-	"encoding/asn1"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/internal/path"
 	"github.com/deviceca/deviceca/internal/revlist"
 	"github.com/deviceca/deviceca/policy"
 )
@@ -78,42 +78,7 @@ func identify(leaf *x509.Certificate) (*deviceIdentity, error) {
 type compiledManufacturer struct {
 	*Manufacturer
 	anchors []*x509.Certificate
-	roots   *x509.CertPool
 	lists   map[[32]byte]*compiledList // by issuerID
-}
-
-// issued reports whether the signatures of a chain lead from one of the anchors down to
-// its leaf, and returns the certificates between that the anchors lead to.
-//
-// From above, for a stranger makes up chains at no cost: a search from the leaf up would verify, with
-// keys of the stranger's choice, every way through its certificates (at most 100 signatures, 0.3 s).
-// This way each signature is verified with a key that the manufacturer vouches for.
-func (m *compiledManufacturer) issued(chain []*x509.Certificate) (between *x509.CertPool, ok bool) {
-	between = x509.NewCertPool()
-	issuers, rest := m.anchors, slices.Clone(chain[1:])
-	for len(issuers) > 0 {
-		var next []*x509.Certificate
-		for _, issuer := range issuers {
-			if !ok {
-				ok = signedBy(chain[0], issuer)
-			}
-			rest = slices.DeleteFunc(rest, func(c *x509.Certificate) bool {
-				if !signedBy(c, issuer) {
-					return false
-				}
-				between.AddCert(c)
-				next = append(next, c)
-				return true
-			})
-		}
-		issuers = next
-	}
-	return between, ok
-}
-
-// signedBy looks at the names first, so that most signatures need not be verified.
-func signedBy(c, issuer *x509.Certificate) bool {
-	return string(c.RawIssuer) == string(issuer.RawSubject) && c.CheckSignatureFrom(issuer) == nil
 }
 
 // manufacturers are those in force at now whose anchors are for a format.
@@ -192,14 +157,13 @@ func (s *Service) listsReplaced(m *Manufacturer, lists []RevocationList) {
 }
 
 func (s *Service) compileManufacturer(ctx context.Context, m *Manufacturer) (*compiledManufacturer, error) {
-	c := &compiledManufacturer{Manufacturer: m, roots: x509.NewCertPool(), lists: map[[32]byte]*compiledList{}}
+	c := &compiledManufacturer{Manufacturer: m, lists: map[[32]byte]*compiledList{}}
 	for _, der := range c.Anchors {
 		anchor, err := x509.ParseCertificate(der)
 		if err != nil {
 			return nil, err
 		}
 		c.anchors = append(c.anchors, anchor)
-		c.roots.AddCert(anchor)
 	}
 	if len(m.Lists) == 0 {
 		return c, nil
@@ -244,19 +208,21 @@ func (s *Service) authenticateIDevID(ctx context.Context, chain []*x509.Certific
 	if len(registered) == 0 || len(chain) > maxPeerChain {
 		return Requester{}, foreign
 	}
-	leaf := forVerifying(chain[0])
+	leaf := chain[0]
 	refusal := foreign
 	for _, m := range registered {
-		between, ok := m.issued(chain)
-		if !ok {
-			continue
-		}
-		paths, err := leaf.Verify(x509.VerifyOptions{Roots: m.roots, Intermediates: between, CurrentTime: now,
-			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+		// A critical subjectAltName may hold a hardwareModuleName alone, which identify reads.
+		paths, err := path.Verify(leaf, path.Options{Anchors: m.anchors, Intermediates: chain[1:], Now: now, ReadsNames: true})
 		if err != nil {
-			// That its time is wrong is worth saying to whoever holds it.
-			if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired && refusal == foreign {
+			// That its time is wrong, or its chain weak or constrained, is worth saying to whoever holds it.
+			invalid, ok := errors.AsType[x509.CertificateInvalidError](err)
+			_, broken := errors.AsType[*path.Error](err)
+			switch {
+			case refusal != foreign:
+			case ok && invalid.Reason == x509.Expired:
 				refusal = Errorf(Unauthenticated, "the client certificate, or one of its chain, is not valid at this time")
+			case broken:
+				refusal = Errorf(Unauthenticated, "the client certificate does not lead to the anchors of manufacturer %s: %w", m.Name, err)
 			}
 			continue
 		}
@@ -277,17 +243,6 @@ func (s *Service) authenticateIDevID(ctx context.Context, chain []*x509.Certific
 		return Requester{Kind: policy.ByIDevID, Device: id.serial, Manufacturer: m.Manufacturer}, nil
 	}
 	return Requester{}, refusal
-}
-
-// forVerifying is a copy of the leaf in which a critical subjectAltName is
-// handled: crypto/x509 leaves one that holds other names only (a
-// hardwareModuleName) to its caller, and identify reads it.
-func forVerifying(leaf *x509.Certificate) *x509.Certificate {
-	c := *leaf
-	c.UnhandledCriticalExtensions = slices.DeleteFunc(slices.Clone(leaf.UnhandledCriticalExtensions), func(oid asn1.ObjectIdentifier) bool {
-		return oid.Equal(oidSubjectAltName)
-	})
-	return &c
 }
 
 // mayIdentify refuses certificates of the manufacturer's that are not for

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 // FormatIDevID is the format of certificates that devices authenticate with
@@ -185,8 +186,8 @@ func (s *Service) AddManufacturerWithLists(ctx context.Context, m Manufacturer, 
 
 // checkAnchor refuses what cannot be a manufacturer's anchor. Our own CAs
 // least of all: what they issued would come back past its revocation.
-func (s *Service) checkAnchor(der []byte, now time.Time) error {
-	c, err := x509.ParseCertificate(der)
+func (s *Service) checkAnchor(raw []byte, now time.Time) error {
+	c, err := x509.ParseCertificate(raw)
 	switch {
 	case err != nil:
 		return fmt.Errorf("the certificate cannot be read: %w", err)
@@ -202,7 +203,7 @@ func (s *Service) checkAnchor(der []byte, now time.Time) error {
 			return fmt.Errorf("it has the key of this CA's own %s, which is not a manufacturer's", own.Record.Name)
 		}
 	}
-	return nil
+	return der.AcceptKey(c.PublicKey)
 }
 
 // WithdrawManufacturer ends what a manufacturer vouches for, at once: format ""

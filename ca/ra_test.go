@@ -161,6 +161,7 @@ func TestAddRA(t *testing.T) {
 		{"expired", func(r *ca.RA) {
 			r.Cert = der(func(c *x509.Certificate) { c.NotAfter = a.clock.Now().Add(-time.Minute) })
 		}, "expired"},
+		{"short key", func(r *ca.RA) { r.Cert = raCert(a, rsaKey(t, 1024), nil).Raw }, "RSA of 1024 bits"},
 		{"no names", func(r *ca.RA) { r.Names = nil }, "name patterns"},
 		{"bad pattern", func(r *ca.RA) { r.Names = []string{"["} }, "not a name pattern"},
 		{"no levels", func(r *ca.RA) { r.Levels = nil }, "levels"},

@@ -72,19 +72,20 @@ Here --cert is the newcomer's. With --server, yours comes from $DEVICECA_CERT.`,
 }
 
 func (a *app) runAdminAdd(ctx context.Context, cmd *cobra.Command, c *admin.Client, name string, role admin.Role, certFile, out string) error {
-	var cert []byte
+	var cert, made string
 	var err error
-	made := ""
 	if certFile != "" {
-		cert, err = os.ReadFile(certFile)
+		cert, err = readPEM("CERTIFICATE", []string{certFile}, os.ReadFile)
 	} else {
 		made = filepath.Join(out, name)
-		cert, err = makeAdminCert(name, made, a.now())
+		var raw []byte
+		raw, err = makeAdminCert(name, made, a.now())
+		cert = string(raw)
 	}
 	if err != nil {
 		return err
 	}
-	added, err := c.AddAdmin(ctx, admin.NewAdmin{Name: name, Role: role, Cert: string(cert)})
+	added, err := c.AddAdmin(ctx, admin.NewAdmin{Name: name, Role: role, Cert: cert})
 	if err != nil {
 		if made != "" { // made here just now, and of no use
 			os.Remove(made + ".key")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"strings"
 
 	"github.com/deviceca/deviceca/device"
@@ -46,7 +47,7 @@ Here --cert is the registration authority's. With --server, yours comes from $DE
 			}
 			n.Name = args[0]
 			var err error
-			if n.Cert, err = readPEM([]string{certFile}); err != nil {
+			if n.Cert, err = readPEM("CERTIFICATE", []string{certFile}, os.ReadFile); err != nil {
 				return err
 			}
 			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {

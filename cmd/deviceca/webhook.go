@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
-	"os"
 	"regexp"
 	"strconv"
 	"time"
@@ -68,14 +66,11 @@ func newWebhook(s *system) (*webhook.Follower, error) {
 	}
 	o := webhook.Options{Log: eventLog{s.store}, URL: c.URL, Secret: secret, Events: c.Events, Timeout: c.Timeout, Logger: s.log}
 	if c.Roots != "" {
-		raw, err := os.ReadFile(c.Roots)
+		certs, err := readCerts(c.Roots)
 		if err != nil {
 			return nil, fmt.Errorf("webhook.roots: %w", err)
 		}
-		o.Roots = x509.NewCertPool()
-		if !o.Roots.AppendCertsFromPEM(raw) {
-			return nil, fmt.Errorf("webhook.roots: there is no certificate in %s", c.Roots)
-		}
+		o.Roots = certPool(certs)
 	}
 	return webhook.New(o)
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"slices"
 
@@ -46,11 +45,11 @@ func (c *call) addAdmin() (any, error) {
 	if !slices.Contains(Roles(), in.Role) {
 		return nil, ca.Errorf(ca.Malformed, "role %q is unknown; use %s", in.Role, oneOf(Roles()))
 	}
-	block, rest := pem.Decode([]byte(in.Cert))
-	if block == nil || block.Type != "CERTIFICATE" || len(rest) > 0 {
-		return nil, ca.Errorf(ca.Malformed, "cert must be one certificate in PEM")
+	raw, err := oneCertificate(in.Cert)
+	if err != nil {
+		return nil, err
 	}
-	cert, err := x509.ParseCertificate(block.Bytes)
+	cert, err := x509.ParseCertificate(raw)
 	if err != nil {
 		return nil, ca.Errorf(ca.Malformed, "the certificate cannot be read: %s", err)
 	}

@@ -26,8 +26,8 @@ var mayImport = map[string][]string{
 	"internal/limit": {}, // whoever serves clients may use it
 	"internal/cms":   {"internal/der"},
 	"device":         {"policy"},
-	"ca":             {"policy", "device", "internal/der", "internal/revlist", "internal/limit"},
-	"attest":         {"policy", "internal/der"},
+	"ca":             {"policy", "device", "internal/der", "internal/path", "internal/revlist", "internal/limit"},
+	"attest":         {"policy", "internal/der", "internal/path"},
 	"cmp":            {"internal/cms", "internal/der"},
 	"est":            protocol,
 	"acme":           protocol,
@@ -38,10 +38,12 @@ var mayImport = map[string][]string{
 	"client/tpm":     {"client"}, // apart, so that the small program goes without a TPM
 	// Reads revocation lists, ours and those of manufacturers.
 	"internal/revlist": {"internal/der"},
+	// Validates certification paths, of manufacturers and for relying parties.
+	"internal/path": {"internal/der"},
 	// Tells others what happens.
 	"internal/webhook": {"ca"},
 	// The administrator's protocol.
-	"internal/admin": {"ca", "policy", "device", "internal/limit"},
+	"internal/admin": {"ca", "policy", "device", "internal/der", "internal/limit"},
 	// The store serves the packages whose interfaces it satisfies.
 	"internal/store": {"ca", "device", "policy", "attest", "acme", "cmp/server", "ocsp", "crl", "pack/publisher", "internal/audit"},
 	// Programs and conformance suites.
