@@ -203,18 +203,50 @@ func TestAccountAndCredential(t *testing.T) {
 	a.enrolled()
 	e.later(48 * 60 * 60 * 1e9)
 	a.enrolled()
-	o := a.ordered(pid("lamp-1"))
+	o, cert := a.ordered(pid("lamp-1")), e.newest("lamp-1")
 	if err := e.core.RevokeCredential(t.Context(), g.Reference, "admin:test"); err != nil {
 		t.Fatal(err)
 	}
 	a.newOrder(nil, pid("lamp-1")).problem(403, "unauthorized")
 	a.finalize(o, csr(t, newKey(t), "")).problem(403, "unauthorized")
+	a.post("/revoke-cert", map[string]any{"certificate": b64(cert.DER)}).problem(403, "unauthorized")
+	if e.newest("lamp-1").Revocation != nil {
+		t.Error("the account revoked after its end")
+	}
 	if n := e.recorded("lamp-1"); n != 2 {
 		t.Errorf("%d certificates, want 2", n)
 	}
 	c := must[[]ca.Certificate](t)(e.store.Certificates(t.Context(), ca.CertificateFilter{Device: "lamp-1"}, 0, 10))[0]
 	if c.Protocol != "acme" || c.Requester != "credential" || !strings.HasPrefix(c.Actor, "account:") {
 		t.Errorf("recorded as %s by %s, %s", c.Protocol, c.Requester, c.Actor)
+	}
+}
+
+// newest is the newest certificate of a device.
+func (e *env) newest(id string) ca.Certificate {
+	e.t.Helper()
+	all := must[[]ca.Certificate](e.t)(e.store.Certificates(e.t.Context(), ca.CertificateFilter{Device: id}, 0, 100))
+	return all[len(all)-1]
+}
+
+// A challenge of an account whose credential was revoked is not looked at.
+func TestNothingIsValidatedAfterTheEnd(t *testing.T) {
+	v := &validator{}
+	e := newEnv(t, onNetworks, func(o *acme.Options) { o.Validators = map[string]acme.Validator{"http-01": v} })
+	e.run()
+	g := e.register("gw-1", "software", 9)
+	a := e.account(g)
+	o := a.ordered(dns("gw-1.local"))
+	if err := e.core.RevokeCredential(t.Context(), g.Reference, "admin:test"); err != nil {
+		t.Fatal(err)
+	}
+	for _, url := range o.Authorizations {
+		for _, c := range a.authorization(url).Challenges {
+			a.post(c.URL, map[string]any{}).problem(403, "unauthorized")
+		}
+	}
+	if n := v.times(); n != 0 {
+		t.Errorf("%d challenges were looked at", n)
 	}
 }
 

@@ -57,6 +57,9 @@ func (x *exchange) challenge() (*reply, error) {
 	case a.Busy():
 		return nil, problem(malformed, "another challenge of this authorization is being validated")
 	}
+	if err := x.mayProve(a); err != nil {
+		return nil, err
+	}
 	if err := x.limits.mayTry(x.who.ID, x.now); err != nil {
 		return nil, err
 	}
@@ -77,6 +80,19 @@ func (x *exchange) challenge() (*reply, error) {
 	}
 	x.submit(job{a.ID, x.who.Thumbprint})
 	return x.showChallenge(a, *c), nil
+}
+
+// mayProve asks whether the account still stands for the device whose name it proves: nothing is
+// looked up for one whose credential was revoked.
+func (x *exchange) mayProve(a *Authorization) error {
+	requester, err := x.Authority.AccountRequester(x.ctx(), x.who.ID, x.who.Credential, []ca.SAN{{Form: "permanent-identifier", Value: a.Device}})
+	if err != nil {
+		return err
+	}
+	if err := x.Authority.MayActFor(x.ctx(), requester, ca.Deed{Act: ca.ActEnrol, Device: a.Device}); err != nil {
+		return x.discreet(err)
+	}
+	return nil
 }
 
 func meanwhile() error {

@@ -2,6 +2,7 @@ package acme
 
 import (
 	"context"
+	"crypto/x509"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -30,6 +31,10 @@ type Authority interface {
 	WrongSecret(reference string, from netip.Addr) error
 	// AccountRequester is who asks when an account does, for an order with these names.
 	AccountRequester(ctx context.Context, account int64, credential string, sans []ca.SAN) (ca.Requester, error)
+	// AuthenticateCertificate finds the requester behind a certificate whose key has signed a request.
+	AuthenticateCertificate(ctx context.Context, chain []*x509.Certificate) (ca.Requester, error)
+	// MayActFor reports why the requester may not do something for a device. Consider and Enroll ask by themselves.
+	MayActFor(ctx context.Context, r ca.Requester, deed ca.Deed) error
 	// Consider says what a request may come to, without its key and evidence.
 	Consider(ctx context.Context, r ca.Request) (*ca.Prospect, error)
 	// Enroll decides and issues. The record is durable, and the order valid, when it returns.

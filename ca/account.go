@@ -113,15 +113,19 @@ type Prospect struct {
 // Errors: Denied (a device that may not enrol, or that the requester may not enrol), Unavailable.
 func (s *Service) Consider(ctx context.Context, r Request) (*Prospect, error) {
 	now, st := s.now(), s.current.Load()
-	id, err := r.deviceID()
+	deed, err := r.Deed()
 	if err != nil {
 		return nil, err
 	}
-	var standing Standing
-	if standing.Device, err = s.ledger.Device(ctx, id); err != nil && !errors.Is(err, ErrNoRecord) {
+	id, err := r.Requester.deviceOf(deed)
+	if err != nil {
 		return nil, err
 	}
-	dev, _, err := r.device(id, standing, now)
+	known, err := s.ledger.Device(ctx, id)
+	if err != nil && !errors.Is(err, ErrNoRecord) {
+		return nil, err
+	}
+	dev, _, err := st.mayAct(&r.Requester, deed, id, known, now)
 	if err != nil {
 		return nil, err
 	}

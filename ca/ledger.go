@@ -51,6 +51,7 @@ type Revocation struct {
 // Issuance is one certificate with everything that must become durable together with it.
 type Issuance struct {
 	Certificate *Certificate
+	Possession  Possession // of its key: see Standing.KeyOwner
 	// NewDevice enters the inventory with this certificate, if it is not there
 	// yet (group credentials, manufacturers).
 	NewDevice *device.Device
@@ -96,9 +97,10 @@ const RevokedAtOnce = 500
 
 // Standing is what the ledger knows that bears on one request.
 type Standing struct {
-	Device   *device.Device // nil: not in the inventory
-	KeyOwner string         // device that holds a certificate for this key; "": none
-	Newest   Serial         // of the certificates for this key; zero: none
+	Device *device.Device // nil: not in the inventory
+	// KeyOwner is the device that has a certificate for this key and has proven that it has the key; "": none.
+	KeyOwner string
+	Newest   Serial // of the device's certificates for this key, proven or not; zero: none
 }
 
 // IssuerRecord is one CA certificate generation.
@@ -131,9 +133,12 @@ type Ledger interface {
 	// Record makes an issuance durable. A certificate without a device (our own
 	// server's) has nothing to check but its index. Within the same transaction it checks
 	// again: the device may enrol (a claimed one becomes active), the key is no
-	// other device's, the credential has a use left (and loses it), the certificate replaced is
+	// other device's (proven; or, for one that is Vouched, vouched), the credential has a use left (and loses it), the certificate replaced is
 	// not revoked (an ACME order may replace one that is). Else one of the errors above.
 	Record(ctx context.Context, i *Issuance) error
+	// Settle confirms a certificate: nothing waits for its confirmation any more, and one issued with possession
+	// to be proven Later owns its key. ErrKeyTaken, and nothing changes, if another device has proven that it has it.
+	Settle(ctx context.Context, serial Serial) error
 	// RecordEvent makes an event alone durable.
 	RecordEvent(ctx context.Context, e Event) error
 

@@ -39,6 +39,7 @@ type Manufacturer struct {
 	// Lists say what its CAs revoked, one for each CA that publishes any.
 	Lists   []RevocationList `json:"-"`
 	Version int64            `json:"-"` // how often Lists were replaced
+	Lineage int64            `json:"-"` // see Register
 }
 
 // Constraints narrow what a manufacturer vouches for. Empty ones allow all.
@@ -55,7 +56,7 @@ type Constraints struct {
 }
 
 // Mark is what Device.Credential says of the manufacturer's devices.
-func (m *Manufacturer) Mark() string { return "manufacturer:" + m.Name }
+func (m *Manufacturer) Mark() string { return mark("manufacturer", m.Name, m.Lineage) }
 
 func (m *Manufacturer) mayEnrol(d *device.Device) error {
 	switch {

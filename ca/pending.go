@@ -149,7 +149,7 @@ func (r *Request) pendingKey(device, profile string) [32]byte {
 	if r.ServerKey {
 		spki = nil // made anew for each request
 	}
-	for _, part := range []any{r.Requester.Kind, r.Requester.Actor(), device, profile, spki, r.Names} {
+	for _, part := range []any{r.Requester.Kind, r.Requester.mark(), device, profile, spki, r.Names} {
 		enc.Encode(part)
 	}
 	return [32]byte(h.Sum(nil))

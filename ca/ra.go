@@ -38,10 +38,11 @@ type RA struct {
 	Levels  []string   `json:"levels"` // of devices that it may act for; one it brings in gets the first
 	Created time.Time  `json:"created"`
 	Removed *time.Time `json:"removed,omitempty"`
+	Lineage int64      `json:"-"` // see Register
 }
 
 // Mark is what Device.Credential says of devices that the RA brought in.
-func (ra *RA) Mark() string { return "ra:" + ra.Name }
+func (ra *RA) Mark() string { return mark("ra", ra.Name, ra.Lineage) }
 
 // Covers reports whether the RA may act for the device id.
 func (ra *RA) Covers(id string) bool { return globsMatch(ra.Names, id) }

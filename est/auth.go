@@ -24,6 +24,19 @@ func (s *server) authenticate(r *http.Request) (ca.Requester, error) {
 	return s.bySecret(r)
 }
 
+// may asks whether the requester may do something, and returns it. Where its certificate lapsed
+// too long ago for that, the secret decides, if there is one.
+func (s *server) may(r *http.Request, requester ca.Requester, deed ca.Deed) (ca.Requester, error) {
+	err := s.Authority.MayActFor(r.Context(), requester, deed)
+	if err == nil || requester.Lapsed == 0 || !offersSecret(r) || ca.KindOf(err) != ca.Unauthenticated {
+		return requester, err
+	}
+	if requester, err = s.bySecret(r); err == nil {
+		err = s.Authority.MayActFor(r.Context(), requester, deed)
+	}
+	return requester, err
+}
+
 // bySecret authenticates by HTTP Basic.
 func (s *server) bySecret(r *http.Request) (ca.Requester, error) {
 	reference, secret, ok := r.BasicAuth()

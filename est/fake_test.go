@@ -143,6 +143,8 @@ func (a *authority) AuthenticateCertificate(_ context.Context, chain []*x509.Cer
 	return ca.Requester{Kind: policy.ByCertificate, Device: c.Device, Certificate: c, Lapsed: max(0, a.now().Sub(c.NotAfter))}, nil
 }
 
+func (a *authority) MayActFor(context.Context, ca.Requester, ca.Deed) error { return nil }
+
 func (a *authority) Enroll(ctx context.Context, r ca.Request) (*ca.Issued, error) {
 	if a.before != nil {
 		if err := a.before(ctx, r); err != nil {

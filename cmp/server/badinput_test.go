@@ -116,6 +116,8 @@ func (f fake) Enroll(_ context.Context, r ca.Request) (*ca.Issued, error) {
 	return issued, err
 }
 
+func (fake) MayActFor(context.Context, ca.Requester, ca.Deed) error { return nil }
+
 func (fake) Revoke(context.Context, ca.Serial, int, *time.Time, string) (*ca.Certificate, error) {
 	return nil, ca.Errorf(ca.NotFound, "none")
 }
@@ -150,6 +152,9 @@ func (fake) BeginTransaction(context.Context, *server.Transaction, time.Time) (*
 func (fake) KeepTransaction(context.Context, *server.Transaction) error   { return nil }
 func (fake) FinishTransaction(context.Context, *server.Transaction) error { return nil }
 func (fake) DropTransaction(context.Context, [32]byte) error              { return nil }
+func (fake) WaitingTransaction(context.Context, ca.Serial) (*server.Transaction, error) {
+	return nil, ca.ErrNoRecord
+}
 func (fake) CertificateBySerial(context.Context, ca.Serial) (*ca.Certificate, error) {
 	return nil, ca.ErrNoRecord
 }

@@ -51,7 +51,7 @@ func (x *exchange) askProof(w *wanted, pop *cmp.POP) error {
 		if profile.Status.NoRevAvail {
 			return bad("certificates of profile %s cannot be taken back when possession is not proven: ask for challengeResp", profile.Name)
 		}
-		w.encrypted = true
+		w.encrypted, w.possession = true, ca.Later
 	case cmp.ChallengeResp:
 		w.challenged = true
 	default:

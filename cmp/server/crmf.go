@@ -81,6 +81,7 @@ func (x *exchange) checkPOP(w *wanted, r *cmp.CertReqMsg) error {
 	switch r.POP.Method {
 	case cmp.RAVerified:
 		if x.requester.RA != nil {
+			w.possession = ca.Vouched
 			return nil
 		}
 		return refuse(cmp.NotAuthorized, "RFC 9483 §5.2.3", "raVerified is for registration authorities: prove possession by a signature")

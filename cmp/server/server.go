@@ -43,6 +43,8 @@ type Authority interface {
 	// AuthenticateCertificate finds the requester behind a certificate whose key
 	// has signed the message, leaf first.
 	AuthenticateCertificate(ctx context.Context, chain []*x509.Certificate) (ca.Requester, error)
+	// MayActFor reports why the requester may not do something for a device. Enroll asks by itself.
+	MayActFor(ctx context.Context, r ca.Requester, deed ca.Deed) error
 	// Enroll decides and issues. The record is durable when it returns.
 	Enroll(ctx context.Context, r ca.Request) (*ca.Issued, error)
 	// Revoke revokes one certificate: NotFound, or Conflict if it is revoked already.

@@ -17,6 +17,7 @@ const (
 	Challenged State = "challenged" // answered with popdecc: the requester must prove that it has the key
 	Polling    State = "polling"    // answered with waiting: an administrator must approve
 	Waiting    State = "waiting"    // answered, and waits for certConf
+	Repeated   State = "repeated"   // answered with a certificate of before: its certConf is welcome, and its absence means nothing
 	Done       State = "done"       // answered, and nothing more is expected
 	Confirmed  State = "confirmed"  // certConf has accepted
 	Rejected   State = "rejected"   // certConf has rejected; the certificate is revoked
@@ -38,7 +39,7 @@ type Transaction struct {
 	Serial   ca.Serial // of the certificate issued; zero if none
 	ReqID    int64     // certReqId of the request
 	Nonce    []byte    // senderNonce of Answer
-	Deadline time.Time // by when certConf must be there
+	Deadline time.Time // by when certConf must be there; zero if the certificate was confirmed in another transaction
 
 	Confirm       [32]byte // SHA-256 of the certConf, or before it the popdecr or last pollReq
 	ConfirmAnswer []byte   // to it; nil before
@@ -88,9 +89,12 @@ type Ledger interface {
 	FinishTransaction(ctx context.Context, t *Transaction) error
 	// DropTransaction forgets one that is Working, Challenged or Polling: nothing came of it.
 	DropTransaction(ctx context.Context, id [32]byte) error
-	// ConfirmTransaction ends one that is Waiting, with the certConf and its answer if t has them.
-	// ErrNoRecord if it is not Waiting any more.
+	// ConfirmTransaction ends one that is Waiting or Repeated, with the certConf and its answer if t has them; one
+	// that is Confirmed settles the certificate (ca.Ledger.Settle), and no other transaction waits for it then. ErrNoRecord
+	// if it is neither any more; ca.ErrKeyTaken, and nothing changes.
 	ConfirmTransaction(ctx context.Context, t *Transaction) error
+	// WaitingTransaction is the one whose Deadline decides on a certificate; ErrNoRecord if none does.
+	WaitingTransaction(ctx context.Context, serial ca.Serial) (*Transaction, error)
 	// OverdueTransactions lists those Waiting whose Deadline is before a time.
 	OverdueTransactions(ctx context.Context, before time.Time, limit int) ([]Transaction, error)
 	// PruneTransactions forgets those that Expires allows to, but for those Waiting.

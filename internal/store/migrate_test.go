@@ -49,6 +49,59 @@ INSERT INTO revocation VALUES (1, 1, 'issuing-1', X'0100000000000000000000000000
 	}
 }
 
+// TestMigratePossession: what is recorded before it was asked how possession was proven keeps its key, its
+// confirmations go on, and who is registered keeps its mark.
+func TestMigratePossession(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	names, err := fs.Glob(store.Migrations(), "*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := fstest.MapFS{}
+	for _, name := range names {
+		data, err := fs.ReadFile(store.Migrations(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name < "00011" {
+			old[name] = &fstest.MapFile{Data: data}
+		}
+	}
+	old["00010_manufacturer_crl.sql"].Data = append(old["00010_manufacturer_crl.sql"].Data, []byte(`
+INSERT INTO device VALUES (1, 'lamp-1', 'lamp-1', 'software', '', 'active', 'manufacturer:acme', 0, 0);
+INSERT INTO certificate (id, serial, issuer, device, key_id, profile, level, protocol, requester, actor, issued, not_before, not_after, request, decision, input, der)
+	VALUES (1, X'01000000000000000000000000000000000000', 'issuing-1', 1, zeroblob(32), 'p', '', 'cmp', '', '', 0, 0, 1, X'00', '{}', X'', X'00');
+INSERT INTO manufacturer (id, name, format, level, anchors, constraints, created, withdrawn) VALUES
+	(1, 'acme', 'idevid', 'hsm', '["AQ=="]', '{}', 0, 1), (2, 'acme', 'idevid', 'hsm', '["Ag=="]', '{}', 0, 1);
+INSERT INTO cmp_transaction (id, begun, expires, state, request, actor, serial, req_id, deadline)
+	VALUES (zeroblob(32), 0, 1, 'waiting', zeroblob(32), 'a', X'01000000000000000000000000000000000000', 0, 5);
+`)...)
+	if s, err := store.OpenMigrating(t.Context(), path, store.Options{}, old); err == nil {
+		s.Close()
+	}
+	s := openFile(t, path)
+	serial := ca.NewSerial(0, [12]byte{})
+	if got, err := s.Standing(t.Context(), "lamp-1", [32]byte{}); err != nil || got.KeyOwner != "lamp-1" || got.Newest != serial {
+		t.Errorf("standing %+v, %v", got, err)
+	}
+	if w, err := s.WaitingTransaction(t.Context(), serial); err != nil || w.State != "waiting" {
+		t.Errorf("waits: %+v, %v", w, err)
+	}
+	for i, want := range []string{"manufacturer:acme", "manufacturer:acme", "manufacturer:acme#5"} {
+		anchor := byte(i + 1)
+		m := &ca.Manufacturer{Name: "acme", Format: "idevid", Level: "hsm", Anchors: [][]byte{{anchor}}}
+		if err := s.AddManufacturer(t.Context(), m, storetest.Event(ca.EventManufacturerAdded, "")); err != nil {
+			t.Fatal(err)
+		}
+		if got := m.Mark(); got != want {
+			t.Errorf("anchor %d: %s, want %s", anchor, got, want)
+		}
+		if err := s.WithdrawManufacturer(t.Context(), "acme", "", storetest.Start, storetest.Event(ca.EventManufacturerWithdrawn, "")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestMigrateBudgets: what waits in an old ledger is known by who asked, and ends with that.
 func TestMigrateBudgets(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")

@@ -144,11 +144,30 @@ func (s *Store) DropTransaction(ctx context.Context, id [32]byte) error {
 		id[:], string(server.Working), string(server.Challenged), string(server.Polling))
 }
 
-// ConfirmTransaction ends a CMP transaction that waits for certConf;
-// ca.ErrNoRecord if it does not wait (any more).
+// ConfirmTransaction ends a CMP transaction that waits for certConf; see server.Ledger.
 func (s *Store) ConfirmTransaction(ctx context.Context, t *server.Transaction) error {
-	return s.moveTransaction(ctx, "UPDATE cmp_transaction SET state = ?, deadline = NULL, confirm = ?, confirm_answer = ?, expires = ? WHERE id = ? AND state = ?",
-		string(t.State), confirmOrNull(t), t.ConfirmAnswer, micros(t.Expires), t.ID[:], string(server.Waiting))
+	return s.write(ctx, func(tx *tx) error {
+		n, err := tx.exec("UPDATE cmp_transaction SET state = ?, deadline = NULL, confirm = ?, confirm_answer = ?, expires = ? WHERE id = ? AND state IN (?, ?)",
+			string(t.State), confirmOrNull(t), t.ConfirmAnswer, micros(t.Expires), t.ID[:], string(server.Waiting), string(server.Repeated))
+		switch {
+		case err != nil:
+			return err
+		case n == 0:
+			return ca.ErrNoRecord
+		case t.State == server.Confirmed:
+			return settle(tx, t.Serial)
+		}
+		return nil
+	})
+}
+
+// WaitingTransaction is the CMP transaction that waits for the certConf of a certificate; ca.ErrNoRecord if none does.
+func (s *Store) WaitingTransaction(ctx context.Context, serial ca.Serial) (*server.Transaction, error) {
+	t, err := one(ctx, s, "SELECT "+transactionColumns+" FROM cmp_transaction WHERE serial = ? AND deadline IS NOT NULL LIMIT 1", scanTransaction, serial[:])
+	if err != nil {
+		return nil, s.fault(err)
+	}
+	return t, nil
 }
 
 // moveTransaction runs a statement that must change one transaction.
@@ -170,7 +189,7 @@ func confirmOrNull(t *server.Transaction) any {
 }
 
 func deadlineOrNull(t *server.Transaction) any {
-	if t.State != server.Waiting {
+	if t.State != server.Waiting || t.Deadline.IsZero() {
 		return nil
 	}
 	return micros(t.Deadline)

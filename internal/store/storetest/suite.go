@@ -67,6 +67,7 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		{"the CA's own certificate", testOwnCertificate},
 		{"renewal", testRenewal},
 		{"standing", testStanding},
+		{"possession", testPossession},
 		{"devices", testDevices},
 		{"device states", testMoveDevice},
 		{"retire", testRetire},
