@@ -61,6 +61,9 @@ func AccountActor(id int64) string { return "account:" + strconv.FormatInt(id, 1
 // Errors: Unauthenticated (the credential was revoked), Denied (no device named, or
 // one that the credential is not for), Unavailable.
 func (s *Service) AccountRequester(ctx context.Context, account int64, credential string, sans []SAN) (Requester, error) {
+	if err := s.closed(ctx); err != nil {
+		return Requester{}, err
+	}
 	r := Requester{Kind: policy.ByAccount, Account: account}
 	if credential != "" {
 		c, err := s.ledger.Credential(ctx, credential)

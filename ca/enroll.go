@@ -48,6 +48,9 @@ func (s *Service) Enroll(ctx context.Context, r Request) (*Issued, error) {
 }
 
 func (s *Service) enroll(ctx context.Context, r Request) (issued *Issued, err error) {
+	if err := s.closed(ctx); err != nil {
+		return nil, err
+	}
 	now, st := s.now(), s.current.Load()
 
 	// 1. Which device is this for?

@@ -77,17 +77,43 @@ func identify(leaf *x509.Certificate) (*deviceIdentity, error) {
 // parsed: of an entry of the register nothing changes but the lists, and with them its version.
 type compiledManufacturer struct {
 	*Manufacturer
-	anchors  []*x509.Certificate
-	roots    *x509.CertPool
-	subjects map[string]bool            // of the anchors, DER
-	lists    map[[32]byte]*compiledList // by issuerID
+	anchors []*x509.Certificate
+	roots   *x509.CertPool
+	lists   map[[32]byte]*compiledList // by issuerID
 }
 
-// mayReach reports whether a chain can lead to one of the anchors by its names,
-// before any signature is looked at: strangers should cost little however many
-// manufacturers there are.
-func (m *compiledManufacturer) mayReach(chain []*x509.Certificate) bool {
-	return slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return m.subjects[string(c.RawIssuer)] })
+// issued reports whether the signatures of a chain lead from one of the anchors down to
+// its leaf, and returns the certificates between that the anchors lead to.
+//
+// From above, for a stranger makes up chains at no cost: a search from the leaf up would verify, with
+// keys of the stranger's choice, every way through its certificates (at most 100 signatures, 0.3 s).
+// This way each signature is verified with a key that the manufacturer vouches for.
+func (m *compiledManufacturer) issued(chain []*x509.Certificate) (between *x509.CertPool, ok bool) {
+	between = x509.NewCertPool()
+	issuers, rest := m.anchors, slices.Clone(chain[1:])
+	for len(issuers) > 0 {
+		var next []*x509.Certificate
+		for _, issuer := range issuers {
+			if !ok {
+				ok = signedBy(chain[0], issuer)
+			}
+			rest = slices.DeleteFunc(rest, func(c *x509.Certificate) bool {
+				if !signedBy(c, issuer) {
+					return false
+				}
+				between.AddCert(c)
+				next = append(next, c)
+				return true
+			})
+		}
+		issuers = next
+	}
+	return between, ok
+}
+
+// signedBy looks at the names first, so that most signatures need not be verified.
+func signedBy(c, issuer *x509.Certificate) bool {
+	return string(c.RawIssuer) == string(issuer.RawSubject) && c.CheckSignatureFrom(issuer) == nil
 }
 
 // manufacturers are those in force at now whose anchors are for a format.
@@ -166,7 +192,7 @@ func (s *Service) listsReplaced(m *Manufacturer, lists []RevocationList) {
 }
 
 func (s *Service) compileManufacturer(ctx context.Context, m *Manufacturer) (*compiledManufacturer, error) {
-	c := &compiledManufacturer{Manufacturer: m, roots: x509.NewCertPool(), subjects: map[string]bool{}, lists: map[[32]byte]*compiledList{}}
+	c := &compiledManufacturer{Manufacturer: m, roots: x509.NewCertPool(), lists: map[[32]byte]*compiledList{}}
 	for _, der := range c.Anchors {
 		anchor, err := x509.ParseCertificate(der)
 		if err != nil {
@@ -174,7 +200,6 @@ func (s *Service) compileManufacturer(ctx context.Context, m *Manufacturer) (*co
 		}
 		c.anchors = append(c.anchors, anchor)
 		c.roots.AddCert(anchor)
-		c.subjects[string(anchor.RawSubject)] = true
 	}
 	if len(m.Lists) == 0 {
 		return c, nil
@@ -220,13 +245,10 @@ func (s *Service) authenticateIDevID(ctx context.Context, chain []*x509.Certific
 		return Requester{}, foreign
 	}
 	leaf := forVerifying(chain[0])
-	between := x509.NewCertPool()
-	for _, c := range chain[1:] {
-		between.AddCert(c)
-	}
 	refusal := foreign
 	for _, m := range registered {
-		if !m.mayReach(chain) {
+		between, ok := m.issued(chain)
+		if !ok {
 			continue
 		}
 		paths, err := leaf.Verify(x509.VerifyOptions{Roots: m.roots, Intermediates: between, CurrentTime: now,

@@ -152,6 +152,10 @@ type Ledger interface {
 	// Revoke revokes the certificates named and returns those that were not
 	// revoked before, or on hold only and now for good, each with its Revocation.
 	Revoke(ctx context.Context, serials []Serial, r Revocation, e Event) ([]Certificate, error)
+	// RecordLost enters a certificate of ours that the ledger does not hold, with its revocation,
+	// and sets its ID and Revocation. A Device that is in the inventory gets it. ErrRecorded if it is there;
+	// Malformed if its index was not given out yet, or is another certificate's.
+	RecordLost(ctx context.Context, c *Certificate, r Revocation, e Event) error
 	// Release ends a hold, and enters that in the revocation journal under the next
 	// sequence. Conflict if the certificate is not on hold.
 	Release(ctx context.Context, serial Serial, at time.Time, e Event) (*Certificate, error)

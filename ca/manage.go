@@ -135,7 +135,7 @@ func (s *Service) ImportDevices(ctx context.Context, devices []device.Device, ac
 }
 
 func (s *Service) checkDevice(d device.Device) error {
-	if err := device.CheckID(d.ID); err != nil {
+	if err := device.CheckNewID(d.ID); err != nil {
 		return Errorf(Malformed, "%w", err)
 	}
 	if d.State != device.Claimed && d.State != device.Manufactured {
@@ -192,7 +192,7 @@ func (s *Service) checkCredential(c *device.Credential, ttl *time.Duration) erro
 		return Errorf(Malformed, "a group credential needs 1 to %d name patterns, for example lamp-*", maxGlobs)
 	}
 	if c.Group != "" {
-		if err := device.CheckID(c.Group); err != nil {
+		if err := device.CheckNewID(c.Group); err != nil {
 			return Errorf(Malformed, "group name: %w", err)
 		}
 	}

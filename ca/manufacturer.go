@@ -146,7 +146,7 @@ func (s *Service) AddManufacturerWithLists(ctx context.Context, m Manufacturer, 
 		m.Format = FormatIDevID
 	}
 	switch {
-	case device.CheckID(m.Name) != nil:
+	case device.CheckNewID(m.Name) != nil:
 		return nil, Errorf(Malformed, "%q cannot be the name of a manufacturer: use 1 to %d of A-Z a-z 0-9 . _ : -", m.Name, device.MaxIDLength)
 	case !slices.Contains(Formats(), m.Format):
 		return nil, Errorf(Malformed, "format %q is not known: use %s", m.Format, strings.Join(Formats(), ", "))

@@ -120,6 +120,9 @@ func (st *state) mayAct(r *Requester, deed Deed, id string, d *device.Device, no
 		if d, added = r.newcomer(id, now), true; d == nil {
 			return nil, false, Errorf(Denied, "there is no device %s: register it first", id)
 		}
+		if err = device.CheckNewID(id); err != nil {
+			err = Errorf(Denied, "%w", err)
+		}
 	case deed.ends() && (r.RA != nil || r.Account != 0 && !device.SameID(r.Device, d.ID)):
 		// An RA may revoke for a device in any state; an account's authorization for names is bound to no device.
 		if r.RA != nil {

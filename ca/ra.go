@@ -74,7 +74,7 @@ func globsMatch(globs []string, s string) bool {
 // Only certificates for that use are looked up, so that devices pay nothing. An
 // RA's key under another certificate is not the RA: what is registered is a certificate.
 func (s *Service) authenticateRA(ctx context.Context, leaf *x509.Certificate, now time.Time) (*RA, error) {
-	if !mayBeRA(leaf) {
+	if !MayBeRA(leaf) {
 		return nil, nil
 	}
 	ra, err := s.ledger.RAByKey(ctx, sha256.Sum256(leaf.RawSubjectPublicKeyInfo))
@@ -101,7 +101,8 @@ func (s *Service) authenticateRA(ctx context.Context, leaf *x509.Certificate, no
 	return ra, nil
 }
 
-func mayBeRA(c *x509.Certificate) bool {
+// MayBeRA reports whether a certificate is for registration authorities.
+func MayBeRA(c *x509.Certificate) bool {
 	return !c.IsCA && slices.ContainsFunc(c.UnknownExtKeyUsage, oidCMCRA.Equal)
 }
 
@@ -110,7 +111,7 @@ func mayBeRA(c *x509.Certificate) bool {
 // certificate's key is registered already.
 func (s *Service) AddRA(ctx context.Context, ra RA, actor string) (*RA, error) {
 	now := s.now()
-	if err := device.CheckID(ra.Name); err != nil {
+	if err := device.CheckNewID(ra.Name); err != nil {
 		return nil, Errorf(Malformed, "%q cannot be the name of a registration authority: use 1 to %d of A-Z a-z 0-9 . _ : -", ra.Name, device.MaxIDLength)
 	}
 	cert, err := x509.ParseCertificate(ra.Cert)
@@ -120,7 +121,7 @@ func (s *Service) AddRA(ctx context.Context, ra RA, actor string) (*RA, error) {
 	switch {
 	case cert.IsCA:
 		return nil, Errorf(Malformed, "this is a CA's certificate: a registration authority has its own, and a CA none")
-	case !mayBeRA(cert):
+	case !MayBeRA(cert):
 		return nil, Errorf(Malformed, "the certificate lacks the extended key usage id-kp-cmcRA (%s), which says that its holder may act for others", CMCRAUse)
 	case cert.KeyUsage != 0 && cert.KeyUsage&x509.KeyUsageDigitalSignature == 0:
 		return nil, Errorf(Malformed, "the certificate's key usage lacks digitalSignature, without which it cannot authenticate to TLS")

@@ -122,7 +122,7 @@ const maxCandidates = 32
 //     badMessageCheck), and the sender is the one that the certificate names.
 //  5. The signer is trusted (else signerNotTrusted).
 //
-// Every error is an [Error], but for those of Secret.
+// Every error is an [Error], but for those of Secret and of MAC.Begin.
 func (m *Message) Verify(o VerifyOptions) (*Verified, error) {
 	if err := m.Header.Check(o.Header); err != nil {
 		return nil, err

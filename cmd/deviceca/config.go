@@ -75,7 +75,8 @@ type LimitsConfig struct {
 	ReadTimeout               time.Duration `yaml:"read_timeout" doc:"Time for a request's body to arrive."`
 	WriteTimeout              time.Duration `yaml:"write_timeout" doc:"Time for a request to be answered, from its header on."`
 	IdleTimeout               time.Duration `yaml:"idle_timeout" doc:"Time that a connection is kept without a request."`
-	Connections               int           `yaml:"connections" doc:"Connections open at once, per listener."`
+	Connections               int           `yaml:"connections" doc:"Connections open at once, per listener. Beyond it, the address with most of them loses one."`
+	ConnectionsPerAddress     int           `yaml:"connections_per_address" doc:"Connections open at once from one address (an IPv6 address counts as its /64), per listener. Addresses in est.proxies are exempt. Raise it where many devices share an address, behind NAT or a load balancer."`
 	WrongSecretsPerAddress    int           `yaml:"wrong_secrets_per_address" doc:"Wrong secrets from one address before it has to wait; right ones are not counted." unit:"per minute"`
 	WrongSecretsPerCredential int           `yaml:"wrong_secrets_per_reference" doc:"Wrong secrets for one credential before it has to wait." unit:"per minute"`
 	CertificatesPerDevice     int           `yaml:"certificates_per_device" doc:"Certificates of one validity that a device gets in a burst; as many come back in each validity (60: of those that live 90 days, one each 36 hours). Beyond, only the certificate that it has is given again, for the same key and names. 0: no limit."`
@@ -147,7 +148,7 @@ func DefaultConfig() Config {
 		LintShare: 0.01,
 		Limits: LimitsConfig{
 			HeaderBytes: 16 << 10, HeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
-			Connections: 10_000, WrongSecretsPerAddress: 30, WrongSecretsPerCredential: 10,
+			Connections: 10_000, ConnectionsPerAddress: 256, WrongSecretsPerAddress: 30, WrongSecretsPerCredential: 10,
 			CertificatesPerDevice: 60, ActsPerDevice: 60, ActsPerCredential: 6000, ActsPerAccount: 600, ActsPerRegistrar: 60_000, ActsPerAddress: 60_000,
 		},
 		OCSP: OCSPConfig{Life: 12 * time.Hour, MaxAge: 5 * time.Minute, DelegateKey: "memory", LiveRate: 2000, Answers: 1 << 18},

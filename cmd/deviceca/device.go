@@ -32,7 +32,7 @@ enrolment. The secret is shown once: the CA keeps it sealed.`,
 			if err := need(cmd, "id", "level"); err != nil {
 				return err
 			}
-			if err := device.CheckID(d.ID); err != nil {
+			if err := device.CheckNewID(d.ID); err != nil {
 				return usagef("%w", err)
 			}
 			if err := checkGrantFlags(d.Uses, ttl); err != nil {

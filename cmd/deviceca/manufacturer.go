@@ -42,7 +42,7 @@ attributes (ou=RT-*) given, --serials to serial numbers (A10*) or ranges of them
 			if len(anchors) == 0 {
 				return usagef("--anchor is missing")
 			}
-			if device.CheckID(args[0]) != nil {
+			if device.CheckNewID(args[0]) != nil {
 				return usagef("%q cannot be the name of a manufacturer: use A-Z a-z 0-9 . _ : -", args[0])
 			}
 			n.Name = args[0]

@@ -188,11 +188,6 @@ func fingerprint(der []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// validHost reports whether a host name can stand in a certificate.
-func validHost(host string) bool {
-	return host != "" && len(host) <= 64 && !strings.ContainsAny(host, "_ ") && strings.Trim(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") == ""
-}
-
 // serverLogger is the log of a running server.
 func serverLogger(c LogConfig, w io.Writer) *slog.Logger {
 	var level slog.Level

@@ -113,6 +113,16 @@ func (l eventLog) Events(ctx context.Context, after int64, limit int) ([]webhook
 	return events, err
 }
 
+// Instances is part of webhook.Log.
+func (l eventLog) Instances(ctx context.Context) ([]webhook.Instance, error) {
+	all, err := l.store.Instances(ctx)
+	instances := make([]webhook.Instance, len(all))
+	for i, instance := range all {
+		instances[i] = webhook.Instance{ID: instance.ID, FirstEvent: instance.FirstEvent}
+	}
+	return instances, err
+}
+
 // Newest is part of webhook.Log.
 func (l eventLog) Newest(ctx context.Context) (int64, error) { return l.store.NewestEvent(ctx) }
 

@@ -72,6 +72,12 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 		return nil, fmt.Errorf("the ledger: %w", err)
 	}
 	s.onClose(s.store.Close)
+	if copied, err := s.store.IsCopy(ctx); err != nil {
+		return nil, fmt.Errorf("the ledger: %w", err)
+	} else if copied {
+		return nil, hinted(fmt.Errorf("%s is a backup's copy of a ledger: its numbers would be given a second time", cfg.DB),
+			"make a home of the backup with: deviceca restore --from BACKUP --home NEW")
+	}
 	if err := haveCAs(ctx, s.store); err != nil {
 		return nil, err
 	}
@@ -92,6 +98,7 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 			s.revocation.casChanged(cas)
 			s.casChanged()
 		},
+		Closed:     s.closed,
 		Approval:   ca.ApprovalOptions(cfg.Approval),
 		Verifiable: verifiable(),
 		Logger:     log,
@@ -106,6 +113,7 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 	s.api = admin.New(admin.Options{
 		Core: s.service, Reader: s.store, Audit: auditLog{s.store, s.audit.Public()}, Counts: s.counts,
 		Backup: s.backup, Rotation: rotation{s}, SavePolicy: s.savePolicy, Health: s.health, Publish: s.revocation.publish,
+		Recover: s.recover, Closed: s.closed,
 		Version: programVersion(), Started: started, Logger: log,
 	})
 	return s, nil
@@ -229,7 +237,11 @@ func (s *system) savePolicy(source []byte) error {
 	return writeFile(s.cfg.Policy, source, 0o644)
 }
 
-// health asks the two parts that a CA cannot do without.
+// health asks the two parts that a CA cannot do without, and tells of a restore that waits to be acknowledged.
 func (s *system) health(ctx context.Context) map[string]error {
-	return map[string]error{"token": s.keys.Ping(ctx), "database": s.store.Ping(ctx)}
+	health := map[string]error{"token": s.keys.Ping(ctx), "database": s.store.Ping(ctx)}
+	if err := s.closedHealth(ctx); err != nil {
+		health["restore"] = err
+	}
+	return health
 }

@@ -88,7 +88,7 @@ func (x *exchange) checkPOP(w *wanted, r *cmp.CertReqMsg) error {
 	case cmp.KeyEncipherment, cmp.KeyAgreement:
 		return x.askProof(w, r.POP)
 	}
-	rules := cmp.POPRules{Sender: x.popSender(), MAC: x.MAC}
+	rules := cmp.POPRules{Sender: x.popSender(), MAC: x.mac}
 	if x.by.MAC != nil {
 		rules.Secret = []byte(x.secret)
 	}

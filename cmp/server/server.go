@@ -40,6 +40,9 @@ type Authority interface {
 	// WrongSecret notes a MAC that fails, and is what to answer: Unauthenticated, or
 	// RateLimited beyond the limits per reference and address.
 	WrongSecret(reference string, from netip.Addr) error
+	// SecretsLimited reports whether too many wrong secrets came lately for the reference
+	// or from the network of an address, that is, whether WrongSecret would answer RateLimited.
+	SecretsLimited(reference string, from netip.Addr) bool
 	// AuthenticateCertificate finds the requester behind a certificate whose key
 	// has signed the message, leaf first.
 	AuthenticateCertificate(ctx context.Context, chain []*x509.Certificate) (ca.Requester, error)
@@ -80,7 +83,7 @@ type Options struct {
 	// ConfirmWait is how long a certificate waits for its certConf before it is
 	// revoked; default 10 minutes.
 	ConfirmWait time.Duration
-	// MAC bounds the protection by shared secrets.
+	// MAC bounds the protection by shared secrets. Its Begin is the server's own.
 	MAC cmp.MACPolicy
 	// BodyTimeout is how long a client may take to send one message; default 10 s.
 	BodyTimeout time.Duration
@@ -95,8 +98,9 @@ type Options struct {
 // http and https listeners alike, as CMP brings its own protection.
 type Server struct {
 	Options
-	delegate delegate
-	kga      keyAuthority
+	delegate    delegate
+	kga         keyAuthority
+	derivations derivations
 }
 
 // New makes the server and the certificate that it signs its answers with. [Server.Run]
@@ -116,7 +120,7 @@ func New(ctx context.Context, opts Options) (*Server, error) {
 			*d.value = d.def
 		}
 	}
-	s := &Server{Options: opts, delegate: delegate{stale: make(chan struct{}, 1)}}
+	s := &Server{Options: opts, delegate: delegate{stale: make(chan struct{}, 1)}, derivations: newDerivations()}
 	return s, s.renewDelegate(ctx)
 }
 

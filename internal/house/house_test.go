@@ -49,6 +49,7 @@ var mayImport = map[string][]string{
 	"client/cmd/deviceca-device": {"client"},
 	"bench":                      {"*"},
 	"bench/revocation":           {"*"},
+	"bench/flood":                {"*"},
 	"interop":                    {},
 	"internal/keys/keystest":     {"internal/keys"},
 	"internal/store/storetest":   {"*"},

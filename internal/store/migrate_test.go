@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/crl"
@@ -52,22 +53,7 @@ INSERT INTO revocation VALUES (1, 1, 'issuing-1', X'0100000000000000000000000000
 // TestMigratePossession: what is recorded before it was asked how possession was proven keeps its key, its
 // confirmations go on, and who is registered keeps its mark.
 func TestMigratePossession(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "db")
-	names, err := fs.Glob(store.Migrations(), "*.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
-	old := fstest.MapFS{}
-	for _, name := range names {
-		data, err := fs.ReadFile(store.Migrations(), name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if name < "00011" {
-			old[name] = &fstest.MapFile{Data: data}
-		}
-	}
-	old["00010_manufacturer_crl.sql"].Data = append(old["00010_manufacturer_crl.sql"].Data, []byte(`
+	s := migrated(t, "00011", `
 INSERT INTO device VALUES (1, 'lamp-1', 'lamp-1', 'software', '', 'active', 'manufacturer:acme', 0, 0);
 INSERT INTO certificate (id, serial, issuer, device, key_id, profile, level, protocol, requester, actor, issued, not_before, not_after, request, decision, input, der)
 	VALUES (1, X'01000000000000000000000000000000000000', 'issuing-1', 1, zeroblob(32), 'p', '', 'cmp', '', '', 0, 0, 1, X'00', '{}', X'', X'00');
@@ -75,11 +61,7 @@ INSERT INTO manufacturer (id, name, format, level, anchors, constraints, created
 	(1, 'acme', 'idevid', 'hsm', '["AQ=="]', '{}', 0, 1), (2, 'acme', 'idevid', 'hsm', '["Ag=="]', '{}', 0, 1);
 INSERT INTO cmp_transaction (id, begun, expires, state, request, actor, serial, req_id, deadline)
 	VALUES (zeroblob(32), 0, 1, 'waiting', zeroblob(32), 'a', X'01000000000000000000000000000000000000', 0, 5);
-`)...)
-	if s, err := store.OpenMigrating(t.Context(), path, store.Options{}, old); err == nil {
-		s.Close()
-	}
-	s := openFile(t, path)
+`)
 	serial := ca.NewSerial(0, [12]byte{})
 	if got, err := s.Standing(t.Context(), "lamp-1", [32]byte{}); err != nil || got.KeyOwner != "lamp-1" || got.Newest != serial {
 		t.Errorf("standing %+v, %v", got, err)
@@ -102,36 +84,69 @@ INSERT INTO cmp_transaction (id, begun, expires, state, request, actor, serial, 
 	}
 }
 
-// TestMigrateBudgets: what waits in an old ledger is known by who asked, and ends with that.
-func TestMigrateBudgets(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "db")
-	old := fstest.MapFS{}
+// TestMigrateInstance: a ledger from before restores had instances gets one, and is open.
+func TestMigrateInstance(t *testing.T) {
+	s := migrated(t, "00013", "")
+	i, err := s.Instance(t.Context())
+	if err != nil || len(i.ID) != 32 || i.Restored() || time.Since(i.Since).Abs() > time.Hour {
+		t.Errorf("%+v, %v", i, err)
+	}
+	if closed, _, err := s.Closed(t.Context()); closed || err != nil {
+		t.Errorf("closed: %v, %v", closed, err)
+	}
+	if n, err := s.Journal().NextNumber(t.Context(), storetest.Issuer); n != 1 || err != nil {
+		t.Errorf("the first CRL number is %d (%v)", n, err)
+	}
+}
+
+// TestMigrateAdmins: administrators from before certificates were kept are known by their key.
+func TestMigrateAdmins(t *testing.T) {
+	s := migrated(t, "00016", `
+INSERT INTO admin VALUES ('ops', 'operator', X'0102', 5);
+`)
+	admins, err := s.Admins(t.Context())
+	if err != nil || len(admins) != 1 || admins[0].Name != "ops" || !admins[0].ByKey() || !admins[0].NotAfter.IsZero() {
+		t.Errorf("%+v, %v", admins, err)
+	}
+}
+
+// migrated opens a ledger that was made before a migration, filled by SQL of that time.
+func migrated(t *testing.T, before, fill string) *store.Store {
+	t.Helper()
 	names, err := fs.Glob(store.Migrations(), "*.sql")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range names {
-		if name >= "00015" {
-			continue
+	old := fstest.MapFS{}
+	for i, name := range names {
+		if name >= before {
+			break
 		}
-		sql, err := fs.ReadFile(store.Migrations(), name)
+		data, err := fs.ReadFile(store.Migrations(), name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		old[name] = &fstest.MapFile{Data: sql}
+		if i+1 == len(names) || names[i+1] >= before {
+			data = append(data, fill...)
+		}
+		old[name] = &fstest.MapFile{Data: data}
 	}
-	old["00014_fill.sql"] = &fstest.MapFile{Data: []byte(`-- +goose Up
+	path := filepath.Join(t.TempDir(), "db")
+	if s, err := store.OpenMigrating(t.Context(), path, store.Options{}, old); err == nil {
+		s.Close() // reads of this version do not prepare over those tables, and that is an error too
+	}
+	return openFile(t, path)
+}
+
+// TestMigrateBudgets: what waits in an old ledger is known by who asked, and ends with that.
+func TestMigrateBudgets(t *testing.T) {
+	s := migrated(t, "00015", `
 INSERT INTO credential VALUES ('abc', '', '', 'lamps', '[]', 'software', 1, 0, 1, 9000000000000000, NULL, X'00');
 INSERT INTO pending (key, folded, state, created, expires, by_whom, reason, facts) VALUES
 	(X'01', 'lamp-1', 'waiting', 1, 9000000000000000, '', '', '{"device":"lamp-1","actor":"credential:abc","credential":"abc"}'),
 	(X'02', 'lamp-2', 'waiting', 1, 9000000000000000, '', '', '{"device":"lamp-2","actor":"device:lamp-2"}'),
 	(X'03', 'lamp-3', 'denied', 1, 9000000000000000, '', '', '{"device":"lamp-3","actor":"credential:abc","credential":"abc"}');
-`)}
-	s, err := store.OpenMigrating(t.Context(), path, store.Options{}, old)
-	if err == nil {
-		s.Close()
-	}
-	s = openFile(t, path)
+`)
 	if err := s.RevokeCredential(t.Context(), "abc", storetest.Start, storetest.Event(ca.EventCredentialRevoked, "")); err != nil {
 		t.Fatal(err)
 	}

@@ -56,8 +56,11 @@ const (
 // now; what happened before is not told.
 func (f *Follower) Run(ctx context.Context) {
 	var cursor, kept int64
+	var instances []Instance
 	f.insist(ctx, "the webhook cannot read where it stopped", func() (err error) {
-		cursor, err = f.begin(ctx)
+		if cursor, err = f.begin(ctx); err == nil {
+			instances, err = f.Log.Instances(ctx)
+		}
 		kept = cursor
 		return err
 	})
@@ -65,12 +68,12 @@ func (f *Follower) Run(ctx context.Context) {
 		var batch []Event
 		var next int64
 		f.insist(ctx, "the webhook cannot read the audit log", func() (err error) {
-			batch, next, err = f.read(ctx, cursor)
+			batch, next, err = f.read(ctx, cursor, instances)
 			return err
 		})
 		if len(batch) > 0 {
 			f.oldest.Store(batch[0].Time.UnixMilli())
-			f.insist(ctx, "the webhook's receiver does not take events", func() error { return f.post(ctx, batch) })
+			f.insist(ctx, "the webhook's receiver does not take events", func() error { return f.post(ctx, instanceOf(instances, batch[0]).ID, batch) })
 			if ctx.Err() != nil {
 				return // not delivered, or not known to be: the next run posts it again
 			}
@@ -100,9 +103,19 @@ func (f *Follower) begin(ctx context.Context) (int64, error) {
 	return cursor, f.Log.SetCursor(ctx, cursor)
 }
 
-// read gives the next events to post, at most MaxEvents, and the cursor that
+// instanceOf is the instance that an event is of: the last that begins with it or before.
+func instanceOf(instances []Instance, e Event) (of Instance) {
+	for i, instance := range instances {
+		if i == 0 || instance.FirstEvent <= e.ID {
+			of = instance
+		}
+	}
+	return of
+}
+
+// read gives the next events to post, at most MaxEvents and all of one instance, and the cursor that
 // stands behind them and behind those passed over.
-func (f *Follower) read(ctx context.Context, cursor int64) (batch []Event, next int64, err error) {
+func (f *Follower) read(ctx context.Context, cursor int64, instances []Instance) (batch []Event, next int64, err error) {
 	events, err := f.Log.Events(ctx, cursor, page)
 	if err != nil {
 		return nil, cursor, err
@@ -110,7 +123,7 @@ func (f *Follower) read(ctx context.Context, cursor int64) (batch []Event, next 
 	next = cursor
 	for _, e := range events {
 		if f.kinds[e.Kind] {
-			if len(batch) == MaxEvents {
+			if len(batch) == MaxEvents || len(batch) > 0 && instanceOf(instances, batch[0]) != instanceOf(instances, e) {
 				break
 			}
 			batch = append(batch, e)
@@ -144,15 +157,16 @@ func pause(ctx context.Context, d time.Duration) {
 }
 
 // post sends one batch; anything but 2xx is an error.
-func (f *Follower) post(ctx context.Context, batch []Event) (err error) {
+func (f *Follower) post(ctx context.Context, instance string, batch []Event) (err error) {
 	defer func() {
 		if err != nil && ctx.Err() == nil {
 			f.failures.Add(1)
 		}
 	}()
 	body, err := json.Marshal(struct {
-		Events []Event `json:"events"`
-	}{batch})
+		Instance string  `json:"instance"`
+		Events   []Event `json:"events"`
+	}{instance, batch})
 	if err != nil {
 		return err
 	}
@@ -163,6 +177,7 @@ func (f *Follower) post(ctx context.Context, batch []Event) (err error) {
 	at := f.Now().Unix()
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "deviceca")
+	req.Header.Set(InstanceHeader, instance)
 	req.Header.Set(TimestampHeader, strconv.FormatInt(at, 10))
 	req.Header.Set(SignatureHeader, Sign(f.Secret, at, body))
 	resp, err := f.client.Do(req)
