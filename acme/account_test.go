@@ -9,9 +9,12 @@ import (
 	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/deviceca/deviceca/acme"
 	"github.com/deviceca/deviceca/ca"
@@ -37,6 +40,17 @@ func TestAccount(t *testing.T) {
 	if n := e.uses(g.Reference); n != 1 {
 		t.Errorf("%d uses were spent, want 1", n)
 	}
+	// The binding is shown as it was sent (RFC 8555 §7.3.4), for as long as the account lives.
+	e.restart()
+	var shown struct{ ExternalAccountBinding map[string]string }
+	var sent map[string]string
+	again := a.create(map[string]any{"onlyReturnExisting": true}).want(200)
+	for _, r := range []*answer{again, a.post(a.kid, nil).want(200)} {
+		if r.json(&shown); json.Unmarshal(a.bound, &sent) != nil || !maps.Equal(shown.ExternalAccountBinding, sent) || len(sent) != 3 {
+			t.Errorf("externalAccountBinding is %v, want %v", shown.ExternalAccountBinding, sent)
+		}
+	}
+
 	stranger := &account{env: e, key: newKey(t)}
 	stranger.create(map[string]any{"onlyReturnExisting": true}).problem(400, "accountDoesNotExist")
 	stranger.create(map[string]any{"onlyReturnExisting": 1}).problem(400, "malformed")
@@ -54,6 +68,12 @@ func TestAccount(t *testing.T) {
 	if len(seen.Contact) != 2 || seen.Contact[1] != "mailto:b@example.com" {
 		t.Errorf("contacts %v", seen.Contact)
 	}
+	encoded := []string{"mailto:a%2Bb@example.com", "mailto:%61@example.com"}
+	a.post(a.kid, map[string]any{"contact": encoded}).want(200)
+	a.post(a.kid, map[string]any{"contact": nil}).want(200) // as if it were not there
+	if a.post(a.kid, nil).want(200).json(&seen); !slices.Equal(seen.Contact, encoded) {
+		t.Errorf("contacts %v, want %v", seen.Contact, encoded)
+	}
 	many := make([]string, 9)
 	for i := range many {
 		many[i] = "mailto:a@example.com"
@@ -66,6 +86,11 @@ func TestAccount(t *testing.T) {
 		"no address":       {[]string{"mailto:nobody"}, "invalidContact"},
 		"two addresses":    {[]string{"mailto:a@example.com,b@example.com"}, "invalidContact"},
 		"header fields":    {[]string{"mailto:a@example.com?subject=x"}, "invalidContact"},
+		"an encoded list":  {[]string{"mailto:a%40example.com%2Cb@example.com"}, "invalidContact"},
+		"an encoded line":  {[]string{"mailto:a%0A@example.com"}, "invalidContact"},
+		"half an octet":    {[]string{"mailto:a%2@example.com"}, "invalidContact"},
+		"a fragment":       {[]string{"mailto:a@example.com#b"}, "invalidContact"},
+		"a long encoding":  {[]string{"mailto:" + strings.Repeat("%61", 250) + "@example.com"}, "invalidContact"},
 		"with a name":      {[]string{"mailto:A <a@example.com>"}, "invalidContact"},
 		"a long one":       {[]string{"mailto:" + strings.Repeat("a", 300) + "@example.com"}, "invalidContact"},
 		"too many":         {many, "invalidContact"},
@@ -126,6 +151,7 @@ func TestBinding(t *testing.T) {
 		"a key for kid":     {with(func(h header) { delete(h, "kid"); h["jwk"] = jwk(key) }), 400, "malformed"},
 		"another key":       {macced(t, mac, header{"alg": "HS256", "kid": g.ACME.KID, "url": url}, jwk(newKey(t))), 400, "malformed"},
 		"no key":            {macced(t, mac, header{"alg": "HS256", "kid": g.ACME.KID, "url": url}, []byte("x")), 400, "malformed"},
+		"a long one":        {macced(t, mac, header{"alg": "HS256", "kid": g.ACME.KID, "url": url, "x": strings.Repeat("x", 4096)}, jwk(key)), 400, "malformed"},
 		"spent":             {binding(t, spent, url, key), 403, "unauthorized"},
 		"revoked":           {binding(t, revoked, url, key), 403, "unauthorized"},
 	} {
@@ -138,9 +164,6 @@ func TestBinding(t *testing.T) {
 	if len(wrong) != 2 || wrong[0] != wrong[1] {
 		t.Errorf("whether a credential exists can be told: %q", wrong)
 	}
-	e.later(25 * 60 * 60 * 1e9)
-	(&account{env: e, key: key}).create(map[string]any{"externalAccountBinding": binding(t, expired, url, key)}).problem(403, "unauthorized")
-	e.later(-25 * 60 * 60 * 1e9)
 	if n := e.uses(g.Reference); n != 0 {
 		t.Errorf("%d uses were spent on errors", n)
 	}
@@ -159,6 +182,10 @@ func TestBinding(t *testing.T) {
 	}
 	// A right one passes all the same.
 	(&account{env: e, key: key}).create(map[string]any{"externalAccountBinding": binding(t, g, url, key)}).want(201)
+
+	e.later(25 * time.Hour)
+	key = newKey(t)
+	(&account{env: e, key: key}).create(map[string]any{"externalAccountBinding": binding(t, expired, url, key)}).problem(403, "unauthorized")
 }
 
 // One use, sixteen connections with keys of their own, and one key on sixteen connections.

@@ -117,7 +117,7 @@ func newEnv(t testing.TB, changes ...any) *env {
 		e.addIssuer(role, 1, must[[]byte](t)(ca.NewSubordinate(e.root, e.rootKey, role, 1, key.Public(), h)))
 	}
 	source := policy.Default()
-	e.options = acme.Options{Logger: slog.New(slog.DiscardHandler), Now: e.now}
+	e.options = acme.Options{Hosts: []string{"127.0.0.1"}, Logger: slog.New(slog.DiscardHandler), Now: e.now}
 	for _, change := range changes {
 		switch change := change.(type) {
 		case func([]byte) []byte:
@@ -367,13 +367,16 @@ type account struct {
 	key crypto.Signer
 	kid string
 	id  string // of the device
+
+	bound json.RawMessage // its external account binding
 }
 
 // account makes an account that is bound to a device's credential.
 func (e *env) account(g *ca.Grant) *account {
 	e.t.Helper()
 	a := &account{env: e, key: newKey(e.t), id: g.ID}
-	a.kid = a.create(map[string]any{"externalAccountBinding": binding(e.t, g, e.url("/new-account"), a.key), "contact": []string{"mailto:admin@example.com"}}).want(201).header.Get("Location")
+	a.bound = binding(e.t, g, e.url("/new-account"), a.key)
+	a.kid = a.create(map[string]any{"externalAccountBinding": a.bound, "contact": []string{"mailto:admin@example.com"}}).want(201).header.Get("Location")
 	return a
 }
 

@@ -228,7 +228,9 @@ func TestRevoke(t *testing.T) {
 		revoke(a, cert, "reason", reason).problem(400, "badRevocationReason")
 	}
 	for _, reason := range []any{"1", 1.5, []int{1}} {
-		revoke(a, cert, "reason", reason).problem(400, "malformed")
+		if p := revoke(a, cert, "reason", reason).problem(400, "malformed"); !strings.Contains(p.Detail, "\"reason\" is not a whole number") {
+			t.Errorf("the reason %v: %s", reason, p.Detail)
+		}
 	}
 	revoke(stranger, cert).problem(403, "unauthorized")
 	byKey(newKey(t), cert).problem(403, "unauthorized")
@@ -247,6 +249,12 @@ func TestRevoke(t *testing.T) {
 	}
 	revoke(a, cert).problem(400, "alreadyRevoked")
 	byKey(key, cert).problem(400, "alreadyRevoked")
+
+	cert, _ = a.enrolled()
+	revoke(a, cert, "reason", nil).want(200) // as if it were not there
+	if r := state(cert); r == nil || r.Reason != 0 {
+		t.Errorf("revocation %+v", r)
+	}
 
 	cert, key = a.enrolled()
 	byKey(key, cert).want(200)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -27,8 +26,8 @@ func (x *exchange) revokeCert() (*reply, error) {
 	}
 	der, err := x.body.octets("certificate")
 	reason := 0
-	if err == nil && x.body.has("reason") {
-		reason, err = strconv.Atoi(string(x.body.raw("reason")))
+	if err == nil {
+		reason, err = x.body.number("reason")
 	}
 	if err != nil {
 		return nil, problem(malformed, "the request: %w", err)

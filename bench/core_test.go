@@ -282,8 +282,8 @@ func BenchmarkACME(b *testing.B) {
 		return
 	}
 	c := newCore(b)
-	c.serve(b, acme.New(acme.Options{Authority: c.Service, Ledger: c.store, Logger: quiet(),
-		Limits: acme.Limits{OrdersPerAccount: 1e6, OrdersPerAddress: 1e6}}), loadOrder{ACME: &c.grant.ACME})
+	c.serve(b, acme.New(acme.Options{Authority: c.Service, Ledger: c.store, Hosts: []string{"127.0.0.1"}, Logger: quiet(),
+		Limits: acme.Limits{OrdersPerAccount: 1e6, OrdersPerAddress: 1e6, NoncesPerAddress: 1e6}}), loadOrder{ACME: &c.grant.ACME})
 }
 
 // quiet logs to nowhere: only levels and a real encoding matter for cost.

@@ -47,7 +47,7 @@ func startDeviceca(ctx context.Context, program, dir string) (*deviceca, error) 
 	}
 	cmd := exec.CommandContext(ctx, program, "serve", "--home", s.home, "--https", s.addr, "--http", addrs[1], "--metrics", s.metrics)
 	// The load comes from one address, and from few accounts and devices.
-	for _, limit := range []string{"ACCOUNTS_PER_ADDRESS", "ORDERS_PER_ACCOUNT", "ORDERS_PER_ADDRESS"} {
+	for _, limit := range []string{"ACCOUNTS_PER_ADDRESS", "ORDERS_PER_ACCOUNT", "ORDERS_PER_ADDRESS", "NONCES_PER_ADDRESS"} {
 		cmd.Env = append(cmd.Environ(), "DEVICECA_ACME_"+limit+"=1000000")
 	}
 	for _, limit := range []string{"CERTIFICATES_PER_DEVICE", "ACTS_PER_DEVICE", "ACTS_PER_CREDENTIAL", "ACTS_PER_ACCOUNT", "ACTS_PER_REGISTRAR", "ACTS_PER_ADDRESS"} {

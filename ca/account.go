@@ -22,6 +22,7 @@ type Account struct {
 	Agreed     bool      `json:"terms_agreed,omitempty"`
 	Credential string    `json:"credential,omitempty"` // reference of the one that it is bound to
 	Device     string    `json:"device,omitempty"`     // the credential's; "" if that is a group's
+	Binding    []byte    `json:"-"`                    // to the credential, as the client sent it: JSON; nil of accounts from before it was kept
 	Created    time.Time `json:"created"`
 }
 

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"errors"
 	"io/fs"
 	"path/filepath"
 	"testing"
@@ -107,6 +108,30 @@ INSERT INTO admin VALUES ('ops', 'operator', X'0102', 5);
 	admins, err := s.Admins(t.Context())
 	if err != nil || len(admins) != 1 || admins[0].Name != "ops" || !admins[0].ByKey() || !admins[0].NotAfter.IsZero() {
 		t.Errorf("%+v, %v", admins, err)
+	}
+}
+
+// TestMigrateAccounts: whether an account from before got a certificate is not known, so it keeps its use of the credential.
+func TestMigrateAccounts(t *testing.T) {
+	s := migrated(t, "00017", `
+INSERT INTO acme_account (id, thumbprint, key, status, contact, agreed, credential, device, folded, created)
+	VALUES (7, X'0700000000000000000000000000000000000000000000000000000000000000', X'01', 'valid', '[]', 1, 'abc', 'lamp-1', 'lamp-1', 0);
+`)
+	a, err := s.Account(t.Context(), 7)
+	if err != nil || a.Credential != "abc" || a.Binding != nil {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	spent := storetest.Credential("abc", 1)
+	if err := s.AddCredential(t.Context(), spent, storetest.Event(ca.EventCredentialAdded, "")); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []error{nil, ca.ErrSpent} {
+		if _, err := s.AddAccount(t.Context(), storetest.Account("abc"), storetest.Event(ca.EventAccountAdded, "")); !errors.Is(err, want) {
+			t.Errorf("an account of the credential: %v, want %v", err, want)
+		}
+	}
+	if _, err := s.Account(t.Context(), 7); err != nil {
+		t.Errorf("the old account: %v", err)
 	}
 }
 

@@ -206,16 +206,5 @@ const prunedAtOnce = 1000
 
 // PruneTransactions forgets CMP transactions that have expired and wait for nothing.
 func (s *Store) PruneTransactions(ctx context.Context, before time.Time) (int64, error) {
-	for total := int64(0); ; {
-		var n int64
-		err := s.write(ctx, func(t *tx) (err error) {
-			n, err = t.exec("DELETE FROM cmp_transaction WHERE id IN (SELECT id FROM cmp_transaction WHERE expires < ? AND deadline IS NULL LIMIT ?)",
-				micros(before), prunedAtOnce)
-			return err
-		})
-		total += n
-		if err != nil || n < prunedAtOnce {
-			return total, err
-		}
-	}
+	return s.prune(ctx, "DELETE FROM cmp_transaction WHERE id IN (SELECT id FROM cmp_transaction WHERE expires < ? AND deadline IS NULL LIMIT ?)", before)
 }

@@ -119,6 +119,9 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		{"ACME orders", testOrders},
 		{"ACME authorizations", testAuthorizations},
 		{"fulfilling an ACME order", testFulfil},
+		{"acme room", testOrderRoom},
+		{"acme idle accounts", testIdleAccounts},
+		{"acme unbound accounts", testUnboundAccounts},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e := open(t)
