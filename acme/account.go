@@ -125,6 +125,15 @@ func (x *exchange) contacts() ([]string, error) {
 	return contacts, nil
 }
 
+// spend pays for what the ledger is about to keep for the account, for a device or "", beside a certificate.
+func (x *exchange) spend(device string) error {
+	r := ca.Requester{Device: device}
+	if x.who != nil {
+		r.Account = x.who.ID
+	}
+	return x.Authority.Spend(r, device, x.r.RemoteAddr)
+}
+
 // isMailbox accepts the "to" of a mailto URL that is one plain address, percent-encoded or not (RFC 6068 §2), and nothing else.
 func isMailbox(to string) bool {
 	address, err := url.PathUnescape(to)
@@ -133,15 +142,6 @@ func isMailbox(to string) bool {
 	}
 	parsed, err := mail.ParseAddress(address)
 	return err == nil && parsed.Address == address
-}
-
-// spend pays for what the ledger is about to keep for the account, for a device or "", beside a certificate.
-func (x *exchange) spend(device string) error {
-	r := ca.Requester{Device: device}
-	if x.who != nil {
-		r.Account = x.who.ID
-	}
-	return x.Authority.Spend(r, device, x.r.RemoteAddr)
 }
 
 // account shows, changes or deactivates the account that asks (RFC 8555 §7.3.2, §7.3.6).

@@ -29,9 +29,10 @@ func (a *attempts) wrong(reference string, from netip.Addr, now time.Time) time.
 		a.addresses.Take(Network(from), a.perAddress, now))
 }
 
-// limited reports whether one more wrong secret would be one too many. It counts nothing.
+// limited reports whether one more wrong secret would be one too many. It takes nothing.
 func (a *attempts) limited(reference string, from netip.Addr, now time.Time) bool {
-	return a.references.Wait(reference[:min(len(reference), 64)], a.perReference, now) > 0 || a.addresses.Wait(Network(from), a.perAddress, now) > 0
+	return a.references.Wait(reference[:min(len(reference), 64)], a.perReference, now) > 0 ||
+		a.addresses.Wait(Network(from), a.perAddress, now) > 0
 }
 
 // Network is what one host can pick its address from: itself, or its IPv6 /64.

@@ -87,12 +87,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (issued *Issued, err er
 		return nil, err
 	}
 	if again != nil {
-		if r.With == nil { // no confirmation will come over this protocol: to have it is to confirm it
-			if err := s.ledger.Settle(ctx, again.Serial); err != nil {
-				return nil, recordError(err)
-			}
-		}
-		return s.handOut(st, again, true), nil
+		return s.handOutAgain(ctx, st, r, again)
 	}
 
 	// 4. Is the requester still good for one more? After step 3, since the reply
@@ -128,7 +123,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (issued *Issued, err er
 		return nil, err
 	}
 	if again != nil {
-		return s.handOut(st, again, true), nil
+		return s.handOutAgain(ctx, st, r, again)
 	}
 	defer func() { settle(err) }()
 
@@ -360,6 +355,16 @@ func (s *Service) sign(p *Profile, t template, now time.Time) ([]byte, error) {
 		return nil, errors.New("the certificate does not hold what was signed")
 	}
 	return der, nil
+}
+
+// handOutAgain hands out a certificate that was issued before.
+func (s *Service) handOutAgain(ctx context.Context, st *state, r Request, c *Certificate) (*Issued, error) {
+	if r.With == nil { // no confirmation will come over this protocol: to have it is to confirm it
+		if err := s.ledger.Settle(ctx, c.Serial); err != nil {
+			return nil, recordError(err)
+		}
+	}
+	return s.handOut(st, c, true), nil
 }
 
 func (s *Service) handOut(st *state, c *Certificate, again bool) *Issued {

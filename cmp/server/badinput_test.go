@@ -126,10 +126,9 @@ func (f fake) Release(context.Context, ca.Serial, string) (*ca.Certificate, erro
 	return nil, ca.Errorf(ca.Conflict, "not on hold")
 }
 
-func (fake) SecretsLimited(string, netip.Addr) bool { return false }
-
 func (fake) Spend(ca.Requester, string, string) error { return nil }
 
+func (fake) SecretsLimited(string, netip.Addr) bool { return false }
 func (fake) WrongSecret(string, netip.Addr) error {
 	return ca.Errorf(ca.Unauthenticated, "unknown reference or wrong secret")
 }
