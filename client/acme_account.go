@@ -11,7 +11,6 @@ import (
 	"errors"
 	"io/fs"
 	"net/http"
-	"os"
 )
 
 // Account is an ACME account (RFC 8555 §7.1.2): the key that signs its requests, and
@@ -53,7 +52,7 @@ func (s *Store) SaveAccount(a *Account) error {
 // LoadAccount reads account.pem. One that cannot be read is an error: it may be all that the
 // server knows this device by.
 func (s *Store) LoadAccount() (*Account, error) {
-	text, err := os.ReadFile(s.path(AccountFile))
+	text, err := s.read(AccountFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"strings"
 	"time"
 )
@@ -32,7 +31,7 @@ const (
 
 // Watch runs until ctx ends, and returns its error; or at once with an error of
 // kind Usage, which no waiting cures. All else is logged and tried again: after
-// what the server asked, or after 10 s, twice that, and so on up to an hour (a twentieth of
+// what the server asked (a day at most, and half of what is left of the certificate), or after 10 s, twice that, and so on up to an hour (a twentieth of
 // the validity for certificates that live shorter), each with jitter. What a server finally
 // refuses is tried again at the longest interval, for an operator may lift it.
 func (a *Agent) Watch(ctx context.Context) error {
@@ -71,7 +70,7 @@ func (a *Agent) Watch(ctx context.Context) error {
 			return err
 		default:
 			failures++
-			wait = a.retryIn(err, failures)
+			wait = a.retryIn(err, failures, now())
 			log.Warn("not done, will try again", "err", err, "hint", HintOf(err), "in", wait.Round(time.Second))
 		}
 		if err := sleep(ctx, wait); err != nil {
@@ -80,18 +79,21 @@ func (a *Agent) Watch(ctx context.Context) error {
 	}
 }
 
-// retryIn is how long to wait after the n-th failure in a row.
-func (a *Agent) retryIn(err error, n int) time.Duration {
-	longest := agentMaxRetry
+// retryIn is how long to wait after the n-th failure in a row. What the server asks for counts up to a day, and never beyond half
+// of what is left of the certificate: then it is asked again, whatever it said.
+func (a *Agent) retryIn(err error, n int, now time.Time) time.Duration {
+	longest, end := agentMaxRetry, maxWait
 	if r, err := Show(a.Config); err == nil {
 		longest = min(longest, max(r.NotAfter.Sub(r.NotBefore)/20, agentMinRetry))
+		if left := r.NotAfter.Sub(now); left > 0 {
+			end = max(left/2, agentMinRetry)
+		}
 	}
 	d := min(agentMinRetry<<min(n-1, 16), longest)
 	if e, ok := errors.AsType[*Error](err); ok {
 		switch {
 		case e.RetryAfter > 0:
-			d = e.RetryAfter
-			return d + rand.N(d/4+1)
+			return min(pause(e.RetryAfter, n), end)
 		case e.Final() && e.Kind != Local:
 			d = longest
 		}
@@ -111,7 +113,7 @@ func (a *Agent) hook(ctx context.Context, r Result) error {
 	}
 	sum := sha256.Sum256(id.Certificate.Raw)
 	digest := hex.EncodeToString(sum[:])
-	if last, err := os.ReadFile(store.path(hookedFile)); err == nil && strings.TrimSpace(string(last)) == digest {
+	if last, err := store.read(hookedFile); err == nil && strings.TrimSpace(string(last)) == digest {
 		return nil
 	}
 	if err := a.Hook(ctx, r); err != nil {

@@ -20,14 +20,14 @@ func TestSaveCrash(t *testing.T) {
 	ca := newTestCA(t, "good")
 	first, second := ca.identity(t, "sensor-1", nil), ca.identity(t, "sensor-1", nil)
 	for _, start := range []*Identity{nil, first} {
-		steps := countSteps(t, start, second)
+		steps := countSteps(t, ca, start, second)
 		if steps < 20 {
 			t.Fatalf("Save takes %d steps: the hook misses some", steps)
 		}
 		committed := false
 		for n := range steps + 1 {
 			t.Run(fmt.Sprintf("from %v step %d", start != nil, n), func(t *testing.T) {
-				s := &Store{Dir: t.TempDir()}
+				s := anchored(t, ca)
 				if start != nil {
 					save(t, s, start)
 				}
@@ -84,7 +84,7 @@ func TestRecoverCrash(t *testing.T) {
 	ca := newTestCA(t, "good")
 	first, second := ca.identity(t, "sensor-1", nil), ca.identity(t, "sensor-1", nil)
 	for n := range 60 {
-		s := &Store{Dir: t.TempDir()}
+		s := anchored(t, ca)
 		save(t, s, first)
 		committed := false
 		s.step = func(op, name string) error {
@@ -259,8 +259,18 @@ func save(t *testing.T, s *Store, id *Identity) {
 	}
 }
 
-func countSteps(t *testing.T, start, next *Identity) (n int) {
+// anchored is a store that knows the CA.
+func anchored(t *testing.T, ca *testCA) *Store {
+	t.Helper()
 	s := &Store{Dir: t.TempDir()}
+	if err := s.SaveRoots([]*x509.Certificate{ca.root}); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func countSteps(t *testing.T, ca *testCA, start, next *Identity) (n int) {
+	s := anchored(t, ca)
 	if start != nil {
 		save(t, s, start)
 	}

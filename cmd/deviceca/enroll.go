@@ -76,7 +76,7 @@ goes on with the same key. docs/attestation.md says how to get a device ready.`,
 				}
 			}
 			if roots != "" {
-				if c.Trust.Roots, err = client.ReadCertificates(roots); err != nil {
+				if c.Trust.Roots, err = client.ReadRoots(roots); err != nil {
 					return clientError(err)
 				}
 			}

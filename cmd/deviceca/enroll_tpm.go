@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"path/filepath"
 
 	"github.com/deviceca/deviceca/client"
@@ -34,7 +33,7 @@ func (t *tpmFlags) open(c *client.Config) (shut func() error, err error) {
 	case t.ak == "" || t.chain == "":
 		return nil, usagef("--tpm-ak and --tpm-ak-chain are missing beside --tpm")
 	}
-	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
+	if err := (&client.Store{Dir: c.Dir}).Prepare(); err != nil {
 		return nil, err
 	}
 	device, err := tpm.Open(tpm.Config{Path: t.path, KeyFile: filepath.Join(c.Dir, tpmKeyFile), Key: c.Key, AK: t.ak, AKChain: t.chain})

@@ -108,7 +108,7 @@ func parse(command string, args []string, getenv func(string) string, stderr io.
 		}
 	}
 	if roots != "" {
-		if c.Trust.Roots, err = client.ReadCertificates(roots); err != nil {
+		if c.Trust.Roots, err = client.ReadRoots(roots); err != nil {
 			return nil, err
 		}
 	}
