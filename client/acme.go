@@ -27,7 +27,7 @@ type ACMEConfig struct {
 	Timeout, Wait time.Duration
 	Now           func() time.Time // nil is time.Now
 
-	// Accounts keeps the account; nil keeps it in memory.
+	// Accounts keeps the accounts; nil keeps them in memory.
 	Accounts Accounts
 	// Credential binds an account that has to be made when Auth holds none, as at a renewal.
 	Credential *Credential

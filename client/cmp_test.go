@@ -129,9 +129,13 @@ func TestCMPConfirms(t *testing.T) {
 			s.edit = func(c *x509.Certificate) { c.RawSubject, c.Subject.CommonName = nil, "sensor-2" }
 		}, "sensor-2"},
 		{"expired", func(s *cmpServer) {
-			s.edit = func(c *x509.Certificate) { c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour) }
+			s.edit = func(c *x509.Certificate) {
+				c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+			}
 		}, "expired"},
-		{"a CA's", func(s *cmpServer) { s.edit = func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = true, true } }, "a CA's"},
+		{"a CA's", func(s *cmpServer) {
+			s.edit = func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = true, true }
+		}, "a CA's"},
 		{"rubbish beside it", func(s *cmpServer) { s.extra = [][]byte{{0x30, 0}} }, "cannot be used"},
 	} {
 		for _, implicit := range []bool{false, true} {

@@ -61,7 +61,7 @@ func (d *directory) check(path string) error {
 	}
 	if mode := rights(info); mode&0o022 != 0 {
 		return refuse(fmt.Sprintf("the directory %s can be written by others (mode %04o): what lies in it cannot be trusted", path, mode),
-			"look through it, then: chmod go-w "+path)
+			"look through it, then: chmod go-w "+path+"; or name a new directory")
 	}
 	return nil
 }
