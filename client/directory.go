@@ -67,7 +67,12 @@ func (d *directory) check(path string) error {
 }
 
 // read reads a regular file of the directory, never through a symbolic link.
+// Only the links that this package makes are followed, see pair.go.
 func (d *directory) read(name string) ([]byte, error) {
+	name, err := d.locate(name)
+	if err != nil {
+		return nil, err
+	}
 	f, err := d.open(name, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err

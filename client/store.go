@@ -29,7 +29,7 @@ const (
 )
 
 // storeFiles are all that Store.write writes.
-var storeFiles = []string{KeyFile, CertFile, ChainFile, FullChainFile, RootsFile, AccountFile, nextFile, requestFile, hookedFile, adviceFile}
+var storeFiles = append([]string{RootsFile, AccountFile, nextFile, requestFile, hookedFile, adviceFile, liveLink}, pairFiles...)
 
 // temporary is the name under which a file is written. There is one writer at a time (lock), so one name will do, and a crash
 // leaves one file at most.
@@ -40,12 +40,10 @@ var ErrNoIdentity = errors.New("no identity yet")
 
 // Store keeps one Identity and its trust anchors in the files of a directory.
 //
-// Two files cannot be replaced at one moment, so key and certificate go through
-// one that can: Save writes both to next.pem (temporary file, fsync, rename, fsync of the directory), and
-// only then replaces key.pem, cert.pem and the others, and removes next.pem. Whatever
-// moment the power fails: without next.pem the files are the old pair or the
-// whole new one; with it, Load reads the new pair from it, and the next Save or
-// Recover finishes the work.
+// Two files cannot be replaced at one moment, so key.pem, cert.pem and the others are links, through one that
+// can be replaced: live leads to a directory with the whole pair, written and synced before live is switched to it. Whatever moment the
+// power fails, readers and Load find the old pair or the new one, whole. The pair before stays until the next Save, so that a
+// program which found out where live leads can read both files there.
 //
 // The directory belongs to the user of the process or to root, nobody else may write it, and every file in it that is used is
 // a regular one; anything else is an *Error of kind Local.
@@ -55,8 +53,9 @@ type Store struct {
 	Signer crypto.Signer
 
 	// step is told of each durable step before it is taken; tests stop there.
-	step func(op, name string) error
-	held *directory // while it is locked
+	step  func(op, name string) error
+	plain bool       // do without symbolic links; for tests
+	held  *directory // while it is locked
 }
 
 // Files are the paths of a Store, for configuration of other programs.
@@ -182,7 +181,11 @@ func (s *Store) loadNext() (*Identity, error) {
 // exposed is a warning about a key that every user of the machine can read, "" for none.
 func (s *Store) exposed() (warning string) {
 	s.use(func(d *directory) error {
-		info, err := d.Lstat(KeyFile)
+		at, err := d.locate(KeyFile)
+		if err != nil {
+			return err
+		}
+		info, err := d.Lstat(at)
 		if err == nil && rights(info)&0o007 != 0 {
 			warning = fmt.Sprintf("%s is open to every user (mode %04o): chmod 600 it, and renew with a new key", s.path(KeyFile), rights(info))
 		}
@@ -208,6 +211,28 @@ func (s *Store) belongs(id *Identity) error {
 // Save replaces the stored identity, for good once it returns nil. After an
 // error, or a crash at any moment, Load finds the old pair or the new one.
 func (s *Store) Save(id *Identity) error {
+	err := s.change("the pair", func(d *directory) error { return s.savePair(d, id) })
+	if errors.Is(err, errNoLinks) {
+		return s.savePlain(id)
+	}
+	if err != nil {
+		return err
+	}
+	return s.done()
+}
+
+// done removes what a pair that is in place leaves behind.
+func (s *Store) done() error {
+	if err := s.remove(requestFile); err != nil {
+		return err
+	}
+	return s.remove(nextFile)
+}
+
+// savePlain is Save where there are no symbolic links: it writes the pair to next.pem (temporary file, fsync, rename, fsync of the
+// directory), and only then replaces key.pem, cert.pem and the others, and removes next.pem. With next.pem, Load reads the new
+// pair from it, and the next Save or Recover finishes the work. Only other programs can meet a half-replaced pair.
+func (s *Store) savePlain(id *Identity) error {
 	next := encodeCertificates(id.certificates()...)
 	if s.Signer == nil {
 		key, err := EncodeKey(id.Key)
@@ -227,17 +252,20 @@ func (s *Store) Recover() error { return s.recover("") }
 
 // recover is Recover for a device; "" is any.
 func (s *Store) recover(device string) error {
-	if err := s.use(removeTemporary); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return saveError("recover", err)
+	if _, err := os.Stat(s.Dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := s.change("recover", removeTemporary); err != nil {
+		return err
+	}
+	if err := s.change("recover", s.tidy); err != nil {
+		return err
 	}
 	switch id, err := s.loadNext(); {
 	case err == nil && device != "" && !sameID(device, id.Device()):
 		return s.another(id, device)
 	case err == nil:
-		return s.finish(id)
+		return s.Save(id)
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case errors.Is(err, errPlanted):
@@ -279,29 +307,29 @@ func removeTemporary(d *directory) error {
 // finish brings what is in next.pem into the other files; it may be run any
 // number of times. next.pem goes last, for it is what makes the others repairable.
 func (s *Store) finish(id *Identity) error {
-	if s.Signer == nil {
-		key, err := EncodeKey(id.Key)
-		if err != nil {
-			return err
-		}
-		if err := s.write(KeyFile, key, 0o600); err != nil {
-			return err
-		}
-	} else if err := s.remove(KeyFile); err != nil { // the key of an earlier certificate
+	content, err := s.pairContent(id)
+	if err != nil {
 		return err
 	}
-	for _, f := range []struct {
-		name  string
-		certs []*x509.Certificate
-	}{{CertFile, id.certificates()[:1]}, {ChainFile, id.Chain}, {FullChainFile, id.certificates()}} {
-		if err := s.write(f.name, encodeCertificates(f.certs...), 0o644); err != nil {
+	if s.Signer != nil { // the key of an earlier certificate
+		if err := s.remove(KeyFile); err != nil {
 			return err
 		}
 	}
-	if err := s.remove(requestFile); err != nil {
-		return err
+	for _, name := range pairFiles {
+		data, ok := content[name]
+		if !ok {
+			continue
+		}
+		mode := fs.FileMode(0o644)
+		if name == KeyFile {
+			mode = 0o600
+		}
+		if err := s.write(name, data, mode); err != nil {
+			return err
+		}
 	}
-	return s.remove(nextFile)
+	return s.done()
 }
 
 // Roots reads the trust anchors; none kept yet is no error.
@@ -332,28 +360,10 @@ func (s *Store) write(name string, data []byte, mode os.FileMode) error {
 
 func (s *Store) replace(d *directory, name string, data []byte, mode os.FileMode) error {
 	temp := temporary(name)
-	if err := s.at("create", name); err != nil {
-		return err
-	}
 	if err := d.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	f, err := d.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return err
-	}
-	// A umask may have taken bits away that readers of the certificate need.
-	err = errors.Join(f.Chmod(mode), s.at("write", name))
-	if err == nil {
-		_, err = f.Write(data)
-	}
-	if err == nil {
-		err = s.at("sync", name)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
+	if err := s.create(d, temp, data, mode); err != nil {
 		return err
 	}
 	if err := s.at("rename", name); err != nil {
@@ -362,7 +372,7 @@ func (s *Store) replace(d *directory, name string, data []byte, mode os.FileMode
 	if err := d.Rename(temp, name); err != nil {
 		return err
 	}
-	return s.sync(d, name)
+	return s.sync(d, ".")
 }
 
 // remove removes a file durably; a missing one is no error.
@@ -376,7 +386,7 @@ func (s *Store) remove(name string) error {
 		} else if err != nil {
 			return err
 		}
-		return s.sync(d, name)
+		return s.sync(d, ".")
 	})
 }
 
@@ -396,7 +406,7 @@ func (s *Store) sync(d *directory, name string) error {
 	if err := s.at("syncdir", name); err != nil {
 		return err
 	}
-	return d.sync()
+	return d.sync(name)
 }
 
 func (s *Store) at(op, name string) error {

@@ -11,13 +11,18 @@ import (
 
 func lockHandle(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }
 
-// sync makes renames and removals in the directory durable.
-func (d *directory) sync() error {
-	f, err := d.Open(".")
+// sync makes renames and removals in the directory of that name, "." for itself, durable.
+func (d *directory) sync(name string) error {
+	f, err := d.Open(name)
 	if err != nil {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
+}
+
+// linkless: the file system has no symbolic links, as FAT.
+func linkless(err error) bool {
+	return errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.ENOTSUP) || errors.Is(err, syscall.EOPNOTSUPP)
 }
 
 // euid is replaced in tests.
