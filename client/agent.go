@@ -20,6 +20,9 @@ type Agent struct {
 	// another process: at least once per certificate, and once at the very
 	// first start. After an error it is called again later. Nil for none.
 	Hook func(ctx context.Context, r Result) error
+	// Open gets what a run needs and should not hold meanwhile, such as a TPM: it sets Config.Signer
+	// and Config.Attester, and returns what gives them back. It is called before each run. Nil for none.
+	Open func(ctx context.Context, c *Config) (shut func() error, err error)
 }
 
 // Waiting times of an Agent.
@@ -45,16 +48,9 @@ func (a *Agent) Watch(ctx context.Context) error {
 	}
 	failures := 0
 	for {
-		result, err := Run(ctx, a.Config)
+		result, err := a.once(ctx, log)
 		if ctx.Err() != nil {
 			return ctx.Err()
-		}
-		// What was forced is done once.
-		if err == nil {
-			a.Config.Force, a.Config.Renew = false, false
-		}
-		if err == nil {
-			err = a.hook(ctx, result)
 		}
 		var wait time.Duration
 		switch {
@@ -77,6 +73,33 @@ func (a *Agent) Watch(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// once is one run, and the hook after it.
+func (a *Agent) once(ctx context.Context, log *slog.Logger) (Result, error) {
+	if a.Open != nil {
+		shut, err := a.Open(ctx, &a.Config)
+		if err != nil {
+			return Result{}, err
+		}
+		defer func() {
+			if err := shut(); err != nil {
+				log.Warn("not given back", "err", err)
+			}
+		}()
+	}
+	result, err := Run(ctx, a.Config)
+	if err != nil {
+		return Result{}, err
+	}
+	// What was forced is done once.
+	a.Config.Force, a.Config.Renew = false, false
+	if result.Action != Current {
+		for _, w := range result.Warnings {
+			log.Warn(w)
+		}
+	}
+	return result, a.hook(ctx, result)
 }
 
 // retryIn is how long to wait after the n-th failure in a row. What the server asks for counts up to a day, and never beyond half

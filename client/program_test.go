@@ -87,6 +87,11 @@ func TestProgram(t *testing.T) {
 		{name: "again", args: enroll(dir, "-json"), stdout: `"action": "current"`},
 		{name: "show", args: []string{"show", "-dir", dir}, stdout: "current: sensor-1"},
 		{name: "renew", args: enroll(dir, "-renew"), stdout: "renewed: sensor-1"},
+		{name: "two servers", args: enroll(dir, "-server", "https://other.example"), code: 2, stderr: "given twice"},
+		{name: "two profiles", args: enroll(dir, "-label", "a", "-profile", "b"), code: 2, stderr: "-label and -profile"},
+		{name: "a secret that is gone", args: enroll(dir, "-reference", testUser, "-secret-file", secret+"x"), stdout: "current: sensor-1", stderr: "the device is enrolled and goes on without"},
+		{name: "a secret that is gone, and needed", args: enroll(dir, "-force", "-reference", testUser, "-secret-file", secret+"x"), code: 1, stderr: "no such file"},
+		{name: "another name", args: enroll(dir, "-dns", "b.example"), stdout: "current: sensor-1", stderr: "warning: asked for, and not in the certificate: DNS b.example"},
 		{name: "another device", args: []string{"enroll", "-dir", dir, "-server", s.URL, "-id", "sensor-2"}, code: 2, stderr: "sensor-1"},
 		{name: "force by environment", env: "DEVICECA_SECRET=" + testSecret, args: enroll(dir, "-force", "-reference", testUser, "-key", "ed25519", "-dns", "a.example", "-ip", "192.0.2.1", "-uri", "urn:x:y"), stdout: "enrolled: sensor-1"},
 	} {

@@ -98,6 +98,11 @@ func Run(ctx context.Context, c Config) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	return r.run(ctx)
+}
+
+func (r *run) run(ctx context.Context) (Result, error) {
+	c := r.config
 	unlock, err := r.store.lock()
 	if err != nil {
 		return Result{}, err
@@ -127,12 +132,24 @@ func Run(ctx context.Context, c Config) (Result, error) {
 		return r.obtain(ctx, Renewed, attempts)
 	}
 	if !c.Renew {
+		if err := r.checkClock(id); err != nil {
+			return Result{}, err
+		}
 		r.advise(ctx, id)
 	}
 	if c.Renew || !r.now().Before(r.renewAt(id)) {
 		return r.obtain(ctx, Renewed, []attempt{{renews: id, auth: Auth{Certificate: id.TLS()}, keepKey: c.KeepKey}})
 	}
 	return r.result(Current, id), nil
+}
+
+// checkClock: before the certificate was issued, nothing can be said of when it is due, and no server's certificate is valid.
+func (r *run) checkClock(id *Identity) error {
+	if from := id.Certificate.NotBefore; from.Sub(r.now()) > maxAhead {
+		return &Error{Kind: Local, Op: "clock", Text: fmt.Sprintf("this device's clock says %s, and its certificate is valid from %s", r.now().UTC().Format(time.RFC3339), from.UTC().Format(time.RFC3339)),
+			Hint: "set the clock; key and certificate are in place"}
+	}
+	return nil
 }
 
 // Show is what Run would find, without a lock, a request or a write: the
@@ -284,6 +301,9 @@ func (r *run) obtain(ctx context.Context, action Action, attempts []attempt) (Re
 			}
 			return Result{}, err
 		}
+		if err := r.store.remove(reserveFile); err != nil {
+			return Result{}, err
+		}
 		if err := r.keepAnchors(ca.Roots, kept); err != nil {
 			return Result{}, err
 		}
@@ -361,7 +381,13 @@ func (r *run) try(ctx context.Context, e Enroller, ca *CACerts, a attempt) (*Ide
 		_, _, err := accept(reply, req, ca, r.now())
 		return err
 	}
+	if err := r.store.reserve(); err != nil {
+		return nil, nil, nil, err
+	}
 	reply, err := send(ctx, req)
+	if err != nil {
+		err = errors.Join(err, r.store.remove(reserveFile))
+	}
 	if KindOf(err) == BadRequest && err != nil {
 		// The request is at fault, perhaps its key: the next one starts afresh.
 		return nil, nil, nil, errors.Join(err, r.store.remove(requestFile))
@@ -373,6 +399,21 @@ func (r *run) try(ctx context.Context, e Enroller, ca *CACerts, a attempt) (*Ide
 	return id, reply, warnings, err
 }
 
+// otherNames warns of names asked for that the certificate lacks: a renewal repeats the names that it has.
+func (r *run) otherNames(id *Identity) (warnings []string) {
+	if alt := r.config.AltNames; len(alt.DNS)+len(alt.IP)+len(alt.URI) == 0 {
+		return nil
+	}
+	names, err := DeviceNames(id.Device(), r.config.AltNames)
+	if err != nil {
+		return []string{"the names asked for are not looked at: " + err.Error()}
+	}
+	for _, name := range missingNames(names.SAN, id.Certificate) {
+		warnings = append(warnings, "asked for, and not in the certificate: "+name+"; a renewal keeps the names, so enrol anew for others (-force, with a credential)")
+	}
+	return warnings
+}
+
 func (r *run) result(action Action, id *Identity) Result {
 	out := Result{
 		Action: action, Protocol: cmp.Or(r.config.Protocol, "est"), Device: id.Device(), Serial: id.Serial(),
@@ -381,6 +422,9 @@ func (r *run) result(action Action, id *Identity) Result {
 	}
 	if warning := r.store.exposed(); warning != "" {
 		out.Warnings = append(out.Warnings, warning)
+	}
+	if action != Enrolled {
+		out.Warnings = append(out.Warnings, r.otherNames(id)...)
 	}
 	return out
 }

@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"crypto"
+	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -25,11 +26,12 @@ const (
 	nextFile    = "next.pem"    // key and certificates on their way into the files above
 	requestFile = "request.pem" // key and state of a request that has had no answer yet
 	hookedFile  = ".hooked"     // digest of the certificate that the hook was last called for
+	reserveFile = ".reserve"    // room for the files above, while a request is on its way
 	lockFile    = ".lock"
 )
 
 // storeFiles are all that Store.write writes.
-var storeFiles = append([]string{RootsFile, AccountFile, nextFile, requestFile, hookedFile, adviceFile, liveLink}, pairFiles...)
+var storeFiles = append([]string{RootsFile, AccountFile, nextFile, requestFile, hookedFile, adviceFile, reserveFile, liveLink}, pairFiles...)
 
 // temporary is the name under which a file is written. There is one writer at a time (lock), so one name will do, and a crash
 // leaves one file at most.
@@ -373,6 +375,15 @@ func (s *Store) replace(d *directory, name string, data []byte, mode os.FileMode
 		return err
 	}
 	return s.sync(d, ".")
+}
+
+// reserve makes sure that there is room for an answer before it is asked for: a CA that repeats nothing would issue another
+// certificate at each attempt on a full disk. What it writes cannot be compressed away.
+func (s *Store) reserve() error {
+	const size = 128 << 10 // a pair, anchors, and what file systems add to small files
+	filler := make([]byte, size)
+	rand.Read(filler)
+	return s.write(reserveFile, filler, 0o600)
 }
 
 // remove removes a file durably; a missing one is no error.
