@@ -42,7 +42,7 @@ func (d *directory) live() (int, error) {
 	n, parseErr := strconv.Atoi(number)
 	if err != nil || !ok || parseErr != nil || n < 1 || pairDir(n) != target {
 		return 0, &Error{Kind: Local, Op: "store", Text: fmt.Sprintf("%s in %s does not lead to one of the pairs there", liveLink, d.Name()),
-			Err: errPlanted, Hint: "find out who changed it; it is a symbolic link to .pairs/ and a number"}
+			Err: errPlanted, Hint: "it is a symbolic link to .pairs/ and a number. If a copy made files of links, remove it, for key.pem and cert.pem stand for themselves then; else find out who changed it"}
 	}
 	return n, nil
 }
@@ -267,7 +267,7 @@ func (s *Store) tidy(d *directory) error {
 		return err
 	}
 	entries, err := fs.ReadDir(d.FS(), pairsDir)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	var numbers []int

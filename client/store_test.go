@@ -270,6 +270,40 @@ func TestAdopt(t *testing.T) {
 	}
 	save(t, s, first)
 	checkFiles(t, s, first)
+	// Without any pair either; the next one is written all the same.
+	if err := os.RemoveAll(s.path(pairsDir)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Load(); !errors.Is(err, ErrNoIdentity) {
+		t.Errorf("Load: %v", err)
+	}
+	if err := s.Recover(); err != nil {
+		t.Error(err)
+	}
+	save(t, s, first)
+	checkFiles(t, s, first)
+	// A copy that follows links: the files count, once what was a link is gone.
+	other := &Store{Dir: t.TempDir()}
+	if err := os.CopyFS(other.path(liveLink), os.DirFS(s.path(pairsDir))); err != nil {
+		t.Fatal(err)
+	}
+	content, err = s.pairContent(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range content {
+		writeFile(t, other.path(name), text, 0o600)
+	}
+	err = other.Save(second)
+	wantError(t, err, Local, "live in ")
+	if !strings.Contains(HintOf(err), "remove it") {
+		t.Errorf("hint %q", HintOf(err))
+	}
+	if err := os.RemoveAll(other.path(liveLink)); err != nil {
+		t.Fatal(err)
+	}
+	save(t, other, second)
+	checkFiles(t, other, second)
 	// A link that leads out is none of ours.
 	for _, target := range []string{"/etc", ".pairs/../..", ".pairs/01", ".pairs/0", "."} {
 		if err := errors.Join(os.Remove(s.path(liveLink)), os.Symlink(target, s.path(liveLink))); err != nil {
