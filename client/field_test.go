@@ -86,7 +86,6 @@ func TestFullDisk(t *testing.T) {
 	gone()
 	delete(s.ops, "simplereenroll")
 	var room int64
-	s.ops["cacerts"] = nil
 	s.edit = func(*x509.Certificate) {
 		if info, err := os.Lstat(c.Dir + "/" + reserveFile); err == nil {
 			room = info.Size()

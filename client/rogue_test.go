@@ -64,7 +64,7 @@ func hugeRoot(t testing.TB, bits, exponent int) []byte {
 	return der
 }
 
-// certs answers with certificates in DER.
+// raw answers with certificates in DER, whatever they are.
 func (s *estServer) raw(raw ...[]byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/pkcs7-mime")
