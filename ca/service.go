@@ -62,15 +62,15 @@ type Service struct {
 	current   atomic.Pointer[state]
 }
 
-type counts struct{ signatures, issued, refused, wrongSecrets atomic.Int64 }
+type counts struct{ signatures, issued, refused, wrongSecrets, lintFindings atomic.Int64 }
 
 // Stats are counts since the service was made.
-type Stats struct{ Signatures, Issued, Refused, WrongSecrets int64 }
+type Stats struct{ Signatures, Issued, Refused, WrongSecrets, LintFindings int64 }
 
 // Stats reads the counts.
 func (s *Service) Stats() Stats {
 	c := &s.counts
-	return Stats{c.signatures.Load(), c.issued.Load(), c.refused.Load(), c.wrongSecrets.Load()}
+	return Stats{c.signatures.Load(), c.issued.Load(), c.refused.Load(), c.wrongSecrets.Load(), c.lintFindings.Load()}
 }
 
 // state is what Apply replaces as a whole: a request sees one policy,

@@ -1,7 +1,6 @@
 package est
 
 import (
-	"crypto/x509"
 	encasn1 "encoding/asn1"
 	"errors"
 	"slices"
@@ -11,9 +10,7 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/deviceca/deviceca/ca"
-	"github.com/deviceca/deviceca/internal/cms"
 	"github.com/deviceca/deviceca/internal/der"
-	"github.com/deviceca/deviceca/policy"
 )
 
 // parseCRMF reads the content of a CertReqMsg (RFC 4211 §3, RFC 5272
@@ -72,10 +69,7 @@ func checkCRMFProof(rest *cryptobyte.String, certReq []byte, csr *ca.CSR) error 
 	if !popo.ReadASN1Element(&algorithm, asn1.SEQUENCE) || !popo.ReadASN1BitStringAsBytes(&signature) || !popo.Empty() {
 		return ca.Errorf(ca.BadPOP, "the proof of possession is not a POPOSigningKey without poposkInput (RFC 5272 §3.2.1.2.2)")
 	}
-	if err := cms.CheckSignature(algorithm, csr.PublicKey, certReq, signature); err != nil {
-		return &ca.Error{Kind: ca.BadPOP, Reason: "the proof of possession does not verify: sign CertRequest with the key that it holds, by SHA-256 or better", Err: err}
-	}
-	return nil
+	return ca.CheckProof("CertRequest", csr.PublicKey, algorithm, certReq, signature)
 }
 
 // readCRMFControls takes the optional controls off the end of a CertRequest.
@@ -146,12 +140,9 @@ func readCertTemplate(template cryptobyte.String) (*ca.CSR, time.Time, error) {
 	if subject == nil || spki == nil {
 		return nil, notAfter, errors.New("subject and publicKey must both be there")
 	}
-	pub, err := x509.ParsePKIXPublicKey(spki)
-	if err == nil {
-		_, err = policy.KeyAlgorithm(pub)
-	}
+	pub, err := ca.ParseKey(spki)
 	if err != nil {
-		return nil, notAfter, ca.Errorf(ca.BadKey, "the key in the CRMF request cannot be certified: %w", err)
+		return nil, notAfter, err
 	}
 	san, err := readExtensions(extensions)
 	if err != nil {
