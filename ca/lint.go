@@ -103,7 +103,7 @@ func (s *Service) watch(p *Profile, t template, tbs []byte) {
 	for _, f := range faults {
 		names = append(names, f.name)
 	}
-	s.log.Error("a certificate that was issued fails lints: report this as a fault of deviceca, and decide whether to revoke it",
+	s.log.Error("a certificate fails lints: report this as a fault of deviceca, and decide whether to revoke it",
 		"serial", t.serial.String(), "profile", p.Name, "lints", strings.Join(names, ", "))
 }
 

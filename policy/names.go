@@ -2,6 +2,7 @@ package policy
 
 import (
 	"cmp"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -300,8 +301,14 @@ func nameFault(form, value string) string {
 			return "it is not a mailbox of plain words at a host name (RFC 5280 §4.2.1.6)"
 		}
 	case "hardware-module":
-		if serial, hardware, ok := strings.Cut(value, "/"); !ok || serial == "" || hardware == "" {
+		serial, hardware, _ := strings.Cut(value, "/")
+		if _, err := x509.ParseOID(hardware); err != nil || serial == "" {
 			return "a hardware module name is SERIAL/TYPE, with the type's object identifier (RFC 4108 §5)"
+		}
+	case "permanent-identifier":
+		id, assigner, qualified := strings.Cut(value, "/")
+		if _, err := x509.ParseOID(assigner); qualified && err != nil || id == "" {
+			return "a permanent identifier is IDENTIFIER or IDENTIFIER/ASSIGNER, with the assigner's object identifier (RFC 4043)"
 		}
 	}
 	return ""
