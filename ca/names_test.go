@@ -2,9 +2,12 @@ package ca_test
 
 import (
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"math/big"
 	"net/netip"
 	"strings"
@@ -210,4 +213,22 @@ func TestSubjectThatCannotBeEncoded(t *testing.T) {
 	})
 	r, _ := a.askedFor("pump_7", newKey(t).Public(), ca.Names{})
 	a.refused(r, ca.Denied, "a character that the attribute cannot have")
+}
+
+// Whose key anyone can factor, nobody acts for others with it.
+func TestWeakKeysVouchForNobody(t *testing.T) {
+	a := newAuthority(t, nil)
+	signer := ecKey(t, elliptic.P256())
+	weak := &rsa.PublicKey{N: new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 2048), big.NewInt(1)), E: 65537} // divisible by 3
+	ra := &x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "line-1"}, KeyUsage: x509.KeyUsageDigitalSignature,
+		UnknownExtKeyUsage: []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 28}}, NotBefore: a.clock.Now().Add(-time.Hour), NotAfter: a.clock.Now().Add(24 * time.Hour)}
+	issuer := sign(t, &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Maker"}, IsCA: true, BasicConstraintsValid: true, NotBefore: ra.NotBefore, NotAfter: ra.NotAfter}, nil, signer.Public(), signer)
+	if _, err := a.AddRA(t.Context(), ca.RA{Name: "line-1", Cert: sign(t, ra, issuer, weak, signer).Raw, Names: []string{"*"}, Levels: []string{"software"}}, "admin:test"); ca.KindOf(err) != ca.Malformed || !contains(err.Error(), "prime factor below") {
+		t.Errorf("a registration authority: %v", err)
+	}
+	anchor := *ra
+	anchor.IsCA, anchor.BasicConstraintsValid, anchor.KeyUsage, anchor.UnknownExtKeyUsage = true, true, x509.KeyUsageCertSign, nil
+	if _, err := a.AddManufacturer(t.Context(), ca.Manufacturer{Name: "maker", Level: "software", Anchors: [][]byte{sign(t, &anchor, issuer, weak, signer).Raw}}, "admin:test"); ca.KindOf(err) != ca.Malformed || !contains(err.Error(), "prime factor below") {
+		t.Errorf("a manufacturer: %v", err)
+	}
 }

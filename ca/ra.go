@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/policy"
 )
 
 // CMCRAUse is id-kp-cmcRA (RFC 6402 §2.10): the extended key usage of
@@ -130,6 +131,9 @@ func (s *Service) AddRA(ctx context.Context, ra RA, actor string) (*RA, error) {
 		return nil, Errorf(Malformed, "a registration authority needs 1 to %d name patterns, for example lamp-*", maxGlobs)
 	case len(ra.Levels) == 0 || len(ra.Levels) > maxRALevels:
 		return nil, Errorf(Malformed, "a registration authority needs 1 to %d levels; devices that it brings in get the first", maxRALevels)
+	}
+	if _, err := policy.KeyAlgorithm(cert.PublicKey); err != nil {
+		return nil, Errorf(Malformed, "the certificate's key is unfit for a registration authority: %w", err)
 	}
 	for _, glob := range ra.Names {
 		if err := device.CheckGlob(glob); err != nil {

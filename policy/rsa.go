@@ -34,14 +34,24 @@ func rsaAlgorithm(k *rsa.PublicKey) (string, error) {
 		return "", errors.New("the RSA modulus is even, so it is no RSA key (RFC 8017 §3.1); make a new one")
 	case k.E < minRSAExponent || k.E%2 == 0:
 		return "", fmt.Errorf("the RSA exponent %d is not accepted; use %d", k.E, minRSAExponent)
-	case hasSmallFactor(k.N):
-		return "", fmt.Errorf("the RSA modulus has a prime factor below %d, so that anyone can factor it; make a new key with sound software", smallPrimeBound)
-	case isROCA(k.N):
-		return "", errors.New("the RSA modulus has the fingerprint of the generator with CVE-2017-15361 (ROCA), whose keys can be factored; make a new key with other software or firmware")
-	case hasClosePrimes(k.N):
-		return "", errors.New("the primes of the RSA modulus lie so close together that Fermat's method factors it; make a new key with sound software")
+	}
+	if err := CheckFactors(k.N); err != nil {
+		return "", err
 	}
 	return "rsa-" + strconv.Itoa(size), nil
+}
+
+// CheckFactors looks for what lets anyone factor an odd RSA modulus of at most 8192 bits. The error does not show the factors.
+func CheckFactors(n *big.Int) error {
+	switch {
+	case hasSmallFactor(n):
+		return fmt.Errorf("the RSA modulus has a prime factor below %d, so that anyone can factor it; make a new key with sound software", smallPrimeBound)
+	case isROCA(n):
+		return errors.New("the RSA modulus has the fingerprint of the generator with CVE-2017-15361 (ROCA), whose keys can be factored; make a new key with other software or firmware")
+	case hasClosePrimes(n):
+		return errors.New("the primes of the RSA modulus lie so close together that Fermat's method factors it; make a new key with sound software")
+	}
+	return nil
 }
 
 // smallPrimeBound is how far trial division goes.
