@@ -1,6 +1,7 @@
 package ca_test
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -188,8 +189,15 @@ func TestOddCSRs(t *testing.T) {
 	}
 }
 
-func TestParseKey(t *testing.T) {
-	key := newKey(t)
+type oddKey struct {
+	name string
+	spki []byte
+	says string // "" is taken
+}
+
+// oddKeys are encodings of a P-256 key, and of keys that are none.
+func oddKeys(t testing.TB, key *ecdsa.PrivateKey) []oddKey {
+	t.Helper()
 	point, err := key.PublicKey.Bytes()
 	if err != nil {
 		t.Fatal(err)
@@ -210,11 +218,7 @@ func TestParseKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct {
-		name string
-		spki []byte
-		says string // "" is taken
-	}{
+	return []oddKey{
 		{"P-256", spki(seq(oid(ec), oid(p256)), point), ""},
 		{"compressed", spki(seq(oid(ec), oid(p256)), elliptic.MarshalCompressed(elliptic.P256(), key.X, key.Y)), "its point is compressed, which need not be supported (RFC 5480 §2.2)"},
 		{"hybrid", spki(seq(oid(ec), oid(p256)), append([]byte{6 | point[64]&1}, point[1:]...)), "neither compressed nor uncompressed"},
@@ -234,7 +238,12 @@ func TestParseKey(t *testing.T) {
 		{"ML-DSA", spki(seq(oid("2.16.840.1.101.3.4.3.18")), make([]byte, 1952)), "keys of ML-DSA-65 are not accepted"},
 		{"an unknown kind", spki(seq(oid(uuidOID)), point), "keys of algorithm " + uuidOID},
 		{"no SubjectPublicKeyInfo", seq(oid(ec)), "not a SubjectPublicKeyInfo"},
-	} {
+	}
+}
+
+func TestParseKey(t *testing.T) {
+	key := newKey(t)
+	for _, c := range oddKeys(t, key) {
 		t.Run(c.name, func(t *testing.T) {
 			pub, err := ca.ParseKey(c.spki)
 			if c.says == "" {
@@ -255,4 +264,23 @@ func TestParseKey(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzParseKey: never a panic, and a key that is taken has this one encoding.
+func FuzzParseKey(f *testing.F) {
+	for _, c := range oddKeys(f, newKey(f)) {
+		f.Add(c.spki)
+	}
+	f.Fuzz(func(t *testing.T, spki []byte) {
+		pub, err := ca.ParseKey(spki)
+		if err != nil {
+			if ca.KindOf(err) != ca.BadKey {
+				t.Errorf("kind %v: %v", ca.KindOf(err), err)
+			}
+			return
+		}
+		if again, err := x509.MarshalPKIXPublicKey(pub); err != nil || !bytes.Equal(again, spki) {
+			t.Errorf("%x is encoded as %x, %v", spki, again, err)
+		}
+	})
 }

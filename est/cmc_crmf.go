@@ -1,8 +1,8 @@
 package est
 
 import (
-	encasn1 "encoding/asn1"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -83,13 +83,19 @@ func readCRMFControls(certReq *cryptobyte.String) (witness cryptobyte.String, er
 	}
 	for !controls.Empty() {
 		var one, value cryptobyte.String
-		var oid encasn1.ObjectIdentifier
 		var tag asn1.Tag
-		if !controls.ReadASN1(&one, asn1.SEQUENCE) || !one.ReadASN1ObjectIdentifier(&oid) || !one.ReadAnyASN1Element(&value, &tag) || !one.Empty() {
+		oid, ok := "", controls.ReadASN1(&one, asn1.SEQUENCE)
+		if ok {
+			oid, ok = der.OID(&one)
+		}
+		if !ok || !one.ReadAnyASN1Element(&value, &tag) || !one.Empty() {
 			return nil, errors.New("a control cannot be read")
 		}
-		if !oid.Equal(oidCMC(cmcPOPLinkWitnessV2)) || witness != nil {
-			return nil, errors.New("a control comes twice, or is another than popLinkWitnessV2")
+		if oid != oidCMC(cmcPOPLinkWitnessV2).String() {
+			return nil, errors.New("control " + oid + " is not known: popLinkWitnessV2 alone is")
+		}
+		if witness != nil {
+			return nil, errors.New("control popLinkWitnessV2 comes twice")
 		}
 		witness = value
 	}
@@ -176,17 +182,22 @@ func readExtensions(extensions cryptobyte.String) (san []byte, err error) {
 	var seen []string
 	for !extensions.Empty() {
 		var one, value cryptobyte.String
-		var oid encasn1.ObjectIdentifier
 		var critical bool
-		if !extensions.ReadASN1(&one, asn1.SEQUENCE) || !one.ReadASN1ObjectIdentifier(&oid) ||
-			one.PeekASN1Tag(asn1.BOOLEAN) && !one.ReadASN1Boolean(&critical) || !one.ReadASN1(&value, asn1.OCTET_STRING) || !one.Empty() {
+		oid, ok := "", extensions.ReadASN1(&one, asn1.SEQUENCE)
+		if ok {
+			oid, ok = der.OID(&one)
+		}
+		if !ok || one.PeekASN1Tag(asn1.BOOLEAN) && !one.ReadASN1Boolean(&critical) || !one.ReadASN1(&value, asn1.OCTET_STRING) || !one.Empty() {
 			return nil, errors.New("an extension cannot be read")
 		}
-		if slices.Contains(seen, oid.String()) || len(seen) == maxControls {
-			return nil, errors.New("an extension comes twice, or there are more than 32")
+		if slices.Contains(seen, oid) {
+			return nil, errors.New("extension " + oid + " is asked for twice, and a certificate has it once (RFC 5280 §4.2)")
 		}
-		seen = append(seen, oid.String())
-		if oid.Equal(oidSubjectAltName) {
+		if len(seen) == maxControls {
+			return nil, fmt.Errorf("more than %d extensions", maxControls)
+		}
+		seen = append(seen, oid)
+		if oid == oidSubjectAltName.String() {
 			san = value
 		}
 	}
