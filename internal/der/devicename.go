@@ -60,7 +60,7 @@ func DeviceName(content cryptobyte.String) (form, value string, err error) {
 	case len(text) > MaxDeviceName:
 		return "", "", fmt.Errorf("a %s of %d octets, %d are allowed", form, len(text), MaxDeviceName)
 	case !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return r < 0x20 || r == 0x7f }):
-		return "", "", fmt.Errorf("a %s that is not printable UTF-8 but other octets", form)
+		return "", "", fmt.Errorf("a %s that is not plain UTF-8, or has control characters", form)
 	case strings.Contains(text, "/"):
 		return "", "", fmt.Errorf("a %s with a slash, which separates it from the object identifier beside it", form)
 	}
