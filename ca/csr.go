@@ -58,7 +58,7 @@ func ParseCSR(raw []byte) (*CSR, error) {
 	}
 	p, err := readCSR(raw)
 	if err != nil {
-		return nil, &Error{Kind: Malformed, Reason: "the body is not one DER-encoded PKCS#10 certificate request: " + err.Error(), Err: err}
+		return nil, &Error{Kind: Malformed, Reason: "the body is not one DER-encoded PKCS#10 certificate request: " + err.Error()}
 	}
 	if string(p.version) != "\x00" {
 		return nil, Errorf(Malformed, "the certificate request has a version other than 0, and RFC 2986 §4.1 knows no other")
@@ -73,10 +73,10 @@ func ParseCSR(raw []byte) (*CSR, error) {
 	}
 	san, err := c.readAttributes(p.attributes)
 	if err != nil {
-		return nil, &Error{Kind: Malformed, Reason: "the certificate request's attributes are refused: " + err.Error(), Err: err}
+		return nil, &Error{Kind: Malformed, Reason: "the certificate request's attributes are refused: " + err.Error()}
 	}
 	if c.Names, err = ParseNames(p.subject, san); err != nil {
-		return nil, &Error{Kind: Malformed, Reason: "the names in the certificate request cannot be read: " + err.Error(), Err: err}
+		return nil, &Error{Kind: Malformed, Reason: "the names in the certificate request cannot be read: " + err.Error()}
 	}
 	return c, nil
 }

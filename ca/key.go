@@ -44,14 +44,14 @@ const makeAnother = "; make one on P-256, P-384 or P-521, of Ed25519, or of RSA 
 func ParseKey(spki []byte) (crypto.PublicKey, error) {
 	err := checkKeyEncoding(spki)
 	if err != nil {
-		return nil, Errorf(BadKey, "the key cannot be certified: %w", err)
+		return nil, Errorf(BadKey, "the key cannot be certified: %v", err)
 	}
 	pub, err := x509.ParsePKIXPublicKey(spki)
 	if err != nil {
-		return nil, Errorf(BadKey, "the key cannot be read: %w", err)
+		return nil, Errorf(BadKey, "the key cannot be certified, as it cannot be read: %v", err)
 	}
 	if _, err := policy.KeyAlgorithm(pub); err != nil {
-		return nil, Errorf(BadKey, "the key cannot be certified: %w", err)
+		return nil, Errorf(BadKey, "the key cannot be certified: %v", err)
 	}
 	return pub, nil
 }
