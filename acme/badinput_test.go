@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"encoding/json"
 	"fmt"
+	"math/big"
 	"net/http"
 	"strings"
 	"testing"
@@ -134,6 +135,7 @@ func TestBadMessages(t *testing.T) {
 	secret := json.RawMessage(fmt.Sprintf(`{"kty":"oct","k":%q}`, b64(make([]byte, 32))))
 	private := bytes.Replace(jwk(a.key), []byte("{"), []byte(fmt.Sprintf(`{"d":%q,`, b64(make([]byte, 32)))), 1)
 	off := json.RawMessage(fmt.Sprintf(`{"kty":"EC","crv":"P-256","x":%q,"y":%q}`, b64(make([]byte, 32)), b64(bytes.Repeat([]byte{1}, 32))))
+	divisible := &rsa.PublicKey{N: new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 2048), big.NewInt(1)), E: 65537}
 	for name, c := range map[string]struct {
 		body []byte
 		kind string
@@ -142,6 +144,7 @@ func TestBadMessages(t *testing.T) {
 		"a secret as the key":     {key(secret, "HS256"), "badPublicKey"},
 		"a private key":           {key(private, "ES256"), "badPublicKey"},
 		"a point off the curve":   {key(off, "ES256"), "badPublicKey"},
+		"RSA with a small factor": {key(jwk(&rsa.PrivateKey{PublicKey: *divisible}), "RS256"), "badPublicKey"},
 		"RSA of 1024 bits":        {key(jwk(weak), "RS256"), "badPublicKey"},
 		"P-521":                   {key(jwk(p521), "ES512"), "badPublicKey"},
 		"a key of no kind":        {key(json.RawMessage(`{"kty":"XX"}`), "ES256"), "badPublicKey"},
@@ -228,6 +231,7 @@ func TestBadOrders(t *testing.T) {
 		"another device":                 {ids(pid("gw-2")), 403, "rejectedIdentifier", 1},
 		"one of two of another device":   {ids(pid("gw-1"), pid("gw-2")), 403, "rejectedIdentifier", 1},
 		"two of another device":          {ids(dns("gw-2.local"), pid("gw-2"), pid("gw-1")), 403, "rejectedIdentifier", 2},
+		"a label that is no A-label":     {ids(dns("xn--a-ecp.gw-1.internal")), 403, "rejectedIdentifier", 1},
 		"a name nobody may have":         {ids(dns("www.example.com")), 403, "rejectedIdentifier", 1},
 		"an address nobody may have":     {ids(ip("127.0.0.1")), 403, "rejectedIdentifier", 1},
 		"a wildcard not allowed":         {ids(dns("*.gw-1.local")), 403, "rejectedIdentifier", 1},

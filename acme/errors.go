@@ -106,6 +106,7 @@ var mapped = map[ca.Kind]struct {
 	ca.Internal:        {serverInternal, http.StatusInternalServerError},
 	ca.Malformed:       {malformed, http.StatusBadRequest},
 	ca.BadPOP:          {"badCSR", http.StatusBadRequest},
+	ca.BadAlg:          {"badCSR", http.StatusBadRequest},
 	ca.BadKey:          {"badPublicKey", http.StatusBadRequest},
 	ca.Unauthenticated: {unauthorized, http.StatusForbidden},
 	ca.Denied:          {unauthorized, http.StatusForbidden},

@@ -292,6 +292,11 @@ func TestPeriod(t *testing.T) {
 	if !leaf.NotBefore.Equal(begin) || !leaf.NotAfter.Equal(end) {
 		t.Errorf("valid from %s to %s", leaf.NotBefore, leaf.NotAfter)
 	}
+	// RFC 3339 allows small letters.
+	o = readOrder(a.newOrder(map[string]any{"notAfter": strings.ToLower(end.Format(time.RFC3339))}, pid("lamp-1")).want(201))
+	if o.NotAfter == nil || !o.NotAfter.Equal(end) {
+		t.Errorf("order %+v", o)
+	}
 	// Nothing, as smallstep's client writes it.
 	o = readOrder(a.newOrder(map[string]any{"notBefore": time.Time{}, "notAfter": time.Time{}}, pid("lamp-1")).want(201))
 	if o.NotBefore != nil || o.NotAfter != nil {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/deviceca/deviceca/ca"
 )
 
 // Bounds of the JSON that clients send.
@@ -137,7 +139,7 @@ func (o *object) moment(name string) (time.Time, error) {
 	if err != nil || s == "" {
 		return time.Time{}, err
 	}
-	t, err := time.Parse(time.RFC3339, s)
+	t, err := ca.ParseTime(s)
 	if err == nil && t.IsZero() {
 		return time.Time{}, nil
 	}

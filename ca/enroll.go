@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -93,6 +92,9 @@ func (s *Service) enroll(ctx context.Context, r Request) (issued *Issued, err er
 	// 4. Is the requester still good for one more? After step 3, since the reply
 	// that was lost may have been to the last use.
 	if err := mayHaveMore(r); err != nil {
+		return nil, err
+	}
+	if err := r.checkPeriod(now); err != nil {
 		return nil, err
 	}
 
@@ -259,6 +261,21 @@ func mayHaveMore(r Request) error {
 	return nil
 }
 
+// checkPeriod refuses what no certificate can have. Within reason what is asked for is shortened, not refused:
+// see Request.NotAfter.
+func (r *Request) checkPeriod(now time.Time) error {
+	text := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+	switch {
+	case !r.NotBefore.IsZero() && !r.NotAfter.IsZero() && !r.NotBefore.Before(r.NotAfter):
+		return Errorf(Denied, "notAfter %s is not later than notBefore %s", text(r.NotAfter), text(r.NotBefore))
+	case !r.NotAfter.IsZero() && !r.NotAfter.Truncate(time.Second).After(now):
+		return Errorf(Denied, "notAfter %s has passed: ask for a time to come, or leave it out", text(r.NotAfter))
+	case r.NotBefore.After(now):
+		return Errorf(Denied, "notBefore %s is still to come, and certificates are valid from when they are issued: leave it out", text(r.NotBefore))
+	}
+	return nil
+}
+
 func (s *Service) input(st *state, r Request, d *device.Device, algorithm string, now time.Time) policy.Input {
 	in := policy.Input{Now: now, Protocol: r.Protocol, Operation: "enroll", Requester: r.Requester.Kind, Profile: r.Profile,
 		Device: policy.Device{ID: d.ID, Level: d.Level, Group: d.Group, State: string(d.State)},
@@ -317,7 +334,7 @@ func (s *Service) template(ctx context.Context, p *Profile, d policy.Decision, r
 		names:     p.fill(r.Names, dev),
 		spki:      r.SPKI,
 	}
-	t.names.SANs = slices.Compact(t.names.SANs)
+	t.names.SANs = distinct(t.names.SANs)
 	if !r.NotBefore.IsZero() && !r.NotBefore.After(now) {
 		t.notBefore = r.NotBefore.Truncate(time.Second)
 	}
@@ -339,12 +356,6 @@ func (s *Service) sign(p *Profile, t template, now time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("profile %s: %w", p.Name, err)
 	}
-	if s.opts.LintShare > 0 && rand.Float64() < s.opts.LintShare {
-		// The signature is not looked at, so nothing needs to be signed to lint.
-		if err := lintCertificate(p.issuer.seal(tbs, make([]byte, 64))); err != nil {
-			return nil, fmt.Errorf("profile %s: refusing to sign: %w", p.Name, err)
-		}
-	}
 	s.counts.signatures.Add(1)
 	signature, err := p.issuer.sign(tbs)
 	if err != nil {
@@ -354,6 +365,7 @@ func (s *Service) sign(p *Profile, t template, now time.Time) ([]byte, error) {
 	if !bytes.Contains(der[:min(len(der), len(tbs)+8)], tbs) {
 		return nil, errors.New("the certificate does not hold what was signed")
 	}
+	s.watch(p, t, tbs)
 	return der, nil
 }
 

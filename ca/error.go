@@ -14,6 +14,7 @@ const (
 	Internal        Kind = iota // a fault of ours; the client gets no detail
 	Malformed                   // the message cannot be read
 	BadPOP                      // proof of possession failed
+	BadAlg                      // a signature algorithm that is not accepted; the signature may well be good
 	BadKey                      // the key is weak, of an unlisted kind, or known elsewhere
 	Unauthenticated             // who asks is not proven
 	Denied                      // who asks is known, and may not have this
@@ -36,7 +37,7 @@ func Kinds() []Kind {
 }
 
 func (k Kind) String() string {
-	names := [numKinds]string{"internal", "malformed", "badPOP", "badKey", "unauthenticated", "denied", "badEvidence",
+	names := [numKinds]string{"internal", "malformed", "badPOP", "badAlg", "badKey", "unauthenticated", "denied", "badEvidence",
 		"pending", "conflict", "rateLimited", "unavailable", "notFound"}
 	if k < 0 || k >= numKinds {
 		return "internal"

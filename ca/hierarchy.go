@@ -254,5 +254,6 @@ func lintedCA(der []byte, err error) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return der, lintCertificate(der)
+	faults, err := lintCertificate(der)
+	return der, errors.Join(err, lintError(faults))
 }

@@ -5,13 +5,14 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
-	"crypto/rand"
+	crand "crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"math/big"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -36,31 +37,74 @@ var lints = sync.OnceValues(func() (lint.Registry, error) {
 			"w_ext_subject_key_identifier_not_recommended_subscriber",
 			// Subjects name devices in full; RFC 5280's bound on names is checked by e_subject_common_name_max_length.
 			"n_contains_redacted_dnsname",
+			// It refuses ports and hosts of one label, and wants an authority where RFC 5280 §4.2.1.6 wants a host in
+			// it if there is one; policy checks that for each name.
+			"e_ext_san_uri_host_not_fqdn_or_ip",
 		},
 	})
 })
 
+// lintFault is a lint that a certificate failed. Details may quote the certificate, and the factors of its key.
+type lintFault struct{ name, details string }
+
 // lintCertificate runs every applicable lint over a certificate.
-func lintCertificate(der []byte) error {
+func lintCertificate(der []byte) ([]lintFault, error) {
 	registry, err := lints()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	cert, err := zx509.ParseCertificate(der)
 	if err != nil {
-		return fmt.Errorf("lint: it does not parse: %w", err)
+		return []lintFault{{"it_does_not_parse", err.Error()}}, nil
 	}
-	var faults []string
+	var faults []lintFault
 	for name, result := range zlint.LintCertificateEx(cert, registry).Results {
 		if result.Status >= lint.Error {
-			faults = append(faults, strings.TrimSpace(name+" "+result.Details))
+			faults = append(faults, lintFault{name, result.Details})
 		}
 	}
+	slices.SortFunc(faults, func(a, b lintFault) int { return strings.Compare(a.name, b.name) })
+	return faults, nil
+}
+
+// lintError tells faults with their details, but for lints of keys: theirs are the factors. It is nil if there are none.
+func lintError(faults []lintFault) error {
 	if faults == nil {
 		return nil
 	}
-	slices.Sort(faults)
-	return errors.New("lint: " + strings.Join(faults, ", "))
+	var all []string
+	for _, f := range faults {
+		if strings.Contains(f.name, "rsa") {
+			f.details = ""
+		}
+		all = append(all, strings.TrimSpace(f.name+" "+f.details))
+	}
+	return errors.New("lint: " + strings.Join(all, ", "))
+}
+
+// watch lints a share of the certificates whole. It watches over us: what a client can bring about is
+// checked for every certificate, so that a finding is a fault of ours. It raises the alarm and does not
+// decide, or chance would. The log names the lints alone: their details may hold the factors of a key.
+func (s *Service) watch(p *Profile, t template, tbs []byte) {
+	if s.opts.LintShare <= 0 || rand.Float64() >= s.opts.LintShare {
+		return
+	}
+	// The signature is not looked at, so nothing needs to be signed to lint.
+	faults, err := lintCertificate(p.issuer.seal(tbs, make([]byte, 64)))
+	if err != nil {
+		s.log.Error("a certificate could not be linted", "serial", t.serial.String(), "profile", p.Name, "err", err)
+		return
+	}
+	if faults == nil {
+		return
+	}
+	s.counts.lintFindings.Add(1)
+	var names []string
+	for _, f := range faults {
+		names = append(names, f.name)
+	}
+	s.log.Error("a certificate fails lints: report this as a fault of deviceca, and decide whether to revoke it",
+		"serial", t.serial.String(), "profile", p.Name, "lints", strings.Join(names, ", "))
 }
 
 // lint makes one certificate for each key type that the profile accepts, with
@@ -75,7 +119,7 @@ func (p *Profile) lint(now time.Time, validity time.Duration) error {
 	withSample := *p
 	withSample.issuer = sample
 	var serial Serial
-	rand.Read(serial[:])
+	crand.Read(serial[:])
 	serial[0] = 1
 	for _, algorithm := range p.Keys {
 		spki, err := sampleKey(algorithm)
@@ -87,8 +131,12 @@ func (p *Profile) lint(now time.Time, validity time.Duration) error {
 		if err != nil {
 			return fmt.Errorf("profile %s: %w", p.Name, err)
 		}
-		if err := lintCertificate(sample.seal(tbs, sampleSignature(sample, tbs))); err != nil {
-			return fmt.Errorf("profile %s with a key of %s: %w", p.Name, algorithm, err)
+		faults, err := lintCertificate(sample.seal(tbs, sampleSignature(sample, tbs)))
+		if err != nil {
+			return err
+		}
+		if faults != nil {
+			return fmt.Errorf("profile %s with a key of %s: %w", p.Name, algorithm, lintError(faults))
 		}
 	}
 	return nil
@@ -131,9 +179,9 @@ func (p *Profile) fill(asked Names, d policy.Device) Names {
 func throwawaySigner(pub crypto.PublicKey) (crypto.Signer, error) {
 	switch pub := pub.(type) {
 	case *ecdsa.PublicKey:
-		return ecdsa.GenerateKey(pub.Curve, rand.Reader)
+		return ecdsa.GenerateKey(pub.Curve, crand.Reader)
 	case ed25519.PublicKey:
-		_, key, err := ed25519.GenerateKey(rand.Reader)
+		_, key, err := ed25519.GenerateKey(crand.Reader)
 		return key, err
 	case *rsa.PublicKey:
 		return throwawayRSA()
@@ -141,7 +189,7 @@ func throwawaySigner(pub crypto.PublicKey) (crypto.Signer, error) {
 	return nil, fmt.Errorf("a CA key of type %T", pub)
 }
 
-var throwawayRSA = sync.OnceValues(func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, 2048) })
+var throwawayRSA = sync.OnceValues(func() (crypto.Signer, error) { return rsa.GenerateKey(crand.Reader, 2048) })
 
 // sampleKey is a SubjectPublicKeyInfo of the algorithm named. RSA moduli are
 // made up, not multiplied: nothing is ever verified under them, and finding
@@ -151,13 +199,13 @@ func sampleKey(algorithm string) ([]byte, error) {
 	switch algorithm {
 	case "ecdsa-p256", "ecdsa-p384", "ecdsa-p521":
 		curve := map[string]elliptic.Curve{"ecdsa-p256": elliptic.P256(), "ecdsa-p384": elliptic.P384(), "ecdsa-p521": elliptic.P521()}[algorithm]
-		key, err := ecdsa.GenerateKey(curve, rand.Reader)
+		key, err := ecdsa.GenerateKey(curve, crand.Reader)
 		if err != nil {
 			return nil, err
 		}
 		pub = key.Public()
 	case "ed25519":
-		key, _, err := ed25519.GenerateKey(rand.Reader)
+		key, _, err := ed25519.GenerateKey(crand.Reader)
 		if err != nil {
 			return nil, err
 		}

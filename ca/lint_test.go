@@ -1,11 +1,16 @@
 package ca
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
+	"fmt"
+	"log/slog"
+	"math/big"
 	"strings"
 	"testing"
 	"time"
@@ -130,5 +135,42 @@ func TestTBSAgainstGo(t *testing.T) {
 	var outer []asn1.RawValue
 	if rest, err := asn1.Unmarshal(again.Raw, &outer); err != nil || len(rest) > 0 || len(outer) != 3 {
 		t.Errorf("not a Certificate: %v", err)
+	}
+}
+
+// The watchdog raises the alarm, names the lint, and shows nothing of the key: not in the log, where the factors of a
+// certified key would lie.
+func TestLintAlarmHidesTheKey(t *testing.T) {
+	p, err := newProfile(policy.Profile{Name: "p", Keys: []string{"rsa-2048"}, Subject: []policy.SubjectTemplate{{Attr: "cn", Value: "{device.id}"}}, KeyUsage: []string{"digitalSignature"}}, testIssuer(t), "http://ca.test/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := new(big.Int).Lsh(big.NewInt(1), 1023)
+	root.SetBit(root, 0, 1)
+	next := new(big.Int).Add(root, big.NewInt(2)) // Fermat's method cares not whether they are primes
+	spki, err := x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: new(big.Int).Mul(root, next), E: 65537})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+	cert := template{serial: NewSerial(77, [12]byte{1}), notBefore: now, notAfter: now.Add(time.Hour), names: Names{Subject: []Attribute{{"cn", "lamp-1"}}}, spki: spki}
+	tbs, err := p.tbs(cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	s := &Service{opts: Options{LintShare: 1}, log: slog.New(slog.NewTextHandler(&log, nil))}
+	s.watch(p, cert, tbs)
+	if s.Stats().LintFindings != 1 || !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "e_rsa_fermat_factorization") || !strings.Contains(log.String(), cert.serial.String()) {
+		t.Errorf("%d findings, logged %s", s.Stats().LintFindings, &log)
+	}
+	faults, err := lintCertificate(p.issuer.seal(tbs, make([]byte, 64)))
+	if err != nil || !strings.Contains(fmt.Sprint(faults), root.String()) {
+		t.Fatalf("the lint does not tell the factor, so this test shows nothing: %v %v", faults, err)
+	}
+	for _, text := range []string{log.String(), lintError(faults).Error()} {
+		if strings.Contains(text, root.String()) || strings.Contains(text, next.String()) {
+			t.Errorf("the factor is shown: %s", text)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package ca
 import (
 	"bytes"
 	"context"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/deviceca/deviceca/device"
 	"github.com/deviceca/deviceca/internal/der"
+	"github.com/deviceca/deviceca/policy"
 )
 
 // FormatIDevID is the format of certificates that devices authenticate with
@@ -184,6 +186,9 @@ func (s *Service) AddManufacturerWithLists(ctx context.Context, m Manufacturer, 
 	return added, err
 }
 
+// maxAnchorRSA is the longest RSA key of an anchor that is looked into, in bits: longer ones are taken as they are.
+const maxAnchorRSA = 16384
+
 // checkAnchor refuses what cannot be a manufacturer's anchor. Our own CAs
 // least of all: what they issued would come back past its revocation.
 func (s *Service) checkAnchor(raw []byte, now time.Time) error {
@@ -197,6 +202,12 @@ func (s *Service) checkAnchor(raw []byte, now time.Time) error {
 		return errors.New("its key usage lacks keyCertSign")
 	case now.After(c.NotAfter):
 		return fmt.Errorf("it expired at %s", c.NotAfter.UTC().Format(time.RFC3339))
+	}
+	// Size and exponent are the manufacturer's choice, made long ago; what anyone can factor vouches for nothing.
+	if key, ok := c.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() <= maxAnchorRSA {
+		if err := policy.CheckFactors(key.N); err != nil {
+			return err
+		}
 	}
 	for _, own := range s.current.Load().ordered {
 		if bytes.Equal(own.Cert.RawSubjectPublicKeyInfo, c.RawSubjectPublicKeyInfo) {

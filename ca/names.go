@@ -2,13 +2,17 @@ package ca
 
 import (
 	"bytes"
+	"cmp"
+	"crypto/x509"
 	"encoding/asn1"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -23,7 +27,7 @@ import (
 const (
 	maxAttributes = 16
 	maxSANs       = 32
-	maxNameLength = 255 // octets, each
+	maxNameLength = 255 // characters, each
 )
 
 var oidSubjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
@@ -45,14 +49,15 @@ var attributeNames = []struct {
 	{"uid", asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1}},
 }
 
-func attributeName(oid asn1.ObjectIdentifier) string {
+var attributeOf = func() map[string]string {
+	names := map[string]string{}
 	for _, a := range attributeNames {
-		if a.oid.Equal(oid) {
-			return a.name
-		}
+		names[a.oid.String()] = a.name
 	}
-	return oid.String()
-}
+	return names
+}()
+
+func attributeName(oid string) string { return cmp.Or(attributeOf[oid], oid) }
 
 func attributeOID(name string) (asn1.ObjectIdentifier, error) {
 	for _, a := range attributeNames {
@@ -120,15 +125,26 @@ func (n Names) sameSANs(o Names) bool {
 func sortedSANs(sans []SAN) []SAN {
 	out := make([]SAN, len(sans))
 	for i, s := range sans {
-		if s.Form == "dns" {
-			s.Value = strings.ToLower(s.Value)
-		}
-		out[i] = s
+		out[i] = s.folded()
 	}
 	slices.SortFunc(out, func(a, b SAN) int {
 		return strings.Compare(a.Form+"\x00"+a.Value, b.Form+"\x00"+b.Value)
 	})
 	return slices.Compact(out)
+}
+
+// folded is the same for names that are the same (RFC 5280 §7).
+func (s SAN) folded() SAN { return SAN{s.Form, policy.FoldName(s.Form, s.Value)} }
+
+// distinct leaves out names that came before, in whatever case; it keeps the order.
+func distinct(sans []SAN) []SAN {
+	var kept []SAN
+	for _, s := range sans {
+		if !slices.ContainsFunc(kept, func(k SAN) bool { return k.folded() == s.folded() }) {
+			kept = append(kept, s)
+		}
+	}
+	return kept
 }
 
 func foldSpace(s string) string { return strings.ToLower(strings.Join(strings.Fields(s), " ")) }
@@ -152,8 +168,8 @@ func ParseNames(subject, san []byte) (Names, error) {
 // parseSubject reads
 //
 //	Name ::= SEQUENCE OF SET OF SEQUENCE { type OBJECT IDENTIFIER, value ANY }
-func parseSubject(der []byte) ([]Attribute, error) {
-	input, rdns := cryptobyte.String(der), cryptobyte.String(nil)
+func parseSubject(name []byte) ([]Attribute, error) {
+	input, rdns := cryptobyte.String(name), cryptobyte.String(nil)
 	if !input.ReadASN1(&rdns, cbasn1.SEQUENCE) || !input.Empty() {
 		return nil, errors.New("not a Name")
 	}
@@ -165,11 +181,13 @@ func parseSubject(der []byte) ([]Attribute, error) {
 		}
 		for !set.Empty() {
 			var pair, value cryptobyte.String
-			var oid asn1.ObjectIdentifier
 			var tag cbasn1.Tag
-			if !set.ReadASN1(&pair, cbasn1.SEQUENCE) || !pair.ReadASN1ObjectIdentifier(&oid) ||
-				!pair.ReadAnyASN1(&value, &tag) || !pair.Empty() {
-				return nil, errors.New("not an attribute")
+			oid, ok := "", set.ReadASN1(&pair, cbasn1.SEQUENCE)
+			if ok {
+				oid, ok = der.OID(&pair)
+			}
+			if !ok || !pair.ReadAnyASN1(&value, &tag) || !pair.Empty() {
+				return nil, errors.New("not an attribute: a type and one value (RFC 5280 §4.1.2.4)")
 			}
 			text, err := directoryString(tag, value)
 			if err != nil {
@@ -184,39 +202,73 @@ func parseSubject(der []byte) ([]Attribute, error) {
 	return attrs, nil
 }
 
-// directoryString reads the string types that subjects use in the field (RFC 5280 §4.1.2.4).
+// Tags of string types that cryptobyte does not name.
+const (
+	tagNumericString   = cbasn1.Tag(18)
+	tagUniversalString = cbasn1.Tag(28)
+	tagBMPString       = cbasn1.Tag(30)
+)
+
+// directoryString reads the string types that subjects use in the field (RFC 5280 §4.1.2.4). A
+// PrintableString may hold any ASCII: clients write "_", "@" and "*" into it, and what is issued is encoded anew.
 func directoryString(tag cbasn1.Tag, value []byte) (string, error) {
-	if len(value) > 2*maxNameLength {
-		return "", errors.New("too long")
+	if len(value) > 4*maxNameLength {
+		return "", fmt.Errorf("%d octets long, and %d characters are allowed", len(value), maxNameLength)
 	}
-	var s string
+	s := string(value)
 	switch tag {
-	case cbasn1.UTF8String, cbasn1.PrintableString, cbasn1.IA5String, cbasn1.Tag(18): // 18: NumericString
-		s = string(value)
-	case cbasn1.T61String:
+	case cbasn1.UTF8String:
+	case cbasn1.PrintableString, cbasn1.IA5String, cbasn1.T61String, tagNumericString:
 		for _, b := range value {
 			if b >= 0x80 { // no two programs agree on the rest of T.61
-				return "", errors.New("a TeletexString with other than ASCII; use UTF8String")
+				return "", errors.New("a PrintableString, IA5String, NumericString or TeletexString with other than ASCII; use UTF8String")
 			}
 		}
-		s = string(value)
-	case cbasn1.Tag(30): // BMPString
+	case tagBMPString:
 		if len(value)%2 != 0 {
 			return "", errors.New("a BMPString of odd length")
 		}
+		units := make([]uint16, 0, len(value)/2)
 		for i := 0; i < len(value); i += 2 {
-			s += string(rune(value[i])<<8 | rune(value[i+1]))
+			units = append(units, binary.BigEndian.Uint16(value[i:]))
+		}
+		s = string(utf16.Decode(units)) // pairs of surrogates too, which Windows writes
+	case tagUniversalString:
+		if len(value)%4 != 0 {
+			return "", errors.New("a UniversalString whose length is no multiple of 4")
+		}
+		s = ""
+		for i := 0; i < len(value); i += 4 {
+			s += string(rune(min(binary.BigEndian.Uint32(value[i:]), utf8.MaxRune+1)))
 		}
 	default:
-		return "", errors.New("not a string")
+		return "", fmt.Errorf("%s, where a string is wanted (RFC 5280 §4.1.2.4); use UTF8String", tagName(tag))
 	}
 	if !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f || r == utf8.RuneError }) {
 		return "", errors.New("control characters or invalid UTF-8")
 	}
-	if len(s) > maxNameLength || s == "" {
-		return "", fmt.Errorf("%d octets long, 1 to %d allowed", len(s), maxNameLength)
+	if n := utf8.RuneCountInString(s); n > maxNameLength || n == 0 {
+		return "", fmt.Errorf("%d characters long, 1 to %d allowed", n, maxNameLength)
 	}
 	return s, nil
+}
+
+func tagName(tag cbasn1.Tag) string {
+	switch tag {
+	case cbasn1.BIT_STRING:
+		return "a BIT STRING"
+	case cbasn1.OCTET_STRING:
+		return "an OCTET STRING"
+	case cbasn1.INTEGER:
+		return "an INTEGER"
+	case cbasn1.NULL:
+		return "NULL"
+	case cbasn1.SEQUENCE:
+		return "a SEQUENCE"
+	case cbasn1.SET:
+		return "a SET"
+	}
+	return fmt.Sprintf("an element with tag 0x%02x", uint8(tag))
 }
 
 // Tags of GeneralName (RFC 5280 §4.2.1.6).
@@ -326,13 +378,9 @@ func addSAN(b *cryptobyte.Builder, s SAN) error {
 
 func addOtherName(b *cryptobyte.Builder, s SAN) error {
 	id, dotted, qualified := strings.Cut(s.Value, "/")
-	var qualifier asn1.ObjectIdentifier
-	if qualified {
-		var err error
-		if qualifier, err = parseOID(dotted); err != nil {
-			return err
-		}
-	} else if s.Form == "hardware-module" {
+	if _, err := x509.ParseOID(dotted); qualified && err != nil {
+		return fmt.Errorf("%q is not an object identifier", dotted)
+	} else if !qualified && s.Form == "hardware-module" {
 		return errors.New("a hardware module name is serial/type, with the type's object identifier")
 	}
 	b.AddASN1(cbasn1.Tag(tagOtherName).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
@@ -344,13 +392,13 @@ func addOtherName(b *cryptobyte.Builder, s SAN) error {
 		b.AddASN1(cbasn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
 			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 				if s.Form == "hardware-module" {
-					b.AddASN1ObjectIdentifier(qualifier)
+					der.AddOID(b, dotted)
 					b.AddASN1OctetString([]byte(id))
 					return
 				}
 				b.AddASN1(cbasn1.UTF8String, func(b *cryptobyte.Builder) { b.AddBytes([]byte(id)) })
-				if qualifier != nil {
-					b.AddASN1ObjectIdentifier(qualifier)
+				if qualified {
+					der.AddOID(b, dotted)
 				}
 			})
 		})

@@ -16,6 +16,7 @@ import (
 
 	"github.com/deviceca/deviceca/device"
 	"github.com/deviceca/deviceca/internal/der"
+	"github.com/deviceca/deviceca/policy"
 )
 
 // CMCRAUse is id-kp-cmcRA (RFC 6402 §2.10): the extended key usage of
@@ -135,6 +136,9 @@ func (s *Service) AddRA(ctx context.Context, ra RA, actor string) (*RA, error) {
 	}
 	if err := der.AcceptKey(cert.PublicKey); err != nil {
 		return nil, Errorf(Malformed, "the certificate does not do: %w", err)
+	}
+	if _, err := policy.KeyAlgorithm(cert.PublicKey); err != nil {
+		return nil, Errorf(Malformed, "the certificate's key is unfit for a registration authority: %w", err)
 	}
 	for _, glob := range ra.Names {
 		if err := device.CheckGlob(glob); err != nil {

@@ -22,8 +22,8 @@ type Request struct {
 	SPKI      []byte // SubjectPublicKeyInfo, DER
 	Names     Names
 	Profile   string    // asked for; "" is the level's default, or on renewal the old certificate's
-	NotAfter  time.Time // asked for; zero is the policy's. Earlier is granted, later is not.
-	NotBefore time.Time // asked for; zero is the policy's. The protocol has seen that it lies within the backdating.
+	NotAfter  time.Time // asked for; zero is the policy's. Earlier is granted, later is not; what has passed is Denied.
+	NotBefore time.Time // asked for; zero is the policy's. The protocol has seen that it lies within the backdating; what is still to come is Denied.
 	Evidence  []policy.Evidence
 	Address   string // of the peer, for the log
 	// ServerKey says that the key was made by us for the device; Bound, that the

@@ -31,7 +31,7 @@ type Options struct {
 	URL string // public base of AIA, OCSP and CRL pointers, "http://ca.example:8080"
 	// Verifiable lists, for each protocol, the evidence kinds that its server can verify.
 	Verifiable map[string][]string
-	// LintShare is the share of certificates that are linted whole before they are signed, 0 to 1.
+	// LintShare is the share of certificates that are linted whole, 0 to 1. A finding is an alarm and refuses nothing.
 	LintShare float64
 	// WrongPerReference and WrongPerAddress are how many wrong secrets a minute
 	// are answered as such; 10 and 60 if zero. A right secret always passes.
@@ -68,15 +68,15 @@ type Service struct {
 	current   atomic.Pointer[state]
 }
 
-type counts struct{ signatures, issued, refused, wrongSecrets atomic.Int64 }
+type counts struct{ signatures, issued, refused, wrongSecrets, lintFindings atomic.Int64 }
 
 // Stats are counts since the service was made.
-type Stats struct{ Signatures, Issued, Refused, WrongSecrets int64 }
+type Stats struct{ Signatures, Issued, Refused, WrongSecrets, LintFindings int64 }
 
 // Stats reads the counts.
 func (s *Service) Stats() Stats {
 	c := &s.counts
-	return Stats{c.signatures.Load(), c.issued.Load(), c.refused.Load(), c.wrongSecrets.Load()}
+	return Stats{c.signatures.Load(), c.issued.Load(), c.refused.Load(), c.wrongSecrets.Load(), c.lintFindings.Load()}
 }
 
 // state is what Apply replaces as a whole: a request sees one policy,

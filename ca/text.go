@@ -2,6 +2,7 @@ package ca
 
 import (
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -19,6 +20,9 @@ func OneLine(s string, n int) string {
 	}
 	return s
 }
+
+// ParseTime reads a time as in RFC 3339, which allows "t" and "z" for "T" and "Z".
+func ParseTime(s string) (time.Time, error) { return time.Parse(time.RFC3339, strings.ToUpper(s)) }
 
 // FieldValue makes s the value of an HTTP header field: ASCII 0x20 to 0x7e, at most n octets.
 func FieldValue(s string, n int) string {

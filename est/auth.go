@@ -1,8 +1,10 @@
 package est
 
 import (
+	"encoding/base64"
 	"net/http"
 	"net/netip"
+	"strings"
 
 	"github.com/deviceca/deviceca/ca"
 )
@@ -46,7 +48,7 @@ var errResumed = ca.Errorf(ca.Unauthenticated, "a registration authority needs a
 
 // bySecret authenticates by HTTP Basic.
 func (s *server) bySecret(r *http.Request) (ca.Requester, error) {
-	reference, secret, ok := r.BasicAuth()
+	reference, secret, ok := basicAuth(r)
 	if !ok {
 		return ca.Requester{}, ca.Errorf(ca.Unauthenticated,
 			"show the device's certificate as TLS client certificate, or an enrolment credential by HTTP Basic (reference and secret)")
@@ -55,8 +57,22 @@ func (s *server) bySecret(r *http.Request) (ca.Requester, error) {
 }
 
 func offersSecret(r *http.Request) bool {
-	_, _, ok := r.BasicAuth()
+	_, _, ok := basicAuth(r)
 	return ok
+}
+
+// basicAuth reads the header field Authorization as RFC 9110 §11.4 has it: between scheme and
+// credentials stands any number of spaces, where net/http takes one.
+func basicAuth(r *http.Request) (reference, secret string, ok bool) {
+	scheme, rest, found := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !found || !strings.EqualFold(scheme, "Basic") {
+		return "", "", false
+	}
+	plain, err := base64.StdEncoding.DecodeString(strings.TrimLeft(rest, " "))
+	if err != nil {
+		return "", "", false
+	}
+	return strings.Cut(string(plain), ":")
 }
 
 // anonymous reports whether the request offers nothing to authenticate it by.

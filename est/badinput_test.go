@@ -103,6 +103,7 @@ func TestBody(t *testing.T) {
 		{"weak RSA key, vector", string(vectorFile(t, "short-rsa.csr")), 400, "key"},
 		{"weaker RSA key, vector", string(vectorFile(t, "short_key.der.csr")), 400, "key"},
 		{"broken PEM, vector", string(vectorFile(t, "bad.csr")), 400, "not"},
+		{"version 1", string(bytes.Replace(der, []byte{2, 1, 0}, []byte{2, 1, 1}, 1)), 400, "version other than 0"},
 		{"another device's name", base64.StdEncoding.EncodeToString(newCSR(t, key, "lamp-2")), 403, "(rule names)"},
 	}
 	for _, tt := range tests {
@@ -373,6 +374,15 @@ func TestOddRequests(t *testing.T) {
 				t.Errorf("status %d, body %q, want %d with %q", resp.StatusCode, body, tt.status, tt.says)
 			}
 		})
+	}
+}
+
+// Any number of spaces may follow the scheme, whose case does not matter (RFC 9110 §11.1, §11.4).
+func TestAuthorizationSpaces(t *testing.T) {
+	e := newEnv(t)
+	pair := base64.StdEncoding.EncodeToString([]byte("lamp-ref:" + lampSecret))
+	for _, value := range []string{"Basic " + pair, "Basic  " + pair, "bASIC    " + pair} {
+		e.do(t, call{path: "simpleenroll", body: base64Body(newCSR(t, newKey(t), "lamp-1")), header: map[string]string{"Authorization": value}}).certs(t)
 	}
 }
 

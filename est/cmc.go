@@ -254,6 +254,7 @@ var failInfos = map[ca.Kind]int{
 	ca.Internal:        failInternal,
 	ca.Malformed:       failBadRequest,
 	ca.BadPOP:          failPOPFailed,
+	ca.BadAlg:          failBadAlg,
 	ca.BadKey:          failBadRequest,
 	ca.Unauthenticated: failBadIdentity,
 	ca.Denied:          failBadRequest,

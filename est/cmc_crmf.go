@@ -1,9 +1,8 @@
 package est
 
 import (
-	"crypto/x509"
-	encasn1 "encoding/asn1"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -11,9 +10,7 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/deviceca/deviceca/ca"
-	"github.com/deviceca/deviceca/internal/cms"
 	"github.com/deviceca/deviceca/internal/der"
-	"github.com/deviceca/deviceca/policy"
 )
 
 // parseCRMF reads the content of a CertReqMsg (RFC 4211 §3, RFC 5272
@@ -72,10 +69,7 @@ func checkCRMFProof(rest *cryptobyte.String, certReq []byte, csr *ca.CSR) error 
 	if !popo.ReadASN1Element(&algorithm, asn1.SEQUENCE) || !popo.ReadASN1BitStringAsBytes(&signature) || !popo.Empty() {
 		return ca.Errorf(ca.BadPOP, "the proof of possession is not a POPOSigningKey without poposkInput (RFC 5272 §3.2.1.2.2)")
 	}
-	if err := cms.CheckSignature(algorithm, csr.PublicKey, certReq, signature); err != nil {
-		return &ca.Error{Kind: ca.BadPOP, Reason: "the proof of possession does not verify: sign CertRequest with the key that it holds, by SHA-256 or better", Err: err}
-	}
-	return nil
+	return ca.CheckProof("CertRequest", csr.PublicKey, algorithm, certReq, signature)
 }
 
 // readCRMFControls takes the optional controls off the end of a CertRequest.
@@ -89,13 +83,19 @@ func readCRMFControls(certReq *cryptobyte.String) (witness cryptobyte.String, er
 	}
 	for !controls.Empty() {
 		var one, value cryptobyte.String
-		var oid encasn1.ObjectIdentifier
 		var tag asn1.Tag
-		if !controls.ReadASN1(&one, asn1.SEQUENCE) || !one.ReadASN1ObjectIdentifier(&oid) || !one.ReadAnyASN1Element(&value, &tag) || !one.Empty() {
+		oid, ok := "", controls.ReadASN1(&one, asn1.SEQUENCE)
+		if ok {
+			oid, ok = der.OID(&one)
+		}
+		if !ok || !one.ReadAnyASN1Element(&value, &tag) || !one.Empty() {
 			return nil, errors.New("a control cannot be read")
 		}
-		if !oid.Equal(oidCMC(cmcPOPLinkWitnessV2)) || witness != nil {
-			return nil, errors.New("a control comes twice, or is another than popLinkWitnessV2")
+		if oid != oidCMC(cmcPOPLinkWitnessV2).String() {
+			return nil, errors.New("control " + oid + " is not known: popLinkWitnessV2 alone is")
+		}
+		if witness != nil {
+			return nil, errors.New("control popLinkWitnessV2 comes twice")
 		}
 		witness = value
 	}
@@ -146,12 +146,9 @@ func readCertTemplate(template cryptobyte.String) (*ca.CSR, time.Time, error) {
 	if subject == nil || spki == nil {
 		return nil, notAfter, errors.New("subject and publicKey must both be there")
 	}
-	pub, err := x509.ParsePKIXPublicKey(spki)
-	if err == nil {
-		_, err = policy.KeyAlgorithm(pub)
-	}
+	pub, err := ca.ParseKey(spki)
 	if err != nil {
-		return nil, notAfter, ca.Errorf(ca.BadKey, "the key in the CRMF request cannot be certified: %w", err)
+		return nil, notAfter, err
 	}
 	san, err := readExtensions(extensions)
 	if err != nil {
@@ -185,17 +182,22 @@ func readExtensions(extensions cryptobyte.String) (san []byte, err error) {
 	var seen []string
 	for !extensions.Empty() {
 		var one, value cryptobyte.String
-		var oid encasn1.ObjectIdentifier
 		var critical bool
-		if !extensions.ReadASN1(&one, asn1.SEQUENCE) || !one.ReadASN1ObjectIdentifier(&oid) ||
-			one.PeekASN1Tag(asn1.BOOLEAN) && !one.ReadASN1Boolean(&critical) || !one.ReadASN1(&value, asn1.OCTET_STRING) || !one.Empty() {
+		oid, ok := "", extensions.ReadASN1(&one, asn1.SEQUENCE)
+		if ok {
+			oid, ok = der.OID(&one)
+		}
+		if !ok || one.PeekASN1Tag(asn1.BOOLEAN) && !one.ReadASN1Boolean(&critical) || !one.ReadASN1(&value, asn1.OCTET_STRING) || !one.Empty() {
 			return nil, errors.New("an extension cannot be read")
 		}
-		if slices.Contains(seen, oid.String()) || len(seen) == maxControls {
-			return nil, errors.New("an extension comes twice, or there are more than 32")
+		if slices.Contains(seen, oid) {
+			return nil, errors.New("extension " + oid + " is asked for twice, and a certificate has it once (RFC 5280 §4.2)")
 		}
-		seen = append(seen, oid.String())
-		if oid.Equal(oidSubjectAltName) {
+		if len(seen) == maxControls {
+			return nil, fmt.Errorf("more than %d extensions", maxControls)
+		}
+		seen = append(seen, oid)
+		if oid == oidSubjectAltName.String() {
 			san = value
 		}
 	}

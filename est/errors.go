@@ -14,6 +14,7 @@ var statuses = map[ca.Kind]int{
 	ca.Internal:        http.StatusInternalServerError,
 	ca.Malformed:       http.StatusBadRequest,
 	ca.BadPOP:          http.StatusBadRequest,
+	ca.BadAlg:          http.StatusBadRequest,
 	ca.BadKey:          http.StatusBadRequest,
 	ca.Unauthenticated: http.StatusUnauthorized,
 	ca.Denied:          http.StatusForbidden,

@@ -21,6 +21,7 @@ func TestEveryKind(t *testing.T) {
 		ca.Internal:        {500, ""},
 		ca.Malformed:       {400, ""},
 		ca.BadPOP:          {400, ""},
+		ca.BadAlg:          {400, ""},
 		ca.BadKey:          {400, ""},
 		ca.Unauthenticated: {401, ""},
 		ca.Denied:          {403, ""},

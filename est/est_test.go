@@ -484,12 +484,15 @@ func TestFaultIsNoFallback(t *testing.T) {
 func TestCSRAttrs(t *testing.T) {
 	e := newEnv(t)
 	id := e.newIdentity(t, "lamp-1", time.Now().Add(time.Hour))
+	foreign := selfSigned(t, "x")
 	tests := []struct {
 		name   string
 		call   call
 		status int
 		body   string
 	}{
+		{"foreign certificate", call{path: "csrattrs", as: &foreign}, 200, "ecdsa-p256"},
+		{"foreign certificate and wrong secret", call{path: "csrattrs", as: &foreign, user: "lamp-ref", pass: "wrong"}, 401, "wrong secret"},
 		{"anonymous, no label", call{path: "csrattrs"}, 200, "ecdsa-p256"},
 		{"anonymous, label", call{path: "gateway/csrattrs"}, 200, "rsa-3072"},
 		{"anonymous, nothing to say", call{path: "silent/csrattrs"}, 204, ""},

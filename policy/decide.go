@@ -159,7 +159,7 @@ func (p *Profile) accepts(in *Input) (rule, reason string) {
 	for _, s := range p.Subject {
 		if _, ok := s.Expand(in.Device); !ok {
 			return "profiles." + p.Name + ".subject." + s.Attr,
-				fmt.Sprintf("The subject attribute %s of profile %s cannot be made for this device: the device has no group, or the result is too long.", s.Attr, p.Name)
+				fmt.Sprintf("The subject attribute %s of profile %s cannot be made for this device: the device has no group, the result is too long, or it holds a character that the attribute cannot have.", s.Attr, p.Name)
 		}
 	}
 	for i := range in.Names {
@@ -191,6 +191,9 @@ func (p *Profile) acceptsName(n *Name, dev Device) (rule, reason string) {
 			allowed = strings.Join(p.SAN, ", ") + " only"
 		}
 		return "profiles." + p.Name + ".san", fmt.Sprintf("Profile %s does not allow %s names like %q: it allows %s.", p.Name, short(n.Form), short(n.Value), allowed)
+	}
+	if fault := nameFault(n.Form, n.Value); fault != "" {
+		return "profiles." + p.Name + ".names." + n.Form, fmt.Sprintf("The %s name %q is refused whatever the pattern: %s.", n.Form, short(n.Value), fault)
 	}
 	patterns, given := p.Names[n.Form]
 	if !given {

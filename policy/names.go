@@ -1,9 +1,16 @@
 package policy
 
 import (
+	"cmp"
+	"crypto/x509"
+	"errors"
+	"fmt"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
+
+	"golang.org/x/net/idna"
 )
 
 // sanForms are the forms of subject alternative name that a profile can allow.
@@ -41,17 +48,22 @@ func defaultPatterns(form string) []string {
 //   - dns: "*" as a whole label covers exactly one label, of any content but
 //     "*"; a name that is itself a wildcard needs `\*` as the pattern's first
 //     label. The name must be a host name (RFC 1123 §2.1: letters, digits,
-//     hyphens; 63 octets a label, 253 in all) and no IP address.
+//     hyphens; 63 octets a label, 253 in all) and no IP address; a label that
+//     begins with "xn--" must be the ASCII form of an internationalized one (RFC 5280 §7.2).
 //   - ip: the pattern is an address or a CIDR range; a name with a zone, or an
 //     IPv4 address in IPv6 dress, never matches.
-//   - uri: the name must be absolute (RFC 5280 §4.2.1.6) and printable ASCII;
-//     the scheme compares without case, the rest as it stands.
-//   - email: the host compares without case, the mailbox as it stands.
-//   - permanent-identifier, hardware-module: as it stands.
+//   - uri: the name must be absolute (RFC 5280 §4.2.1.6), printable ASCII, and have a host if it
+//     has an authority; scheme and host compare without case (RFC 5280 §7.4), as does the
+//     namespace of a URN, the rest as it stands.
+//   - email: the host compares without case, the mailbox as it stands (RFC 5280 §7.5). The mailbox is
+//     words of letters, digits and !#$%&'*+-/=?^_`{|}~ with single dots between.
+//   - permanent-identifier: as it stands.
+//   - hardware-module: as it stands. A pattern without a slash is about the serial number
+//     alone, and takes any type; SERIAL/TYPE takes one.
 func MatchName(pattern string, form, value string, dev Device) bool {
 	switch form {
 	case "dns":
-		return validHost(value, strings.HasPrefix(pattern, `\*.`)) && matchTemplate(pattern, value, dev, foldAll)
+		return validHost(value, strings.HasPrefix(pattern, `\*.`)) && checkALabels(value) == nil && matchTemplate(pattern, form, value, dev)
 	case "ip":
 		addr, err := netip.ParseAddr(value)
 		if err != nil || addr.Zone() != "" || addr.Is4In6() {
@@ -63,30 +75,74 @@ func MatchName(pattern string, form, value string, dev Device) bool {
 		one, err := netip.ParseAddr(pattern)
 		return err == nil && one == addr
 	case "uri":
-		return absoluteURI(value) && matchTemplate(pattern, value, dev, foldScheme)
+		return absoluteURI(value) && checkAuthority(value) == nil && matchTemplate(pattern, form, value, dev)
 	case "email":
-		mailbox, host, ok := strings.Cut(value, "@")
-		return ok && mailbox != "" && printable(mailbox) && validHost(host, false) && matchTemplate(pattern, value, dev, foldHost)
-	case "permanent-identifier", "hardware-module":
-		return value != "" && printable(value) && matchTemplate(pattern, value, dev, foldNone)
+		return validEmail(value) && matchTemplate(pattern, form, value, dev)
+	case "permanent-identifier":
+		return value != "" && printable(value) && matchTemplate(pattern, form, value, dev)
+	case "hardware-module":
+		serial, _, ok := strings.Cut(value, "/")
+		if !ok || !printable(value) {
+			return false
+		}
+		if !strings.Contains(pattern, "/") {
+			value = serial
+		}
+		return serial != "" && matchTemplate(pattern, form, value, dev)
 	}
 	return false
 }
 
-// fold says which literal part of a pattern compares without case.
-type fold int
+// anyCase is the part of a name, from and to, in which case makes no difference. For a pattern of
+// such names it is the same.
+func anyCase(form, value string) (from, to int) {
+	switch form {
+	case "dns":
+		return 0, len(value)
+	case "email":
+		return strings.IndexByte(value, '@') + 1, len(value)
+	case "uri":
+		return 0, uriHead(value)
+	}
+	return 0, 0
+}
 
-const (
-	foldNone fold = iota
-	foldAll
-	foldScheme
-	foldHost
-)
+// uriHead is how many octets of a URI compare without case: its scheme, and its host or, of a
+// URN, its namespace. A user name before the host counts case.
+func uriHead(s string) int {
+	colon := strings.IndexByte(s, ':') + 1
+	if colon == 0 {
+		return 0
+	}
+	rest := s[colon:]
+	if authority, ok := strings.CutPrefix(rest, "//"); ok {
+		end := strings.IndexAny(authority, "/?#")
+		if end < 0 {
+			end = len(authority)
+		}
+		if strings.Contains(authority[:end], "@") {
+			return colon
+		}
+		return colon + 2 + end
+	}
+	if strings.EqualFold(s[:colon], "urn:") {
+		return colon + strings.IndexByte(rest, ':') + 1
+	}
+	return colon
+}
+
+// FoldName makes names of a form alike that are the same name (RFC 5280 §7.2, §7.4, §7.5).
+func FoldName(form, value string) string {
+	from, to := anyCase(form, value)
+	return value[:from] + strings.ToLower(value[from:to]) + value[to:]
+}
 
 // matchTemplate walks pattern and value together. No choice is ever open: a
 // placeholder has one text, and "*" ends where its label ends.
-func matchTemplate(pattern, value string, dev Device, how fold) bool {
-	insensitive, host := how == foldAll || how == foldScheme, how == foldAll
+func matchTemplate(pattern, form, value string, dev Device) bool {
+	whole, host := len(value), form == "dns"
+	from, to := anyCase(form, value)
+	insensitive := func() bool { at := whole - len(value); return from <= at && at < to }
 	for i := 0; i < len(pattern); {
 		rest := pattern[i:]
 		switch {
@@ -96,7 +152,7 @@ func matchTemplate(pattern, value string, dev Device, how fold) bool {
 			}
 			i += len(deviceID)
 		case strings.HasPrefix(rest, deviceGroup):
-			if dev.Group == "" || !cutFold(&value, dev.Group, host) {
+			if dev.Group == "" || !cutFold(&value, dev.Group, insensitive()) {
 				return false
 			}
 			i += len(deviceGroup)
@@ -113,14 +169,8 @@ func matchTemplate(pattern, value string, dev Device, how fold) bool {
 			value = value[len(label):]
 			i++
 		default:
-			if !cutFold(&value, rest[:1], insensitive) {
+			if !cutFold(&value, rest[:1], insensitive()) {
 				return false
-			}
-			if how == foldScheme && rest[0] == ':' {
-				insensitive = false
-			}
-			if how == foldHost && rest[0] == '@' {
-				insensitive = true
 			}
 			i++
 		}
@@ -156,24 +206,81 @@ func letterOrDigit(c byte) bool {
 }
 
 // validHost accepts what IsHostName does; with wildcard, also "*." before one.
-func validHost(s string, wildcard bool) bool {
+func validHost(s string, wildcard bool) bool { return checkHost(s, wildcard) == nil }
+
+// checkHost is validHost, and says what is wrong.
+func checkHost(s string, wildcard bool) error {
 	if len(s) > 253 {
-		return false
+		return fmt.Errorf("it has %d octets, and a host name has 253 at most", len(s))
 	}
 	if wildcard {
 		s = strings.TrimPrefix(s, "*.")
 	}
 	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 || !letterOrDigit(label[0]) || !letterOrDigit(label[len(label)-1]) {
+		if err := checkLabel(label); err != nil {
+			return err
+		}
+	}
+	if _, err := netip.ParseAddr(s); err == nil {
+		return errors.New("it is an IP address: ask for it as one")
+	}
+	if endsInNumber(s) {
+		return errors.New("its last label is a number, so that software takes it for an IP address")
+	}
+	return nil
+}
+
+// checkLabel checks one label of a host name (RFC 1123 §2.1).
+func checkLabel(label string) error {
+	switch {
+	case label == "":
+		return fmt.Errorf("it has an empty label")
+	case len(label) > 63:
+		return fmt.Errorf("a label has %d octets, and 63 are the most", len(label))
+	}
+	for i := range len(label) {
+		if c := label[i]; !letterOrDigit(c) && (c != '-' || i == 0 || i == len(label)-1) {
+			return fmt.Errorf("the label %q is not of letters, digits and hyphens between them", short(label))
+		}
+	}
+	return nil
+}
+
+// checkALabels wants labels that begin with "xn--" to be what IDNA makes of an internationalized one. It is
+// asked about names, not about patterns.
+func checkALabels(host string) error {
+	for label := range strings.SplitSeq(strings.ToLower(host), ".") {
+		if !strings.HasPrefix(label, "xn--") {
+			continue
+		}
+		unicode, err := idna.Registration.ToUnicode(label)
+		if err == nil && unicode != label {
+			if back, err := idna.Registration.ToASCII(unicode); err == nil && back == label {
+				continue
+			}
+		}
+		return fmt.Errorf("the label %q begins with xn-- and is no internationalized label (RFC 5280 §7.2, IDNA2008)", label)
+	}
+	return nil
+}
+
+// validEmail accepts a mailbox of dot-separated words at a host (RFC 5280 §4.2.1.6); no quoted strings.
+func validEmail(s string) bool {
+	mailbox, host, ok := strings.Cut(s, "@")
+	if !ok || !validHost(host, false) || checkALabels(host) != nil {
+		return false
+	}
+	for word := range strings.SplitSeq(mailbox, ".") {
+		if word == "" {
 			return false
 		}
-		for i := range len(label) {
-			if !letterOrDigit(label[i]) && label[i] != '-' {
+		for i := range len(word) {
+			if c := word[i]; !letterOrDigit(c) && !strings.Contains("!#$%&'*+-/=?^_`{|}~", string(rune(c))) {
 				return false
 			}
 		}
 	}
-	return !endsInNumber(s)
+	return true
 }
 
 // IsHostName reports whether s is a host name as certificates have it: labels of letters, digits and
@@ -192,11 +299,43 @@ func endsInNumber(s string) bool {
 	return ok && strings.Trim(hex, "0123456789abcdef") == ""
 }
 
+// nameFault says what keeps a name from being one of its form at all, whatever the patterns; "" if nothing does.
+func nameFault(form, value string) string {
+	switch form {
+	case "dns":
+		if err := cmp.Or(checkHost(value, true), checkALabels(value)); err != nil {
+			return err.Error()
+		}
+	case "uri":
+		if !absoluteURI(value) {
+			return "it is not an absolute URI of printable ASCII (RFC 5280 §4.2.1.6)"
+		}
+		if err := checkAuthority(value); err != nil {
+			return err.Error()
+		}
+	case "email":
+		if !validEmail(value) {
+			return "it is not a mailbox of plain words at a host name (RFC 5280 §4.2.1.6)"
+		}
+	case "hardware-module":
+		serial, hardware, _ := strings.Cut(value, "/")
+		if _, err := x509.ParseOID(hardware); err != nil || serial == "" {
+			return "a hardware module name is SERIAL/TYPE, with the type's object identifier (RFC 4108 §5)"
+		}
+	case "permanent-identifier":
+		id, assigner, qualified := strings.Cut(value, "/")
+		if _, err := x509.ParseOID(assigner); qualified && err != nil || id == "" {
+			return "a permanent identifier is IDENTIFIER or IDENTIFIER/ASSIGNER, with the assigner's object identifier (RFC 4043)"
+		}
+	}
+	return ""
+}
+
 // absoluteURI accepts a scheme and something after it (RFC 3986 §3.1), all of
 // it printable ASCII.
 func absoluteURI(s string) bool {
 	scheme, rest, ok := strings.Cut(s, ":")
-	if !ok || scheme == "" || rest == "" || !letterOrDigit(scheme[0]) || '0' <= scheme[0] && scheme[0] <= '9' {
+	if !ok || scheme == "" || rest == "" || !letterOrDigit(scheme[0]) || '0' <= scheme[0] && scheme[0] <= '9' || !printable(rest) {
 		return false
 	}
 	for i := range len(scheme) {
@@ -204,7 +343,24 @@ func absoluteURI(s string) bool {
 			return false
 		}
 	}
-	return printable(rest)
+	return true
+}
+
+// checkAuthority wants a URI that has an authority to have a host name or an address in it (RFC 5280
+// §4.2.1.6), and one that net/url reads: what it does not read makes a certificate that Go does not read either.
+func checkAuthority(s string) error {
+	u, err := url.Parse(s)
+	if err != nil {
+		return errors.New("its escapes, host or port cannot be read (RFC 3986)")
+	}
+	_, rest, _ := strings.Cut(s, ":")
+	if !strings.HasPrefix(rest, "//") {
+		return nil
+	}
+	if _, err := netip.ParseAddr(u.Hostname()); err != nil && (!validHost(u.Hostname(), false) || checkALabels(u.Hostname()) != nil) {
+		return errors.New("its authority holds neither a host name nor an address (RFC 5280 §4.2.1.6)")
+	}
+	return nil
 }
 
 func printable(s string) bool {

@@ -35,18 +35,31 @@ func mostOf(attr string) int {
 }
 
 // Expand gives the attribute's value for a device; ok is false if the value
-// would hold a group and the device has none, or is longer than the attribute
-// may be.
+// would hold a group and the device has none, is longer than the attribute
+// may be, or is a country or serial number with characters that a PrintableString has not (RFC 5280 appendix A.1).
 func (s SubjectTemplate) Expand(dev Device) (text string, ok bool) {
 	if s.Value == deviceID {
-		return dev.ID, dev.ID != ""
+		return dev.ID, dev.ID != "" && s.encodes(dev.ID)
 	}
 	if strings.Contains(s.Value, deviceGroup) && dev.Group == "" || strings.Contains(s.Value, deviceID) && dev.ID == "" {
 		return "", false
 	}
 	// The ID first: a group may hold any text, and none of it is a placeholder.
 	text = strings.ReplaceAll(strings.ReplaceAll(s.Value, deviceID, dev.ID), deviceGroup, dev.Group)
-	return text, len([]rune(text)) <= mostOf(s.Attr)
+	return text, len([]rune(text)) <= mostOf(s.Attr) && s.encodes(text)
+}
+
+// encodes reports whether the attribute has a string type for the text.
+func (s SubjectTemplate) encodes(text string) bool {
+	if s.Attr != "c" && s.Attr != "serialnumber" {
+		return true
+	}
+	for i := range len(text) {
+		if !letterOrDigit(text[i]) && !strings.Contains(" '()+,-./:=?", text[i:i+1]) {
+			return false
+		}
+	}
+	return true
 }
 
 // sameAttribute compares values as RFC 5280 §7.1 would: without case, and

@@ -292,7 +292,7 @@ func parseTime(flag, text string) (*time.Time, error) {
 	if text == "" {
 		return nil, nil
 	}
-	t, err := time.Parse(time.RFC3339, text)
+	t, err := ca.ParseTime(text)
 	if err != nil {
 		return nil, &usageError{fmt.Errorf("--%s: %q is not a time", flag, text), "write it as 2030-01-31T12:00:00Z"}
 	}

@@ -32,7 +32,7 @@ type Config struct {
 	Keys      KeysConfig     `yaml:"keys"`
 	DB        string         `yaml:"db" doc:"Ledger: a file, relative to the home, or a postgres:// URL."`
 	Policy    string         `yaml:"policy" doc:"Policy file, relative to the home."`
-	LintShare float64        `yaml:"lint_share" doc:"Share of the certificates that are linted whole before they are signed. Every profile is linted when the policy is loaded, whatever this says." unit:"0 to 1"`
+	LintShare float64        `yaml:"lint_share" doc:"Share of the certificates that are linted whole, to watch over the server itself: a finding is an error in the log and counts in deviceca_lint_findings_total, and refuses nothing. Every profile is linted when the policy is loaded, whatever this says." unit:"0 to 1"`
 	Limits    LimitsConfig   `yaml:"limits"`
 	OCSP      OCSPConfig     `yaml:"ocsp"`
 	CRL       CRLConfig      `yaml:"crl"`

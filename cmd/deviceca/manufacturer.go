@@ -86,7 +86,7 @@ func parseUntil(s string) (time.Time, error) {
 	if day, err := time.Parse(time.DateOnly, s); err == nil {
 		return day.AddDate(0, 0, 1), nil
 	}
-	t, err := time.Parse(time.RFC3339, s)
+	t, err := ca.ParseTime(s)
 	if err != nil {
 		return t, fmt.Errorf("%q is neither a day such as 2031-12-31 nor a time such as 2031-12-31T12:00:00Z", s)
 	}

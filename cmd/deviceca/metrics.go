@@ -40,6 +40,7 @@ func newMetrics(s *system) *metrics {
 	count("deviceca_signatures_total", "Signatures made with CA keys.", func() int64 { return s.service.Stats().Signatures })
 	count("deviceca_certificates_total", "Certificates issued.", func() int64 { return s.service.Stats().Issued })
 	count("deviceca_refusals_total", "Requests of known requesters that were refused.", func() int64 { return s.service.Stats().Refused })
+	count("deviceca_lint_findings_total", "Certificates of the linted share that failed a lint: each is a fault of the server.", func() int64 { return s.service.Stats().LintFindings })
 	count("deviceca_wrong_secrets_total", "Wrong secrets and unknown references offered.", func() int64 { return s.service.Stats().WrongSecrets })
 	count("deviceca_store_commits_total", "Transactions made durable, one fsync each.", func() int64 { return s.store.Stats().Commits })
 	count("deviceca_store_changes_total", "Changes committed in them.", func() int64 { return s.store.Stats().Changes })

@@ -6,7 +6,6 @@ import (
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/cmp"
-	"github.com/deviceca/deviceca/policy"
 )
 
 // readCRMF reads the one request of an ir, cr or kur (RFC 9483 §4.1.1, §4.1.3).
@@ -63,11 +62,8 @@ func (x *exchange) readCRMF(w *wanted) error {
 // readKey reads the public key, and checks that the requester has the private one.
 func (x *exchange) readKey(w *wanted, r *cmp.CertReqMsg) (err error) {
 	w.spki = r.Template.PublicKey
-	if w.publicKey, err = x509.ParsePKIXPublicKey(w.spki); err != nil {
-		return &cmp.Error{Info: cmp.BadCertTemplate, Section: "RFC 4211 §5", Reason: "the public key cannot be read", Err: err}
-	}
-	if _, err := policy.KeyAlgorithm(w.publicKey); err != nil {
-		return ca.Errorf(ca.BadKey, "the key cannot be certified: %w", err)
+	if w.publicKey, err = ca.ParseKey(w.spki); err != nil {
+		return err
 	}
 	return x.checkPOP(w, r)
 }

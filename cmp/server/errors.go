@@ -17,6 +17,7 @@ var failInfos = map[ca.Kind]cmp.FailInfo{
 	ca.Internal:        cmp.SystemFailure,
 	ca.Malformed:       cmp.BadDataFormat,
 	ca.BadPOP:          cmp.BadPOP,
+	ca.BadAlg:          cmp.BadAlg,
 	ca.BadKey:          cmp.BadCertTemplate,
 	ca.Unauthenticated: cmp.BadMessageCheck,
 	ca.Denied:          cmp.NotAuthorized,

@@ -203,7 +203,7 @@ func TestCertificateIdentity(t *testing.T) {
 // TestErrorKinds covers the mapping of every kind, and that no detail of an
 // internal fault gets out.
 func TestErrorKinds(t *testing.T) {
-	want := map[ca.Kind]int{ca.Internal: 500, ca.Malformed: 400, ca.BadPOP: 400, ca.BadKey: 400, ca.Unauthenticated: 401, ca.Denied: 403,
+	want := map[ca.Kind]int{ca.Internal: 500, ca.Malformed: 400, ca.BadPOP: 400, ca.BadAlg: 400, ca.BadKey: 400, ca.Unauthenticated: 401, ca.Denied: 403,
 		ca.BadEvidence: 403, ca.Pending: 409, ca.Conflict: 409, ca.RateLimited: 429, ca.Unavailable: 503, ca.NotFound: 404}
 	for _, kind := range ca.Kinds() {
 		t.Run(kind.String(), func(t *testing.T) {

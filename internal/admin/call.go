@@ -147,7 +147,7 @@ func timeParam(q url.Values, name string) (time.Time, error) {
 	if q.Get(name) == "" {
 		return time.Time{}, nil
 	}
-	t, err := time.Parse(time.RFC3339, q.Get(name))
+	t, err := ca.ParseTime(q.Get(name))
 	if err != nil {
 		return t, ca.Errorf(ca.Malformed, "%s must be a time such as 2030-01-31T12:00:00Z", name)
 	}

@@ -45,6 +45,7 @@ var mapping = map[ca.Kind]struct {
 	ca.Internal:        {http.StatusInternalServerError, "internal error"},
 	ca.Malformed:       {http.StatusBadRequest, "the request cannot be read"},
 	ca.BadPOP:          {http.StatusBadRequest, "proof of possession failed"},
+	ca.BadAlg:          {http.StatusBadRequest, "the signature algorithm is not accepted"},
 	ca.BadKey:          {http.StatusBadRequest, "the key is not acceptable"},
 	ca.Unauthenticated: {http.StatusUnauthorized, "not authenticated"},
 	ca.Denied:          {http.StatusForbidden, "not allowed"},

@@ -26,38 +26,51 @@ const MaxDeviceName = 255
 // otherName of another type is of form "other". Identifiers and serial numbers that are not plain
 // UTF-8 without a slash are errors, for the slash separates, and no two names may be written alike.
 func DeviceName(content cryptobyte.String) (form, value string, err error) {
-	var oid asn1.ObjectIdentifier
 	var inner, seq cryptobyte.String
-	if !content.ReadASN1ObjectIdentifier(&oid) ||
+	oid, ok := OID(&content)
+	if !ok ||
 		!content.ReadASN1(&inner, cbasn1.Tag(0).ContextSpecific().Constructed()) || !content.Empty() {
 		return "", "", errors.New("not an otherName")
 	}
-	if !oid.Equal(OIDPermanentIdentifier) && !oid.Equal(OIDHardwareModuleName) {
-		return "other", "otherName " + oid.String(), nil
+	permanent := oid == OIDPermanentIdentifier.String()
+	if !permanent && oid != OIDHardwareModuleName.String() {
+		return "other", "otherName " + oid, nil
 	}
 	if !inner.ReadASN1(&seq, cbasn1.SEQUENCE) || !inner.Empty() {
 		return "", "", errors.New("an otherName that is not a SEQUENCE")
 	}
 	var id cryptobyte.String
-	var qualifier asn1.ObjectIdentifier
-	if oid.Equal(OIDPermanentIdentifier) {
+	var qualifier string
+	if permanent {
 		form = "permanent-identifier"
 		if !seq.ReadASN1(&id, cbasn1.UTF8String) ||
-			!seq.Empty() && !seq.ReadASN1ObjectIdentifier(&qualifier) || !seq.Empty() {
+			!seq.Empty() && !readOID(&seq, &qualifier) || !seq.Empty() {
 			return "", "", errors.New("not a PermanentIdentifier with an identifierValue (RFC 4043)")
 		}
 	} else {
 		form = "hardware-module"
-		if !seq.ReadASN1ObjectIdentifier(&qualifier) || !seq.ReadASN1(&id, cbasn1.OCTET_STRING) || !seq.Empty() {
+		if !readOID(&seq, &qualifier) || !seq.ReadASN1(&id, cbasn1.OCTET_STRING) || !seq.Empty() {
 			return "", "", errors.New("not a HardwareModuleName (RFC 4108)")
 		}
 	}
 	text := string(id)
-	if len(text) == 0 || len(text) > MaxDeviceName || !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return r < 0x20 || r == '/' || r == 0x7f }) {
-		return "", "", fmt.Errorf("a %s that is empty, too long, or not plain UTF-8 without a slash", form)
+	switch {
+	case text == "":
+		return "", "", fmt.Errorf("a %s that is empty", form)
+	case len(text) > MaxDeviceName:
+		return "", "", fmt.Errorf("a %s of %d octets, %d are allowed", form, len(text), MaxDeviceName)
+	case !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return r < 0x20 || r == 0x7f }):
+		return "", "", fmt.Errorf("a %s that is not plain UTF-8, or has control characters", form)
+	case strings.Contains(text, "/"):
+		return "", "", fmt.Errorf("a %s with a slash, which separates it from the object identifier beside it", form)
 	}
-	if qualifier != nil {
-		text += "/" + qualifier.String()
+	if qualifier != "" {
+		text += "/" + qualifier
 	}
 	return form, text, nil
+}
+
+func readOID(s *cryptobyte.String, dotted *string) (ok bool) {
+	*dotted, ok = OID(s)
+	return ok
 }

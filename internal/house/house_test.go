@@ -26,7 +26,7 @@ var mayImport = map[string][]string{
 	"internal/limit": {}, // whoever serves clients may use it
 	"internal/cms":   {"internal/der"},
 	"device":         {"policy"},
-	"ca":             {"policy", "device", "internal/der", "internal/path", "internal/revlist", "internal/limit"},
+	"ca":             {"policy", "device", "internal/cms", "internal/der", "internal/path", "internal/revlist", "internal/limit"},
 	"attest":         {"policy", "internal/der", "internal/path"},
 	"cmp":            {"internal/cms", "internal/der"},
 	"est":            protocol,
