@@ -19,9 +19,7 @@ func Swapped(t *testing.T, p keys.Provider, k keys.Key, in, out func()) {
 	sibling := must(p.Generate(t.Context(), "beside "+k.Label(), ""))(t)
 	for range 2 {
 		in()
-		WaitFor(t, "the key is suspect", func() bool {
-			return errors.Is(sign(k), keys.ErrUnavailable) && errors.Is(p.Ping(t.Context()), keys.ErrUnavailable)
-		})
+		WaitFor(t, "the key is suspect", func() bool { return names(sign(k), k) && names(p.Ping(t.Context()), k) })
 		began := time.Now()
 		for range 100 {
 			WantSuspect(t, sign(k), k)
@@ -52,9 +50,13 @@ func Swapped(t *testing.T, p keys.Provider, k keys.Key, in, out func()) {
 // WantSuspect checks that an error says that k is suspect.
 func WantSuspect(t *testing.T, err error, k keys.Key) {
 	t.Helper()
-	if !errors.Is(err, keys.ErrUnavailable) || !strings.Contains(err.Error(), `"`+k.Label()+`"`) {
+	if !names(err, k) {
 		t.Errorf("got %v, want that key %q is unavailable, and named", err, k.Label())
 	}
+}
+
+func names(err error, k keys.Key) bool {
+	return errors.Is(err, keys.ErrUnavailable) && strings.Contains(err.Error(), `"`+k.Label()+`"`)
 }
 
 // sign has k, which is no Ed25519 key, sign something.
