@@ -141,7 +141,8 @@ type Ledger interface {
 	// Certificates lists in order of recording, from the one after the ID given.
 	Certificates(ctx context.Context, f CertificateFilter, after int64, limit int) ([]Certificate, error)
 	// Revoke revokes the certificates named and returns those that were not
-	// revoked before, or on hold only and now for good, each with its Revocation.
+	// revoked before, or on hold only and now for good, each with its Revocation, and each
+	// with its event: e with the certificate's device, issuer and serial, and the reason's name.
 	Revoke(ctx context.Context, serials []Serial, r Revocation, e Event) ([]Certificate, error)
 	// Release ends a hold, and enters that in the revocation journal under the next
 	// sequence. Conflict if the certificate is not on hold.

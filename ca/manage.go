@@ -269,15 +269,11 @@ func (s *Service) changed(ctx context.Context, certs ...Certificate) {
 // Errors: NotFound, Conflict if it is revoked already.
 func (s *Service) Revoke(ctx context.Context, serial Serial, reason int, invalid *time.Time, actor string) (*Certificate, error) {
 	now := s.now()
-	c, err := s.ledger.CertificateBySerial(ctx, serial)
+	revoked, err := s.ledger.Revoke(ctx, []Serial{serial}, Revocation{Time: now, Reason: reason, Invalid: invalid},
+		Event{Time: now, Kind: EventRevoked, Actor: actor})
 	if errors.Is(err, ErrNoRecord) {
 		return nil, Errorf(NotFound, "there is no certificate %s", serial)
 	}
-	if err != nil {
-		return nil, err
-	}
-	revoked, err := s.ledger.Revoke(ctx, []Serial{serial}, Revocation{Time: now, Reason: reason, Invalid: invalid},
-		Event{Time: now, Kind: EventRevoked, Actor: actor, Device: c.Device, Issuer: c.Issuer, Serial: serial, Reason: ReasonName(reason)})
 	if err != nil {
 		return nil, err
 	}
@@ -292,10 +288,7 @@ func (s *Service) Revoke(ctx context.Context, serial Serial, reason int, invalid
 // Errors: NotFound, Conflict if it is not on hold.
 func (s *Service) Release(ctx context.Context, serial Serial, actor string) (*Certificate, error) {
 	now := s.now()
-	c, err := s.ledger.CertificateBySerial(ctx, serial)
-	if err == nil {
-		c, err = s.ledger.Release(ctx, serial, now, Event{Time: now, Kind: EventReleased, Actor: actor, Device: c.Device, Issuer: c.Issuer, Serial: serial})
-	}
+	c, err := s.ledger.Release(ctx, serial, now, Event{Time: now, Kind: EventReleased, Actor: actor})
 	if errors.Is(err, ErrNoRecord) {
 		return nil, Errorf(NotFound, "there is no certificate %s", serial)
 	}
@@ -329,7 +322,7 @@ func (s *Service) RevokeDevice(ctx context.Context, id string, reason int, actor
 			continue
 		}
 		revoked, err := s.ledger.Revoke(ctx, serials, Revocation{Time: now, Reason: reason},
-			Event{Time: now, Kind: EventRevoked, Actor: actor, Device: id, Reason: fmt.Sprintf("%d certificates: %s", len(serials), ReasonName(reason))})
+			Event{Time: now, Kind: EventRevoked, Actor: actor})
 		if err != nil {
 			return all, err
 		}

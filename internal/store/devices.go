@@ -124,7 +124,7 @@ func (s *Store) MoveDevice(ctx context.Context, id string, to device.State, r ca
 				return err
 			}
 			revoked = slices.DeleteFunc(revoked, func(c ca.Certificate) bool { return !changes(&c, r) })
-			if err := revoke(t, revoked, r); err != nil {
+			if err := revoke(t, revoked, r, e); err != nil {
 				return err
 			}
 			if _, err := t.exec("UPDATE credential SET revoked = ? WHERE folded = ? AND revoked IS NULL", micros(r.Time), folded); err != nil {

@@ -1,0 +1,392 @@
+package audit
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Records are the tables that the events speak of. Certificates and the lines of
+// the revocation journal are in the order of the events that made them.
+type Records interface {
+	// Certificates yields the certificates up to a number, in order.
+	Certificates(ctx context.Context, upTo int64) iter.Seq2[Certificate, error]
+	// Certificate finds one by its serial number, hex; false if there is none.
+	Certificate(ctx context.Context, serial string) (Certificate, bool, error)
+	// Lines yields the lines of the revocation journal up to a number, in order. A
+	// hold's is gone when it was released, or gave way to a revocation.
+	Lines(ctx context.Context, upTo int64) iter.Seq2[Line, error]
+	// Line finds the newest line of a certificate; false if there is none.
+	Line(ctx context.Context, serial string) (Line, bool, error)
+}
+
+// Certificate is a certificate's record.
+type Certificate struct {
+	Number int64
+	Serial string // hex
+	Issuer string
+	Device string
+	Issued time.Time
+	Digest string // SHA-256 of the certificate, hex; "" if the ledger does not have it
+	Fault  string // what in the record does not agree with the certificate; "" if all does
+}
+
+// Line is a line of the revocation journal.
+type Line struct {
+	Number   int64
+	Serial   string // hex
+	Device   string
+	Released bool   // from hold; else it is a revocation
+	Reason   string // by name
+	Time     time.Time
+	Fault    string // what in the line does not agree with the certificate's record; "" if all does
+}
+
+// The events that are compared, and the reason of a hold.
+const (
+	kindIssued   = "certificate.issued"
+	kindRevoked  = "certificate.revoked"
+	kindReleased = "certificate.released"
+	kindMoved    = "device.moved"
+
+	reasonHold = "certificateHold"
+)
+
+// said is what is compared of an event.
+type said struct {
+	Time                         time.Time
+	Kind, Device, Issuer, Serial string
+	Digest, Reason               string
+}
+
+// comparison walks certificates and lines beside the events.
+type comparison struct {
+	ctx     context.Context
+	records Records
+	extent  Extent
+	report  *Report
+
+	certificates walk[Certificate]
+	loose        map[string]Certificate // passed over: their event must come yet
+	lines        walk[Line]
+	holds        map[string]said // whose line is gone: what ended them must come yet
+	unknownUntil time.Time       // events up to then were dropped
+}
+
+// maxLoose is how many records may lack their event before the first of them is called a fault.
+const maxLoose = 10_000
+
+func newComparison(ctx context.Context, records Records, extent Extent, report *Report) *comparison {
+	return &comparison{ctx: ctx, records: records, extent: extent, report: report, loose: map[string]Certificate{}, holds: map[string]said{},
+		certificates: newWalk(records.Certificates(ctx, extent.Certificate)), lines: newWalk(records.Lines(ctx, extent.Line))}
+}
+
+func (c *comparison) stop() {
+	c.certificates.stop()
+	c.lines.stop()
+}
+
+// disagree is a fault of the tables, not of the log.
+func disagree(format string, args ...any) error {
+	return fault(0, "the ledger does not agree with the audit log: "+format, args...)
+}
+
+// events compares those of an entry.
+func (c *comparison) events(l Logged) error {
+	for _, raw := range l.Events {
+		var e said
+		if err := json.Unmarshal(raw.Body, &e); err != nil {
+			return fault(l.Sequence, "an event cannot be read: %v", err)
+		}
+		if raw.Kind != e.Kind || raw.Device != strings.ToLower(e.Device) {
+			return fault(l.Sequence, "an event of kind %s about device %q is found as one of kind %s about %q", e.Kind, e.Device, raw.Kind, raw.Device)
+		}
+		if err := c.event(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *comparison) event(e said) error {
+	switch {
+	case e.Kind == kindIssued && e.Serial != "":
+		return c.issued(e)
+	case e.Kind == kindRevoked && e.Serial != "":
+		return c.revoked(e)
+	case e.Kind == kindRevoked:
+		var most uint64
+		var reason string
+		if n, err := fmt.Sscanf(e.Reason, "%d certificates: %s", &most, &reason); n != 2 || err != nil {
+			return nil // of no certificate
+		}
+		return c.unnamed(e, most, reason)
+	case e.Kind == kindReleased && e.Serial != "":
+		return c.released(e)
+	case e.Kind == kindMoved && strings.HasSuffix(e.Reason, " to retired"):
+		return c.unnamed(e, 1<<62, "") // how many, it does not say
+	}
+	return nil
+}
+
+func (c *comparison) issued(e said) error {
+	record, have, err := c.certificates.current()
+	if err != nil {
+		return err
+	}
+	if !have || record.Serial != e.Serial {
+		if record, err = c.find(e); err != nil || record.Serial == "" {
+			return err
+		}
+	} else {
+		c.certificates.advance()
+	}
+	switch {
+	case record.Fault != "":
+		return disagree("the record of certificate %s is not of that certificate: %s", e.Serial, record.Fault)
+	case e.Digest != "" && e.Digest != record.Digest:
+		return disagree("certificate %s of device %q is another one than was issued: its SHA-256 is %s, not %s", e.Serial, e.Device, record.Digest, e.Digest)
+	case e.Issuer != record.Issuer || !strings.EqualFold(e.Device, record.Device):
+		return disagree("certificate %s was issued by %s to device %q, and the ledger says by %s to %q", e.Serial, e.Issuer, e.Device, record.Issuer, record.Device)
+	}
+	c.report.Certificates++
+	return nil
+}
+
+// find is for a certificate that is not the next one in its order. It gives none if the
+// record was counted as unchecked already.
+func (c *comparison) find(e said) (Certificate, error) {
+	if record, ok := c.loose[e.Serial]; ok {
+		delete(c.loose, e.Serial)
+		return record, nil
+	}
+	record, found, err := c.records.Certificate(c.ctx, e.Serial)
+	if err != nil {
+		return record, err
+	}
+	if !found {
+		return record, disagree("certificate %s was issued to device %q at %s, and there is no record of it", e.Serial, e.Device, e.Time.Format(time.RFC3339))
+	}
+	for {
+		next, have, err := c.certificates.current()
+		switch {
+		case err != nil:
+			return record, err
+		case !have || next.Number > record.Number:
+			if c.unchecked(record.Issued) {
+				return Certificate{}, nil
+			}
+			return record, disagree("certificate %s was issued twice, says the log", e.Serial)
+		}
+		c.certificates.advance()
+		if next.Number == record.Number {
+			return next, nil
+		}
+		if err := c.passOver(next); err != nil {
+			return record, err
+		}
+	}
+}
+
+// passOver keeps a record whose event did not come in its order.
+func (c *comparison) passOver(record Certificate) error {
+	if c.unchecked(record.Issued) {
+		c.report.Unchecked++
+		return nil
+	}
+	c.loose[record.Serial] = record
+	if len(c.loose) > maxLoose {
+		return c.looseFault()
+	}
+	return nil
+}
+
+// unchecked reports whether the event of what happened then may have been dropped.
+func (c *comparison) unchecked(at time.Time) bool { return !at.After(c.unknownUntil) }
+
+func (c *comparison) looseFault() error {
+	first := slices.MinFunc(slices.Collect(maps.Values(c.loose)), func(a, b Certificate) int { return int(a.Number - b.Number) })
+	return disagree("certificate %s of device %q is in the ledger, and the log does not know of its issuance", first.Serial, first.Device)
+}
+
+func (c *comparison) revoked(e said) error {
+	ok, err := c.line(e, false, e.Reason, e.Serial)
+	if err != nil {
+		return err
+	}
+	switch {
+	case ok:
+		delete(c.holds, e.Serial)
+		return nil
+	case e.Reason == reasonHold:
+		c.holds[e.Serial] = e
+		return nil
+	}
+	return c.missing(e)
+}
+
+func (c *comparison) released(e said) error {
+	ok, err := c.line(e, true, "", e.Serial)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return c.missing(e)
+	}
+	delete(c.holds, e.Serial)
+	return nil
+}
+
+// unnamed takes the lines of an event of before each certificate had its own.
+func (c *comparison) unnamed(e said, most uint64, reason string) error {
+	for range most {
+		line, have, err := c.lines.current()
+		if err != nil {
+			return err
+		}
+		if !have || line.Released || !line.Time.Equal(micros(e.Time)) || !strings.EqualFold(line.Device, e.Device) || reason != "" && line.Reason != reason {
+			return nil
+		}
+		if _, err := c.line(e, false, line.Reason, line.Serial); err != nil {
+			return err
+		}
+		delete(c.holds, line.Serial)
+		c.report.Unnamed++
+	}
+	return nil
+}
+
+// micros is the precision that times are kept in.
+func micros(t time.Time) time.Time { return time.UnixMicro(t.UnixMicro()) }
+
+// line takes the next line of the journal if it is that of an event.
+func (c *comparison) line(e said, released bool, reason, serial string) (bool, error) {
+	for {
+		line, have, err := c.lines.current()
+		if err != nil || !have {
+			return false, err
+		}
+		if line.Serial == serial && line.Released == released && line.Reason == reason && line.Time.Equal(micros(e.Time)) {
+			if line.Fault != "" {
+				return false, disagree("the revocation of certificate %s is not of that certificate: %s", serial, line.Fault)
+			}
+			c.lines.advance()
+			c.report.Revocations++
+			return true, nil
+		}
+		if !c.unchecked(line.Time) {
+			return false, nil
+		}
+		c.lines.advance()
+		c.report.Unchecked++
+	}
+}
+
+// missing says what is wrong where the line of an event is not the next one.
+func (c *comparison) missing(e said) error {
+	line, found, err := c.records.Line(c.ctx, e.Serial)
+	if err != nil {
+		return err
+	}
+	happened := "revoked (" + e.Reason + ")"
+	if e.Kind == kindReleased {
+		happened = "released from hold"
+	}
+	happened = fmt.Sprintf("certificate %s was %s at %s, says the log", e.Serial, happened, e.Time.UTC().Format(time.RFC3339))
+	if !found {
+		return disagree("%s, and the ledger has it as good", happened)
+	}
+	if next, have, err := c.lines.current(); err == nil && have && next.Number < line.Number {
+		return c.unknownLine(next)
+	}
+	return disagree("%s, and the ledger has %s", happened, line)
+}
+
+func (c *comparison) unknownLine(l Line) error {
+	return disagree("the ledger has certificate %s as %s, and the log does not know of it", l.Serial, l)
+}
+
+// String says what a line says of its certificate.
+func (l Line) String() string {
+	at := l.Time.UTC().Format(time.RFC3339)
+	if l.Released {
+		return "released from hold at " + at
+	}
+	return fmt.Sprintf("revoked (%s) at %s", l.Reason, at)
+}
+
+// end is when every event was seen: what is left has none.
+func (c *comparison) end() error {
+	for {
+		record, have, err := c.certificates.current()
+		if err != nil {
+			return err
+		}
+		if !have {
+			break
+		}
+		c.certificates.advance()
+		if err := c.passOver(record); err != nil {
+			return err
+		}
+	}
+	if len(c.loose) > 0 {
+		return c.looseFault()
+	}
+	for {
+		line, have, err := c.lines.current()
+		if err != nil {
+			return err
+		}
+		if !have {
+			break
+		}
+		if !c.unchecked(line.Time) {
+			return c.unknownLine(line)
+		}
+		c.lines.advance()
+		c.report.Unchecked++
+	}
+	for _, serial := range slices.Sorted(maps.Keys(c.holds)) {
+		// What ended it may have come meanwhile.
+		line, found, err := c.records.Line(c.ctx, serial)
+		if err == nil && (!found || line.Number <= c.extent.Line) {
+			err = c.missing(c.holds[serial])
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// walk is a sequence that is looked at one by one.
+type walk[T any] struct {
+	next func() (T, error, bool)
+	stop func()
+	v    T
+	err  error
+	have bool
+}
+
+func newWalk[T any](all iter.Seq2[T, error]) walk[T] {
+	var w walk[T]
+	w.next, w.stop = iter.Pull2(all)
+	w.advance()
+	return w
+}
+
+func (w *walk[T]) advance() { w.v, w.err, w.have = w.next() }
+
+// current is the value that comes next; false if none does.
+func (w *walk[T]) current() (T, bool, error) {
+	if w.err != nil {
+		return w.v, false, w.err
+	}
+	return w.v, w.have, nil
+}
