@@ -38,9 +38,9 @@ var mayImport = map[string][]string{
 	// Reads revocation lists, ours and those of manufacturers.
 	"internal/revlist": {"internal/der"},
 	// Tells others what happens.
-	"internal/webhook": {"ca"},
+	"internal/webhook": {"ca", "internal/audit"},
 	// The administrator's protocol.
-	"internal/admin": {"ca", "policy", "device"},
+	"internal/admin": {"ca", "policy", "device", "internal/audit"},
 	// The store serves the packages whose interfaces it satisfies.
 	"internal/store": {"ca", "device", "policy", "attest", "acme", "cmp/server", "ocsp", "crl", "pack/publisher", "internal/audit"},
 	// Programs and conformance suites.

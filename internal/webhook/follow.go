@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/internal/audit"
 )
 
 // Follower posts events. Safe for concurrent use, apart from Run.
@@ -56,28 +57,36 @@ const (
 // now; what happened before is not told.
 func (f *Follower) Run(ctx context.Context) {
 	var cursor, kept int64
+	var told uint64 // sequence of the head that was posted last
 	f.insist(ctx, "the webhook cannot read where it stopped", func() (err error) {
 		cursor, err = f.begin(ctx)
 		kept = cursor
 		return err
 	})
 	for ctx.Err() == nil {
-		var batch []Event
+		var p post
 		var next int64
 		f.insist(ctx, "the webhook cannot read the audit log", func() (err error) {
-			batch, next, err = f.read(ctx, cursor)
+			if p.Events, next, err = f.read(ctx, cursor); err == nil {
+				p.Head, err = f.head(ctx, told)
+			}
 			return err
 		})
-		if len(batch) > 0 {
-			f.oldest.Store(batch[0].Time.UnixMilli())
-			f.insist(ctx, "the webhook's receiver does not take events", func() error { return f.post(ctx, batch) })
+		if len(p.Events) > 0 {
+			f.oldest.Store(p.Events[0].Time.UnixMilli())
+		}
+		if len(p.Events) > 0 || p.Head != nil {
+			f.insist(ctx, "the webhook's receiver does not take events", func() error { return f.post(ctx, p) })
 			if ctx.Err() != nil {
 				return // not delivered, or not known to be: the next run posts it again
 			}
-			f.delivered.Add(int64(len(batch)))
+			f.delivered.Add(int64(len(p.Events)))
 			f.oldest.Store(0)
+			if p.Head != nil {
+				told = p.Head.Sequence
+			}
 		}
-		if len(batch) > 0 || next-kept >= keepSkipped {
+		if len(p.Events) > 0 || next-kept >= keepSkipped {
 			f.insist(ctx, "the webhook cannot keep where it stopped", func() error { return f.Log.SetCursor(ctx, next) })
 			kept = next
 		}
@@ -100,6 +109,25 @@ func (f *Follower) begin(ctx context.Context) (int64, error) {
 	return cursor, f.Log.SetCursor(ctx, cursor)
 }
 
+// post is the body of a post.
+type post struct {
+	Events []Event           `json:"events"`
+	Head   *audit.Checkpoint `json:"head,omitempty"`
+}
+
+// head is the newest head of the log, if it is to be posted and was not yet. It
+// stands for all before it.
+func (f *Follower) head(ctx context.Context, told uint64) (*audit.Checkpoint, error) {
+	if !f.kinds[audit.HeadKind] {
+		return nil, nil
+	}
+	c, err := f.Log.Head(ctx)
+	if err != nil || c == nil || c.Sequence <= told {
+		return nil, err
+	}
+	return c, nil
+}
+
 // read gives the next events to post, at most MaxEvents, and the cursor that
 // stands behind them and behind those passed over.
 func (f *Follower) read(ctx context.Context, cursor int64) (batch []Event, next int64, err error) {
@@ -107,7 +135,7 @@ func (f *Follower) read(ctx context.Context, cursor int64) (batch []Event, next 
 	if err != nil {
 		return nil, cursor, err
 	}
-	next = cursor
+	next, batch = cursor, []Event{} // in JSON, no events are []
 	for _, e := range events {
 		if f.kinds[e.Kind] {
 			if len(batch) == MaxEvents {
@@ -143,16 +171,14 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// post sends one batch; anything but 2xx is an error.
-func (f *Follower) post(ctx context.Context, batch []Event) (err error) {
+// post sends a post; anything but 2xx is an error.
+func (f *Follower) post(ctx context.Context, p post) (err error) {
 	defer func() {
 		if err != nil && ctx.Err() == nil {
 			f.failures.Add(1)
 		}
 	}()
-	body, err := json.Marshal(struct {
-		Events []Event `json:"events"`
-	}{batch})
+	body, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,9 @@
 //
 //	{"events":[{"id":41,"time":…,"kind":"request.pending",…},…]}
 //
-// with 1 to 100 events whose IDs rise, and HEX the HMAC-SHA256, under the
+// with up to 100 events whose IDs rise. "head" beside them is the newest signed
+// head of the audit log (audit.HeadKind), if it moved since the last post; one
+// that has nothing else to tell has no events. HEX is the HMAC-SHA256, under the
 // shared secret, of the timestamp's digits, ".", and the body. A post that is
 // repeated has a new timestamp and thus a new signature.
 package webhook
@@ -40,6 +42,7 @@ import (
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/internal/audit"
 )
 
 // Headers of a post.
@@ -68,6 +71,8 @@ type Log interface {
 	Events(ctx context.Context, after int64, limit int) ([]Event, error)
 	// Newest is the ID of the newest event, 0 if there is none.
 	Newest(ctx context.Context) (int64, error)
+	// Head is the newest signed head of the log; nil if none was signed yet.
+	Head(ctx context.Context) (*audit.Checkpoint, error)
 	// Cursor is what SetCursor kept; ca.ErrNoRecord if it never did.
 	Cursor(ctx context.Context) (int64, error)
 	// SetCursor makes the cursor durable.
@@ -76,7 +81,7 @@ type Log interface {
 
 // DefaultEvents are the kinds of events that are posted unless told otherwise.
 func DefaultEvents() []string {
-	return []string{string(ca.EventRequestPending), string(ca.EventIssued), string(ca.EventRefused), string(ca.EventRevoked), string(ca.EventDeviceMoved)}
+	return []string{string(ca.EventRequestPending), string(ca.EventIssued), string(ca.EventRefused), string(ca.EventRevoked), string(ca.EventDeviceMoved), audit.HeadKind}
 }
 
 // Options are what a Follower is made of. Log, URL and Secret are required.
@@ -85,7 +90,7 @@ type Options struct {
 	URL     string         // as CheckURL wants it
 	Secret  string         // MinSecret octets or more
 	Roots   *x509.CertPool // nil: the system's
-	Events  []string       // kinds to post; nil: DefaultEvents
+	Events  []string       // kinds to post, audit.HeadKind for heads; nil: DefaultEvents
 	Timeout time.Duration  // of one post, default 10 s
 
 	Poll               time.Duration // between looks at the log, default 1 s
