@@ -110,6 +110,7 @@ type PackConfig struct {
 // AuditConfig is about the audit log.
 type AuditConfig struct {
 	CheckpointEvery time.Duration `yaml:"checkpoint_every" doc:"How often the head of the audit log is signed, if it moved."`
+	HeadsFile       string        `yaml:"heads_file" doc:"File that each signed head is appended to, relative to the home, about 300 octets a line. It shows that the log was cut off only where whoever cuts it cannot write: put it on another machine, or ship its lines there. It is never rotated. Empty: none."`
 }
 
 // LogConfig is about the server's own log, on standard error.
@@ -141,7 +142,7 @@ func DefaultConfig() Config {
 			AccountsPerAddress: 60, OrdersPerAccount: 60, OrdersPerDevice: 60, OrdersPerAddress: 6000, FailuresPerAccount: 30},
 		Approval: ApprovalConfig{RetryAfter: time.Minute, Lifetime: 7 * 24 * time.Hour, MaxWaiting: 1000},
 		Webhook:  WebhookConfig{Events: webhook.DefaultEvents(), Timeout: 10 * time.Second},
-		Audit:    AuditConfig{CheckpointEvery: time.Minute},
+		Audit:    AuditConfig{CheckpointEvery: time.Minute, HeadsFile: "audit-heads.log"},
 		Log:      LogConfig{Level: "info", Format: "text"},
 	}
 }
@@ -183,7 +184,7 @@ func (c Config) Resolve(home string) (Config, error) {
 		}
 		return filepath.Join(home, path)
 	}
-	c.Policy, c.Webhook.Roots, c.EST.ProxyCert = in(c.Policy), in(c.Webhook.Roots), in(c.EST.ProxyCert)
+	c.Policy, c.Webhook.Roots, c.EST.ProxyCert, c.Audit.HeadsFile = in(c.Policy), in(c.Webhook.Roots), in(c.EST.ProxyCert), in(c.Audit.HeadsFile)
 	if !strings.Contains(c.DB, "://") {
 		c.DB = in(c.DB)
 	}

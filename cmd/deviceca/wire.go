@@ -28,6 +28,8 @@ type system struct {
 	log        *slog.Logger
 	keys       keys.Provider // the issuing token; the root's is never opened here
 	audit      keys.Key      // signs the audit log's checkpoints
+	auditFault error         // why it may not: it is not the key that signed before
+	heads      heads         // what it signed
 	tickets    []byte        // secret of TLS session tickets
 	store      *store.Store
 	service    *ca.Service
@@ -72,6 +74,9 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 		return nil, fmt.Errorf("the ledger: %w", err)
 	}
 	s.onClose(s.store.Close)
+	if err := s.knowAuditKey(ctx); err != nil {
+		return nil, err
+	}
 	if err := haveCAs(ctx, s.store); err != nil {
 		return nil, err
 	}
@@ -103,7 +108,7 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 	}
 
 	s.api = admin.New(admin.Options{
-		Core: s.service, Reader: s.store, Audit: auditLog{s.store, s.audit.Public()}, Counts: s.counts,
+		Core: s.service, Reader: s.store, Audit: auditLog{s}, Counts: s.counts,
 		Backup: s.backup, Rotation: rotation{s}, SavePolicy: s.savePolicy, Health: s.health, Publish: s.revocation.publish,
 		Version: programVersion(), Started: started, Logger: log,
 	})
@@ -230,5 +235,5 @@ func (s *system) savePolicy(source []byte) error {
 
 // health asks the two parts that a CA cannot do without.
 func (s *system) health(ctx context.Context) map[string]error {
-	return map[string]error{"token": s.keys.Ping(ctx), "database": s.store.Ping(ctx)}
+	return map[string]error{"token": errors.Join(s.keys.Ping(ctx), s.auditFault), "database": s.store.Ping(ctx)}
 }

@@ -96,6 +96,7 @@ func routes() []route {
 
 		{method: get, path: "/audit", roles: watchers, run: (*call).listAudit},
 		{method: post, path: "/audit/verify", roles: watchers, run: (*call).verifyAudit},
+		{method: post, path: "/audit/heads", roles: watchers, run: (*call).checkHeads},
 
 		{method: post, path: "/backup", roles: admins, local: true, run: (*call).backup},
 	}

@@ -115,12 +115,9 @@ type post struct {
 	Head   *audit.Checkpoint `json:"head,omitempty"`
 }
 
-// head is the newest head of the log, if it is to be posted and was not yet. It
-// stands for all before it.
+// head is the newest head of the log, if it was not posted yet. It stands for
+// all before it.
 func (f *Follower) head(ctx context.Context, told uint64) (*audit.Checkpoint, error) {
-	if !f.kinds[audit.HeadKind] {
-		return nil, nil
-	}
 	c, err := f.Log.Head(ctx)
 	if err != nil || c == nil || c.Sequence <= told {
 		return nil, err

@@ -81,7 +81,7 @@ type Log interface {
 
 // DefaultEvents are the kinds of events that are posted unless told otherwise.
 func DefaultEvents() []string {
-	return []string{string(ca.EventRequestPending), string(ca.EventIssued), string(ca.EventRefused), string(ca.EventRevoked), string(ca.EventDeviceMoved), audit.HeadKind}
+	return []string{string(ca.EventRequestPending), string(ca.EventIssued), string(ca.EventRefused), string(ca.EventRevoked), string(ca.EventDeviceMoved)}
 }
 
 // Options are what a Follower is made of. Log, URL and Secret are required.
@@ -90,7 +90,7 @@ type Options struct {
 	URL     string         // as CheckURL wants it
 	Secret  string         // MinSecret octets or more
 	Roots   *x509.CertPool // nil: the system's
-	Events  []string       // kinds to post, audit.HeadKind for heads; nil: DefaultEvents
+	Events  []string       // kinds to post; nil: DefaultEvents. Heads are always posted
 	Timeout time.Duration  // of one post, default 10 s
 
 	Poll               time.Duration // between looks at the log, default 1 s

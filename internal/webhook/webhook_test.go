@@ -225,17 +225,6 @@ func TestHeads(t *testing.T) {
 	if got := r.ids(); !slices.Equal(got, upTo(1, 4)) {
 		t.Errorf("events %v", got)
 	}
-
-	o := options(log, srv.URL)
-	o.Events = []string{string(ca.EventIssued)}
-	_, stop = follow(t, o)
-	log.sign(20)
-	log.add(ca.EventIssued, 1)
-	eventually(t, "delivery", func() bool { return log.kept() == 5 })
-	stop()
-	if got := r.seenHeads(); len(got) != len(heads) {
-		t.Errorf("heads %v, though none were asked for", got)
-	}
 }
 
 // Everything of the kinds asked for from the first run on, in order, in
