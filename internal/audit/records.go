@@ -147,10 +147,10 @@ func (c *comparison) issued(e said) error {
 		c.certificates.advance()
 	}
 	switch {
-	case record.Fault != "":
-		return disagree("the record of certificate %s is not of that certificate: %s", e.Serial, record.Fault)
 	case e.Digest != "" && e.Digest != record.Digest:
 		return disagree("certificate %s of device %q is another one than was issued: its SHA-256 is %s, not %s", e.Serial, e.Device, record.Digest, e.Digest)
+	case record.Fault != "":
+		return disagree("the record of certificate %s is not of that certificate: %s", e.Serial, record.Fault)
 	case e.Issuer != record.Issuer || !strings.EqualFold(e.Device, record.Device):
 		return disagree("certificate %s was issued by %s to device %q, and the ledger says by %s to %q", e.Serial, e.Issuer, e.Device, record.Issuer, record.Device)
 	}
