@@ -82,6 +82,8 @@ func readAll(t *testing.T, path string) (all []Checkpoint, without int) {
 	return all, without
 }
 
+var testKey, _ = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+
 func TestReadHeads(t *testing.T) {
 	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	_, c := signedEntry(t, key, 7)
