@@ -110,7 +110,7 @@ type PackConfig struct {
 // AuditConfig is about the audit log.
 type AuditConfig struct {
 	CheckpointEvery time.Duration `yaml:"checkpoint_every" doc:"How often the head of the audit log is signed, if it moved."`
-	HeadsFile       string        `yaml:"heads_file" doc:"File that each signed head is appended to, relative to the home, about 300 octets a line. It shows that the log was cut off only where whoever cuts it cannot write: put it on another machine, or ship its lines there. It is never rotated. Empty: none."`
+	HeadsFile       string        `yaml:"heads_file" doc:"File that each signed head is appended to, relative to the home, about 300 octets a line. It shows that the log was cut off only where whoever cuts it cannot write: put it on another machine, or ship its lines there. It is never rotated. off: none."`
 }
 
 // LogConfig is about the server's own log, on standard error.
@@ -177,6 +177,9 @@ func (c Config) Resolve(home string) (Config, error) {
 	home, err := filepath.Abs(home)
 	if err != nil {
 		return c, err
+	}
+	if c.Audit.HeadsFile == "off" {
+		c.Audit.HeadsFile = ""
 	}
 	in := func(path string) string {
 		if path == "" || filepath.IsAbs(path) {

@@ -321,6 +321,17 @@ func TestAuditKeySwapped(t *testing.T) {
 		t.Errorf("fault %q", r.Fault)
 	}
 	h.stop()
+	// A home of before the key was kept knows it by the newest checkpoint.
+	raw, err := os.ReadFile(h.path("ledger.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := &intruder{t, h.path("ledger.db"), raw}
+	const forget = "DELETE FROM setting WHERE name = 'audit.key'"
+	i.run(forget)
+	if r := h.verifyAudit(t); !strings.Contains(r.Fault, "is not the audit key that signed before") {
+		t.Errorf("an old home: fault %q", r.Fault)
+	}
 	if err := os.RemoveAll(h.path("tokens")); err != nil {
 		t.Fatal(err)
 	}
@@ -330,6 +341,7 @@ func TestAuditKeySwapped(t *testing.T) {
 	if r := h.verifyAudit(t); r.Fault != "" || r.Signed != before.Signed || r.Last <= before.Last {
 		t.Errorf("put back: %+v, before: %+v", r, before)
 	}
+	i.run(forget) // it was kept again
 	h.start()
 	eventually(t, impatient, "a head is signed again", func() bool { return h.verifyAudit(t).Signed > before.Signed })
 }

@@ -48,3 +48,34 @@ INSERT INTO revocation VALUES (1, 1, 'issuing-1', X'0100000000000000000000000000
 		t.Errorf("%+v, %v", c, err)
 	}
 }
+
+// TestMigrateCheckpoints: those of before events were dropped by a statement state nothing.
+func TestMigrateCheckpoints(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	old := fstest.MapFS{}
+	all, err := fs.Glob(store.Migrations(), "*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range all {
+		if name >= "00012" {
+			continue
+		}
+		data, err := fs.ReadFile(store.Migrations(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		old[name] = &fstest.MapFile{Data: data}
+	}
+	old[all[0]].Data = append(old[all[0]].Data, []byte(`
+INSERT INTO audit_checkpoint (sequence, head, time, key, signature) VALUES (7, zeroblob(32), 1, 'audit', X'01');
+`)...)
+	if s, err := store.OpenMigrating(t.Context(), path, store.Options{}, old); err == nil {
+		s.Close()
+	}
+	s := openFile(t, path)
+	c, err := s.NewestCheckpoint(t.Context())
+	if err != nil || c.Sequence != 7 || c.Key != "audit" || c.Dropped != 0 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
