@@ -23,6 +23,17 @@ type Records interface {
 	Lines(ctx context.Context, upTo int64) iter.Seq2[Line, error]
 	// Line finds the newest line of a certificate; false if there is none.
 	Line(ctx context.Context, serial string) (Line, bool, error)
+	// Issuers are the CAs, which are few.
+	Issuers(ctx context.Context) ([]Issuer, error)
+}
+
+// Issuer is a CA's record.
+type Issuer struct {
+	Name    string
+	Digest  string // SHA-256 of its certificate, hex
+	Created time.Time
+	Revoked time.Time // zero if it was not
+	Reason  string    // by name
 }
 
 // Certificate is a certificate's record.
@@ -54,6 +65,9 @@ const (
 	kindReleased = "certificate.released"
 	kindMoved    = "device.moved"
 
+	kindIssuerAdded   = "ca.added"
+	kindIssuerRevoked = "ca.revoked"
+
 	reasonHold = "certificateHold"
 )
 
@@ -74,15 +88,17 @@ type comparison struct {
 	certificates walk[Certificate]
 	loose        map[string]Certificate // passed over: their event must come yet
 	lines        walk[Line]
-	holds        map[string]said // whose line is gone: what ended them must come yet
-	unknownUntil time.Time       // events up to then were dropped
+	holds        map[string]said   // whose line is gone: what ended them must come yet
+	issuers      map[string]Issuer // as the events say
+	unknownUntil time.Time         // events up to then were dropped
+	until        time.Time         // of the newest entry
 }
 
 // maxLoose is how many records may lack their event before the first of them is called a fault.
 const maxLoose = 10_000
 
 func newComparison(ctx context.Context, records Records, extent Extent, report *Report) *comparison {
-	return &comparison{ctx: ctx, records: records, extent: extent, report: report, loose: map[string]Certificate{}, holds: map[string]said{},
+	return &comparison{ctx: ctx, records: records, extent: extent, report: report, loose: map[string]Certificate{}, holds: map[string]said{}, issuers: map[string]Issuer{},
 		certificates: newWalk(records.Certificates(ctx, extent.Certificate)), lines: newWalk(records.Lines(ctx, extent.Line))}
 }
 
@@ -98,6 +114,7 @@ func disagree(format string, args ...any) error {
 
 // events compares those of an entry.
 func (c *comparison) events(l Logged) error {
+	c.until = l.Time
 	for _, raw := range l.Events {
 		var e said
 		if err := json.Unmarshal(raw.Body, &e); err != nil {
@@ -128,6 +145,12 @@ func (c *comparison) event(e said) error {
 		return c.unnamed(e, most, reason)
 	case e.Kind == kindReleased && e.Serial != "":
 		return c.released(e)
+	case e.Kind == kindIssuerAdded:
+		c.issuers[e.Issuer] = Issuer{Name: e.Issuer, Digest: e.Digest}
+	case e.Kind == kindIssuerRevoked:
+		i := c.issuers[e.Issuer]
+		i.Name, i.Revoked, i.Reason = e.Issuer, micros(e.Time), e.Reason
+		c.issuers[e.Issuer] = i
 	case e.Kind == kindMoved && strings.HasSuffix(e.Reason, " to retired"):
 		return c.unnamed(e, 1<<62, "") // how many, it does not say
 	}
@@ -352,6 +375,14 @@ func (c *comparison) end() error {
 		c.lines.advance()
 		c.report.Unchecked++
 	}
+	if err := c.endHolds(); err != nil {
+		return err
+	}
+	return c.endIssuers()
+}
+
+// endHolds is about holds that have no line any more.
+func (c *comparison) endHolds() error {
 	for _, serial := range slices.Sorted(maps.Keys(c.holds)) {
 		// What ended it may have come meanwhile.
 		line, found, err := c.records.Line(c.ctx, serial)
@@ -363,6 +394,41 @@ func (c *comparison) end() error {
 		}
 	}
 	return nil
+}
+
+// endIssuers compares the CAs, both ways.
+func (c *comparison) endIssuers() error {
+	all, err := c.records.Issuers(c.ctx)
+	if err != nil {
+		return err
+	}
+	for _, have := range all {
+		said, known := c.issuers[have.Name]
+		delete(c.issuers, have.Name)
+		switch {
+		case !known && (c.unchecked(have.Created) || have.Created.After(c.until)):
+			continue
+		case !known:
+			return disagree("CA %s is in the ledger, and the log does not know of it", have.Name)
+		case said.Digest != "" && said.Digest != have.Digest:
+			return disagree("the certificate of CA %s is another one than was entered: its SHA-256 is %s, not %s", have.Name, have.Digest, said.Digest)
+		case have.Revoked.Equal(said.Revoked) && have.Reason == said.Reason || have.Revoked.After(c.until) || !have.Revoked.IsZero() && c.unchecked(have.Revoked):
+			continue
+		}
+		return disagree("CA %s is %s, and the log says %s", have.Name, have, said)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.issuers)) {
+		return disagree("CA %s was entered, says the log, and there is no record of it", name)
+	}
+	return nil
+}
+
+// String says what an issuer's record says of its revocation.
+func (i Issuer) String() string {
+	if i.Revoked.IsZero() {
+		return "not revoked"
+	}
+	return fmt.Sprintf("revoked (%s) at %s", i.Reason, i.Revoked.UTC().Format(time.RFC3339))
 }
 
 // walk is a sequence that is looked at one by one.

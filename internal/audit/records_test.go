@@ -17,7 +17,18 @@ type tables struct {
 	memory
 	certificates []Certificate
 	lines        []Line
+	issuers      []Issuer
 	extent       *Extent
+}
+
+func (r *tables) Issuers(context.Context) ([]Issuer, error) { return r.issuers, nil }
+
+// enter enters two CAs, and revokes one of them.
+func (r *tables) enter() {
+	r.issuers = []Issuer{{Name: "issuing-1", Digest: "one", Created: r.at()}, {Name: "issuing-2", Digest: "two", Created: r.at()}}
+	r.log(said{Kind: kindIssuerAdded, Issuer: "issuing-1", Digest: "one"}, said{Kind: kindIssuerAdded, Issuer: "issuing-2", Digest: "two"})
+	r.issuers[0].Revoked, r.issuers[0].Reason = r.at(), "superseded"
+	r.log(said{Kind: kindIssuerRevoked, Issuer: "issuing-1", Reason: "superseded"})
 }
 
 func (r *tables) Extent(ctx context.Context) (Extent, error) {
@@ -239,6 +250,13 @@ func TestRecords(t *testing.T) {
 			r.issue("c")
 			r.revoke("superseded", "b")
 		}, Report{Certificates: 2}, ""},
+		"CAs":                    {(*tables).enter, Report{}, ""},
+		"a CA not revoked":       {func(r *tables) { r.enter(); r.issuers[0].Revoked, r.issuers[0].Reason = time.Time{}, "" }, Report{}, "CA issuing-1 is not revoked, and the log says revoked (superseded)"},
+		"a CA revoked":           {func(r *tables) { r.enter(); r.issuers[1].Revoked = noon }, Report{}, "CA issuing-2 is revoked"},
+		"a CA's certificate":     {func(r *tables) { r.enter(); r.issuers[1].Digest = "x" }, Report{}, "the certificate of CA issuing-2 is another"},
+		"a CA gone":              {func(r *tables) { r.enter(); r.issuers = r.issuers[:1] }, Report{}, "CA issuing-2 was entered"},
+		"a CA slipped in":        {func(r *tables) { r.enter(); r.issuers = append(r.issuers, Issuer{Name: "x", Created: noon}) }, Report{}, "CA x is in the ledger"},
+		"a CA entered meanwhile": {func(r *tables) { r.enter(); r.issuers = append(r.issuers, Issuer{Name: "x", Created: r.at()}) }, Report{}, ""},
 		"events dropped": {func(r *tables) {
 			r.issue("a", "b")
 			r.revoke("superseded", "a")

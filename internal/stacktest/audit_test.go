@@ -164,6 +164,7 @@ func TestAuditTamper(t *testing.T) {
 		"certificate without status":    {"UPDATE certificate SET no_status = 1 WHERE id = " + of("good"), "noRevAvail"},
 		"certificate that does not end": {"UPDATE certificate SET not_after = not_after * 2 WHERE id = " + of("good"), "its end is another"},
 		"certificate of another's key":  {"UPDATE certificate SET key_id = (SELECT key_id FROM certificate WHERE id = " + of("late") + ") WHERE id = " + of("good"), "its key is another"},
+		"CA's certificate exchanged":    {"UPDATE issuer SET cert = (SELECT cert FROM issuer WHERE name = 'issuing-1') WHERE name = 'root-1'", "the certificate of CA root-1 is another one than was entered"},
 	} {
 		i.run(c.sql)
 		if r := h.verifyAudit(t); !strings.Contains(r.Fault, c.want) {

@@ -110,6 +110,20 @@ func (r Records) Line(ctx context.Context, serial string) (audit.Line, bool, err
 	return found(ctx, r.s, selectLines("r.certificate = (SELECT id FROM certificate WHERE serial = ?1)")+" ORDER BY 1 DESC LIMIT 1", serial, scanLine)
 }
 
+// Issuers is part of audit.Records.
+func (r Records) Issuers(ctx context.Context) ([]audit.Issuer, error) {
+	records, err := r.s.Issuers(ctx)
+	all := make([]audit.Issuer, len(records))
+	for i, record := range records {
+		digest := sha256.Sum256(record.Cert)
+		all[i] = audit.Issuer{Name: record.Name, Digest: hex.EncodeToString(digest[:]), Created: record.Created}
+		if record.Revoked != nil {
+			all[i].Revoked, all[i].Reason = record.Revoked.Time, ca.ReasonName(record.Revoked.Reason)
+		}
+	}
+	return all, err
+}
+
 func scanLine(row scanner) (l audit.Line, err error) {
 	var serial []byte
 	var device sql.NullString
