@@ -25,6 +25,9 @@ type Event struct {
 	Reason   string    `json:"reason,omitempty"`
 	Request  int64     `json:"request,omitempty"` // PendingRequest.ID
 	Account  int64     `json:"account,omitempty"` // of ACME
+	// Revocation is what the ledger says of the certificate since then: Revocation.Text, or ReleasedText.
+	// The audit log is compared with it.
+	Revocation string `json:"revocation,omitempty"`
 }
 
 // AppendJSON appends what json.Marshal would give, octet for octet and more cheaply.
@@ -48,6 +51,9 @@ func (e Event) AppendJSON(b []byte) ([]byte, error) {
 	}
 	if e.Account != 0 {
 		b = strconv.AppendInt(append(b, `,"account":`...), e.Account, 10)
+	}
+	if e.Revocation != "" {
+		b = policy.AppendString(append(b, `,"revocation":`...), e.Revocation)
 	}
 	return append(b, '}'), nil
 }

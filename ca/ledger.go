@@ -48,6 +48,22 @@ type Revocation struct {
 	Invalid  *time.Time `json:"invalidity_date,omitempty"`
 }
 
+// textTime is how times are kept in the ledger.
+const textTime = "2006-01-02T15:04:05.000000Z"
+
+// Text says all of a revocation but its place: "keyCompromise 2030-01-31T12:00:00.000000Z",
+// and behind that "invalid since " and a time if there is one.
+func (r Revocation) Text() string {
+	text := ReasonName(r.Reason) + " " + r.Time.UTC().Format(textTime)
+	if r.Invalid != nil {
+		text += " invalid since " + r.Invalid.UTC().Format(textTime)
+	}
+	return text
+}
+
+// ReleasedText says that a hold was released: "released 2030-01-31T12:00:00.000000Z".
+func ReleasedText(at time.Time) string { return "released " + at.UTC().Format(textTime) }
+
 // Issuance is one certificate with everything that must become durable together with it.
 type Issuance struct {
 	Certificate *Certificate
@@ -142,7 +158,7 @@ type Ledger interface {
 	Certificates(ctx context.Context, f CertificateFilter, after int64, limit int) ([]Certificate, error)
 	// Revoke revokes the certificates named and returns those that were not
 	// revoked before, or on hold only and now for good, each with its Revocation, and each
-	// with its event: e with the certificate's device, issuer and serial, and the reason's name.
+	// with its event: e with the certificate's device, issuer, serial and revocation.
 	Revoke(ctx context.Context, serials []Serial, r Revocation, e Event) ([]Certificate, error)
 	// Release ends a hold, and enters that in the revocation journal under the next
 	// sequence. Conflict if the certificate is not on hold.

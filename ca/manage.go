@@ -270,7 +270,7 @@ func (s *Service) changed(ctx context.Context, certs ...Certificate) {
 func (s *Service) Revoke(ctx context.Context, serial Serial, reason int, invalid *time.Time, actor string) (*Certificate, error) {
 	now := s.now()
 	revoked, err := s.ledger.Revoke(ctx, []Serial{serial}, Revocation{Time: now, Reason: reason, Invalid: invalid},
-		Event{Time: now, Kind: EventRevoked, Actor: actor})
+		Event{Time: now, Kind: EventRevoked, Actor: actor, Reason: ReasonName(reason)})
 	if errors.Is(err, ErrNoRecord) {
 		return nil, Errorf(NotFound, "there is no certificate %s", serial)
 	}
@@ -322,7 +322,7 @@ func (s *Service) RevokeDevice(ctx context.Context, id string, reason int, actor
 			continue
 		}
 		revoked, err := s.ledger.Revoke(ctx, serials, Revocation{Time: now, Reason: reason},
-			Event{Time: now, Kind: EventRevoked, Actor: actor})
+			Event{Time: now, Kind: EventRevoked, Actor: actor, Reason: ReasonName(reason)})
 		if err != nil {
 			return all, err
 		}

@@ -55,6 +55,7 @@ type Line struct {
 	Released bool   // from hold; else it is a revocation
 	Reason   string // by name
 	Time     time.Time
+	Text     string // all that it says of the certificate, as an event's "revocation" does
 	Fault    string // what in the line does not agree with the certificate's record; "" if all does
 }
 
@@ -75,7 +76,28 @@ const (
 type said struct {
 	Time                         time.Time
 	Kind, Device, Issuer, Serial string
-	Digest, Reason               string
+	Digest, Reason, Revocation   string
+}
+
+// hold reports whether a revocation is one that ends.
+func (e said) hold() bool {
+	if e.Revocation == "" { // of before that was recorded
+		return e.Reason == reasonHold
+	}
+	return strings.HasPrefix(e.Revocation, reasonHold+" ")
+}
+
+// same reports whether a line says what an event does.
+func (e said) same(l Line) bool {
+	switch {
+	case l.Serial != e.Serial:
+		return false
+	case e.Revocation != "":
+		return l.Text == e.Revocation
+	case e.Kind == kindReleased:
+		return l.Released && l.Time.Equal(micros(e.Time))
+	}
+	return !l.Released && l.Reason == e.Reason && l.Time.Equal(micros(e.Time))
 }
 
 // comparison walks certificates and lines beside the events.
@@ -238,7 +260,10 @@ func (c *comparison) looseFault() error {
 }
 
 func (c *comparison) revoked(e said) error {
-	ok, err := c.line(e, false, e.Reason, e.Serial)
+	if err := c.entered(e); err != nil {
+		return err
+	}
+	ok, err := c.line(e.same)
 	if err != nil {
 		return err
 	}
@@ -246,15 +271,37 @@ func (c *comparison) revoked(e said) error {
 	case ok:
 		delete(c.holds, e.Serial)
 		return nil
-	case e.Reason == reasonHold:
+	case e.hold():
 		c.holds[e.Serial] = e
 		return nil
 	}
 	return c.missing(e)
 }
 
+// entered takes the record of a certificate that no event before told of: one
+// that was issued after the copy from which the ledger was restored was made, and entered to be revoked.
+func (c *comparison) entered(e said) error {
+	record, have, err := c.certificates.current()
+	if err != nil {
+		return err
+	}
+	if have && record.Serial == e.Serial {
+		c.certificates.advance()
+	} else if record, have = c.loose[e.Serial]; have {
+		delete(c.loose, e.Serial)
+	}
+	if !have || record.Serial != e.Serial {
+		return nil
+	}
+	if e.Digest != "" && e.Digest != record.Digest || record.Fault != "" {
+		return disagree("certificate %s is another one than was entered to be revoked", e.Serial)
+	}
+	c.report.Certificates++
+	return nil
+}
+
 func (c *comparison) released(e said) error {
-	ok, err := c.line(e, true, "", e.Serial)
+	ok, err := c.line(e.same)
 	if err != nil {
 		return err
 	}
@@ -275,7 +322,7 @@ func (c *comparison) unnamed(e said, most uint64, reason string) error {
 		if !have || line.Released || !line.Time.Equal(micros(e.Time)) || !strings.EqualFold(line.Device, e.Device) || reason != "" && line.Reason != reason {
 			return nil
 		}
-		if _, err := c.line(e, false, line.Reason, line.Serial); err != nil {
+		if _, err := c.line(func(l Line) bool { return l.Number == line.Number }); err != nil {
 			return err
 		}
 		delete(c.holds, line.Serial)
@@ -287,16 +334,16 @@ func (c *comparison) unnamed(e said, most uint64, reason string) error {
 // micros is the precision that times are kept in.
 func micros(t time.Time) time.Time { return time.UnixMicro(t.UnixMicro()) }
 
-// line takes the next line of the journal if it is that of an event.
-func (c *comparison) line(e said, released bool, reason, serial string) (bool, error) {
+// line takes the next line of the journal if it is the right one.
+func (c *comparison) line(right func(Line) bool) (bool, error) {
 	for {
 		line, have, err := c.lines.current()
 		if err != nil || !have {
 			return false, err
 		}
-		if line.Serial == serial && line.Released == released && line.Reason == reason && line.Time.Equal(micros(e.Time)) {
+		if right(line) {
 			if line.Fault != "" {
-				return false, disagree("the revocation of certificate %s is not of that certificate: %s", serial, line.Fault)
+				return false, disagree("the revocation of certificate %s is not of that certificate: %s", line.Serial, line.Fault)
 			}
 			c.lines.advance()
 			c.report.Revocations++
@@ -316,11 +363,15 @@ func (c *comparison) missing(e said) error {
 	if err != nil {
 		return err
 	}
-	happened := "revoked (" + e.Reason + ")"
-	if e.Kind == kindReleased {
-		happened = "released from hold"
+	happened := "revoked (" + e.Reason + ") at " + e.Time.UTC().Format(time.RFC3339)
+	switch {
+	case e.Revocation != "" && e.Kind == kindRevoked:
+		reason, at, _ := strings.Cut(e.Revocation, " ")
+		happened = "revoked (" + reason + ") at " + at
+	case e.Kind == kindReleased:
+		happened = "released from hold at " + e.Time.UTC().Format(time.RFC3339)
 	}
-	happened = fmt.Sprintf("certificate %s was %s at %s, says the log", e.Serial, happened, e.Time.UTC().Format(time.RFC3339))
+	happened = fmt.Sprintf("certificate %s was %s, says the log", e.Serial, happened)
 	if !found {
 		return disagree("%s, and the ledger has it as good", happened)
 	}
@@ -336,11 +387,11 @@ func (c *comparison) unknownLine(l Line) error {
 
 // String says what a line says of its certificate.
 func (l Line) String() string {
-	at := l.Time.UTC().Format(time.RFC3339)
 	if l.Released {
-		return "released from hold at " + at
+		return "released from hold at " + l.Time.UTC().Format(time.RFC3339)
 	}
-	return fmt.Sprintf("revoked (%s) at %s", l.Reason, at)
+	_, at, _ := strings.Cut(l.Text, " ")
+	return "revoked (" + l.Reason + ") at " + at
 }
 
 // end is when every event was seen: what is left has none.

@@ -92,7 +92,7 @@ func (r *tables) log(events ...said) {
 	at := r.at()
 	for _, e := range events {
 		e.Time = at
-		body, err := json.Marshal(map[string]any{"time": e.Time, "kind": e.Kind, "device": e.Device, "issuer": e.Issuer, "serial": e.Serial, "digest": e.Digest, "reason": e.Reason})
+		body, err := json.Marshal(map[string]any{"time": e.Time, "kind": e.Kind, "device": e.Device, "issuer": e.Issuer, "serial": e.Serial, "digest": e.Digest, "reason": e.Reason, "revocation": e.Revocation})
 		if err != nil {
 			panic(err)
 		}
@@ -136,22 +136,35 @@ func (r *tables) line(reason string, serials ...string) {
 	for _, serial := range serials {
 		next++
 		r.lines = slices.DeleteFunc(r.lines, func(l Line) bool { return l.Serial == serial && l.Reason == reasonHold })
-		r.lines = append(r.lines, Line{Number: next, Serial: serial, Device: "Lamp", Released: reason == "", Reason: reason, Time: r.at()})
+		r.lines = append(r.lines, Line{Number: next, Serial: serial, Device: "Lamp", Released: reason == "", Reason: reason, Time: r.at(), Text: text(reason, r.at())})
 	}
+}
+
+func text(reason string, at time.Time) string {
+	if reason == "" {
+		reason = "released"
+	}
+	return reason + " " + at.UTC().Format(time.RFC3339)
+}
+
+// says fills in what events of this version say of a revocation.
+func (r *tables) says(e said) said {
+	e.Revocation = text(e.Reason, r.at())
+	return e
 }
 
 func (r *tables) revoke(reason string, serials ...string) {
 	r.line(reason, serials...)
 	var events []said
 	for _, serial := range serials {
-		events = append(events, said{Kind: kindRevoked, Device: "lamp", Serial: serial, Reason: reason})
+		events = append(events, r.says(said{Kind: kindRevoked, Device: "lamp", Serial: serial, Reason: reason}))
 	}
 	r.log(events...)
 }
 
 func (r *tables) release(serial string) {
 	r.line("", serial)
-	r.log(said{Kind: kindReleased, Device: "lamp", Serial: serial})
+	r.log(r.says(said{Kind: kindReleased, Device: "lamp", Serial: serial}))
 }
 
 // revokeUnnamed is how several were revoked before each had its event.
@@ -188,6 +201,30 @@ func TestRecords(t *testing.T) {
 			r.revoke("superseded", "c")
 			r.log(said{Kind: "device.added", Device: "Other"})
 		}, Report{Certificates: 4, Revocations: 5}, ""},
+		"of before the revocation was in the event": {func(r *tables) {
+			r.issue("a", "b")
+			for _, reason := range []string{reasonHold, "superseded"} {
+				r.line(reason, "a")
+				r.log(said{Kind: kindRevoked, Device: "lamp", Serial: "a", Reason: reason})
+			}
+			r.line(reasonHold, "b")
+			r.log(said{Kind: kindRevoked, Device: "lamp", Serial: "b", Reason: reasonHold})
+			r.line("", "b")
+			r.log(said{Kind: kindReleased, Device: "lamp", Serial: "b"})
+		}, Report{Certificates: 2, Revocations: 2}, ""},
+		"entered to be revoked, as of yesterday": {func(r *tables) {
+			r.issue("a")
+			r.certificates = append(r.certificates, Certificate{Number: 2, Serial: "x"})
+			r.lines = append(r.lines, Line{5, "x", "", false, "keyCompromise", noon, "keyCompromise yesterday", ""})
+			r.log(said{Kind: kindRevoked, Serial: "x", Reason: "keyCompromise, not in the ledger before", Revocation: "keyCompromise yesterday"})
+			r.issue("b")
+			r.certificates[2].Number = 3
+		}, Report{Certificates: 3, Revocations: 1}, ""},
+		"invalid since another day": {func(r *tables) {
+			r.issue("a")
+			r.revoke("keyCompromise", "a")
+			r.lines[0].Text += " invalid since then"
+		}, Report{}, "was revoked (keyCompromise) at 2030-01-01T12:01:00Z, says the log, and the ledger has revoked (keyCompromise) at 2030-01-01T12:01:00Z invalid since then"},
 		"several without names": {func(r *tables) {
 			r.issue("a", "b", "c", "d")
 			r.revoke(reasonHold, "a")
@@ -198,7 +235,7 @@ func TestRecords(t *testing.T) {
 		"several without names, and one too many": {func(r *tables) {
 			r.issue("a", "b", "c", "d")
 			r.revokeUnnamed("superseded", "a")
-			r.lines = append(r.lines, Line{9998, "b", "Lamp", false, "superseded", r.lines[0].Time, ""}, Line{9999, "c", "Lamp", false, "superseded", r.lines[0].Time, ""})
+			r.lines = append(r.lines, Line{9998, "b", "Lamp", false, "superseded", r.lines[0].Time, text("superseded", noon), ""}, Line{9999, "c", "Lamp", false, "superseded", r.lines[0].Time, text("superseded", noon), ""})
 		}, Report{}, "certificate c as revoked (superseded)"},
 		"a device without certificates": {func(r *tables) { r.retireUnnamed() }, Report{}, ""},
 		"out of order": {func(r *tables) {
@@ -207,19 +244,23 @@ func TestRecords(t *testing.T) {
 			r.certificates[0].Number, r.certificates[2].Number = 1, 3
 		}, Report{Certificates: 4}, ""},
 		"not revoked": {func(r *tables) { r.issue("a"); r.revoke("keyCompromise", "a"); r.drop("a") }, Report{}, "the ledger has it as good"},
-		"another reason": {func(r *tables) { r.issue("a"); r.revoke("keyCompromise", "a"); r.lines[0].Reason = "superseded" }, Report{},
+		"another reason": {func(r *tables) {
+			r.issue("a")
+			r.revoke("keyCompromise", "a")
+			r.lines[0].Reason, r.lines[0].Text = "superseded", text("superseded", r.lines[0].Time)
+		}, Report{},
 			"certificate a was revoked (keyCompromise) at 2030-01-01T12:01:00Z, says the log, and the ledger has revoked (superseded)"},
 		"on hold no more":  {func(r *tables) { r.issue("a"); r.revoke(reasonHold, "a"); r.drop("a") }, Report{}, "revoked (certificateHold)"},
 		"released nowhere": {func(r *tables) { r.issue("a"); r.revoke(reasonHold, "a"); r.release("a"); r.drop("a") }, Report{}, "released from hold"},
 		"a release slipped in": {func(r *tables) {
 			r.issue("a", "b")
 			r.revoke(reasonHold, "a")
-			r.lines = []Line{{500, "a", "Lamp", true, "", r.at(), ""}}
+			r.lines = []Line{{500, "a", "Lamp", true, "", r.at(), "", ""}}
 		}, Report{}, "as released from hold"},
 		"a revocation slipped in first": {func(r *tables) {
 			r.issue("a", "b")
 			r.revoke("superseded", "a")
-			r.lines = append([]Line{{1, "b", "Lamp", false, "superseded", r.at(), ""}}, r.lines...)
+			r.lines = append([]Line{{1, "b", "Lamp", false, "superseded", r.at(), "", ""}}, r.lines...)
 		}, Report{}, "certificate b as revoked (superseded)"},
 		"a revocation of another certificate": {func(r *tables) { r.issue("a"); r.revoke("superseded", "a"); r.lines[0].Fault = "x" }, Report{}, "is not of that certificate: x"},
 		"a certificate slipped in between": {func(r *tables) {

@@ -149,6 +149,7 @@ func TestAuditTamper(t *testing.T) {
 		"revocation deleted":            {"DELETE FROM revocation WHERE certificate = " + of("lost"), "certificate " + serials["lost"] + " was revoked (keyCompromise)"},
 		"revocation made a hold":        {"UPDATE revocation SET reason = 6 WHERE certificate = " + of("lost"), "was revoked (keyCompromise)"},
 		"revocation put off":            {"UPDATE revocation SET revoked = revoked + 1000000 WHERE certificate = " + of("lost"), "was revoked (keyCompromise)"},
+		"invalid since long ago":        {"UPDATE revocation SET invalid = 0 WHERE certificate = " + of("lost"), "and the ledger has revoked (keyCompromise)"},
 		"revocation hidden":             {"UPDATE revocation SET no_status = 1 WHERE certificate = " + of("lost"), "the revocation of certificate " + serials["lost"] + " is not of that certificate"},
 		"revocation expired":            {"UPDATE revocation SET not_after = 1 WHERE certificate = " + of("lost"), "is not of that certificate"},
 		"revocation of another":         {"UPDATE revocation SET certificate = " + of("late") + " WHERE certificate = " + of("lost"), "is not of that certificate"},

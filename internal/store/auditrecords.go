@@ -95,8 +95,8 @@ func found[T any](ctx context.Context, s *Store, query, serial string, scan func
 func selectLines(where string) string {
 	const copies = "r.serial = c.serial AND r.issuer = c.issuer AND r.no_status = c.no_status"
 	const from = " r LEFT JOIN certificate c ON c.id = r.certificate LEFT JOIN device d ON d.id = c.device WHERE "
-	return "SELECT r.sequence, r.serial, d.name, r.revoked, r.reason, coalesce(" + copies + " AND r.not_after = c.not_after, 0) FROM revocation" + from + where +
-		" UNION ALL SELECT r.sequence, r.serial, d.name, r.released, NULL, coalesce(" + copies + ", 0) FROM release" + from + where
+	return "SELECT r.sequence, r.serial, d.name, r.revoked, r.reason, r.invalid, coalesce(" + copies + " AND r.not_after = c.not_after, 0) FROM revocation" + from + where +
+		" UNION ALL SELECT r.sequence, r.serial, d.name, r.released, NULL, NULL, coalesce(" + copies + ", 0) FROM release" + from + where
 }
 
 // Lines is part of audit.Records.
@@ -128,14 +128,17 @@ func scanLine(row scanner) (l audit.Line, err error) {
 	var serial []byte
 	var device sql.NullString
 	var at int64
-	var reason sql.NullInt64
+	var reason, invalid sql.NullInt64
 	var same bool
-	if err := row.Scan(&l.Number, &serial, &device, &at, &reason, &same); err != nil {
+	if err := row.Scan(&l.Number, &serial, &device, &at, &reason, &invalid, &same); err != nil {
 		return l, err
 	}
 	l.Serial, l.Device, l.Time = hex.EncodeToString(serial), device.String, fromMicros(at)
-	if l.Released = !reason.Valid; !l.Released {
-		l.Reason = ca.ReasonName(int(reason.Int64))
+	if l.Released = !reason.Valid; l.Released {
+		l.Text = ca.ReleasedText(l.Time)
+	} else {
+		r := ca.Revocation{Time: l.Time, Reason: int(reason.Int64), Invalid: fromNull(invalid)}
+		l.Reason, l.Text = ca.ReasonName(r.Reason), r.Text()
 	}
 	if !same {
 		l.Fault = "its serial number, issuer, end, or whether its status is published, is another one"

@@ -11,7 +11,7 @@ import (
 // Revoke revokes the certificates named; see ca.Ledger. One on hold is revoked
 // for good by any other reason than hold. If one of them is not
 // in the ledger, none is revoked (ca.ErrNoRecord). e is the event of each: device, issuer, serial
-// and reason are those of the certificate.
+// and revocation are those of the certificate.
 func (s *Store) Revoke(ctx context.Context, serials []ca.Serial, r ca.Revocation, e ca.Event) ([]ca.Certificate, error) {
 	if r.Time.IsZero() {
 		r.Time = s.now()
@@ -79,8 +79,11 @@ func revoke(t *tx, certificates []ca.Certificate, r ca.Revocation, e ca.Event) e
 		}
 		own := r
 		c.Revocation = &own
-		e.Reason = ca.ReasonName(r.Reason)
-		if err := t.recordOf(c, ca.EventRevoked, r.Time, e); err != nil {
+		if e.Kind != ca.EventRevoked { // of what else came with it: a device's retirement
+			e.Kind, e.Reason = ca.EventRevoked, ca.ReasonName(r.Reason)
+		}
+		e.Revocation = r.Text()
+		if err := t.recordOf(c, e); err != nil {
 			return err
 		}
 	}
@@ -88,8 +91,8 @@ func revoke(t *tx, certificates []ca.Certificate, r ca.Revocation, e ca.Event) e
 }
 
 // recordOf records what happened to a certificate.
-func (t *tx) recordOf(c *ca.Certificate, kind ca.EventKind, at time.Time, e ca.Event) error {
-	e.Kind, e.Time, e.Device, e.Issuer, e.Serial = kind, at, c.Device, c.Issuer, c.Serial
+func (t *tx) recordOf(c *ca.Certificate, e ca.Event) error {
+	e.Device, e.Issuer, e.Serial = c.Device, c.Issuer, c.Serial
 	ev, err := encode(e)
 	if err == nil {
 		t.record(ev)
@@ -126,7 +129,9 @@ func (s *Store) Release(ctx context.Context, serial ca.Serial, at time.Time, e c
 		if _, err := t.exec("DELETE FROM revocation WHERE certificate = ?", c.ID); err != nil {
 			return err
 		}
-		if err := t.recordOf(c, ca.EventReleased, at, e); err != nil {
+		at = fromMicros(micros(at))
+		e.Revocation = ca.ReleasedText(at)
+		if err := t.recordOf(c, e); err != nil {
 			return err
 		}
 		_, err = t.exec("INSERT INTO release (sequence, certificate, issuer, serial, released, no_status) VALUES (?, ?, ?, ?, ?, ?)",
