@@ -1,9 +1,11 @@
 package acme
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/mail"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -22,11 +24,13 @@ type accountObject struct {
 	Contact []string `json:"contact,omitempty"`
 	Agreed  bool     `json:"termsOfServiceAgreed,omitempty"`
 	Orders  string   `json:"orders"`
+	// As the client sent it (RFC 8555 §7.3.4).
+	Binding json.RawMessage `json:"externalAccountBinding,omitempty"`
 }
 
 func (x *exchange) showAccount(a *ca.Account, status int) *reply {
 	return &reply{status: status, location: x.url("account", a.ID),
-		body: accountObject{a.Status, a.Contact, a.Agreed, x.url("account", a.ID, "orders")}}
+		body: accountObject{a.Status, a.Contact, a.Agreed, x.url("account", a.ID, "orders"), a.Binding}}
 }
 
 // newAccount makes an account, or finds the one with this key (RFC 8555 §7.3).
@@ -69,6 +73,7 @@ func (x *exchange) newAccount() (*reply, error) {
 		return nil, err
 	}
 	if bound != nil {
+		a.Binding = x.body.raw("externalAccountBinding")
 		a.Credential, a.Device, actor = bound.Reference, bound.Device, "credential:"+bound.Reference
 	}
 	there, err = x.Ledger.AddAccount(x.ctx(), a, ca.Event{Time: x.now, Kind: ca.EventAccountAdded, Actor: actor, Protocol: "acme", Device: a.Device})
@@ -108,17 +113,35 @@ func (x *exchange) contacts() ([]string, error) {
 		if !ok {
 			return nil, problem(malformed, `the account: "contact" is not an array of strings`)
 		}
-		scheme, address, _ := strings.Cut(c, ":")
+		scheme, to, _ := strings.Cut(c, ":")
 		if !strings.EqualFold(scheme, "mailto") {
 			return nil, problem("unsupportedContact", "the contact %.100q is no mailto URL", c)
 		}
-		parsed, err := mail.ParseAddress(address)
-		if err != nil || parsed.Address != address || len(address) > maxContact || strings.ContainsAny(address, "?, %") || visible(address) != address {
+		if !isMailbox(to) {
 			return nil, problem("invalidContact", "the contact %.100q is not mailto: and one plain address", c)
 		}
-		contacts = append(contacts, "mailto:"+address)
+		contacts = append(contacts, "mailto:"+to)
 	}
 	return contacts, nil
+}
+
+// spend pays for what the ledger is about to keep for the account, for a device or "", beside a certificate.
+func (x *exchange) spend(device string) error {
+	r := ca.Requester{Device: device}
+	if x.who != nil {
+		r.Account = x.who.ID
+	}
+	return x.Authority.Spend(r, device, x.r.RemoteAddr)
+}
+
+// isMailbox accepts the "to" of a mailto URL that is one plain address, percent-encoded or not (RFC 6068 §2), and nothing else.
+func isMailbox(to string) bool {
+	address, err := url.PathUnescape(to)
+	if err != nil || len(to) > 3*maxContact || len(address) > maxContact || strings.ContainsAny(to, "?#,") || visible(address) != address {
+		return false
+	}
+	parsed, err := mail.ParseAddress(address)
+	return err == nil && parsed.Address == address
 }
 
 // account shows, changes or deactivates the account that asks (RFC 8555 §7.3.2, §7.3.6).
@@ -148,8 +171,11 @@ func (x *exchange) account() (*reply, error) {
 		return nil, problem(malformed, "an account can be made deactivated, and nothing else")
 	}
 	// Other fields are ignored, as RFC 8555 §7.3.2 wants.
-	if x.body.has("contact") {
+	if x.body.raw("contact") != nil {
 		if x.who.Contact, err = x.contacts(); err != nil {
+			return nil, err
+		}
+		if err := x.spend(x.who.Device); err != nil {
 			return nil, err
 		}
 		if err := x.Ledger.SetContact(x.ctx(), id, x.who.Contact); err != nil {

@@ -9,9 +9,12 @@ import (
 	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/deviceca/deviceca/acme"
 	"github.com/deviceca/deviceca/ca"
@@ -37,6 +40,17 @@ func TestAccount(t *testing.T) {
 	if n := e.uses(g.Reference); n != 1 {
 		t.Errorf("%d uses were spent, want 1", n)
 	}
+	// The binding is shown as it was sent (RFC 8555 §7.3.4), for as long as the account lives.
+	e.restart()
+	var shown struct{ ExternalAccountBinding map[string]string }
+	var sent map[string]string
+	again := a.create(map[string]any{"onlyReturnExisting": true}).want(200)
+	for _, r := range []*answer{again, a.post(a.kid, nil).want(200)} {
+		if r.json(&shown); json.Unmarshal(a.bound, &sent) != nil || !maps.Equal(shown.ExternalAccountBinding, sent) || len(sent) != 3 {
+			t.Errorf("externalAccountBinding is %v, want %v", shown.ExternalAccountBinding, sent)
+		}
+	}
+
 	stranger := &account{env: e, key: newKey(t)}
 	stranger.create(map[string]any{"onlyReturnExisting": true}).problem(400, "accountDoesNotExist")
 	stranger.create(map[string]any{"onlyReturnExisting": 1}).problem(400, "malformed")
@@ -54,6 +68,12 @@ func TestAccount(t *testing.T) {
 	if len(seen.Contact) != 2 || seen.Contact[1] != "mailto:b@example.com" {
 		t.Errorf("contacts %v", seen.Contact)
 	}
+	encoded := []string{"mailto:a%2Bb@example.com", "mailto:%61@example.com"}
+	a.post(a.kid, map[string]any{"contact": encoded}).want(200)
+	a.post(a.kid, map[string]any{"contact": nil}).want(200) // as if it were not there
+	if a.post(a.kid, nil).want(200).json(&seen); !slices.Equal(seen.Contact, encoded) {
+		t.Errorf("contacts %v, want %v", seen.Contact, encoded)
+	}
 	many := make([]string, 9)
 	for i := range many {
 		many[i] = "mailto:a@example.com"
@@ -66,6 +86,11 @@ func TestAccount(t *testing.T) {
 		"no address":       {[]string{"mailto:nobody"}, "invalidContact"},
 		"two addresses":    {[]string{"mailto:a@example.com,b@example.com"}, "invalidContact"},
 		"header fields":    {[]string{"mailto:a@example.com?subject=x"}, "invalidContact"},
+		"an encoded list":  {[]string{"mailto:a%40example.com%2Cb@example.com"}, "invalidContact"},
+		"an encoded line":  {[]string{"mailto:a%0A@example.com"}, "invalidContact"},
+		"half an octet":    {[]string{"mailto:a%2@example.com"}, "invalidContact"},
+		"a fragment":       {[]string{"mailto:a@example.com#b"}, "invalidContact"},
+		"a long encoding":  {[]string{"mailto:" + strings.Repeat("%61", 250) + "@example.com"}, "invalidContact"},
 		"with a name":      {[]string{"mailto:A <a@example.com>"}, "invalidContact"},
 		"a long one":       {[]string{"mailto:" + strings.Repeat("a", 300) + "@example.com"}, "invalidContact"},
 		"too many":         {many, "invalidContact"},
@@ -126,6 +151,7 @@ func TestBinding(t *testing.T) {
 		"a key for kid":     {with(func(h header) { delete(h, "kid"); h["jwk"] = jwk(key) }), 400, "malformed"},
 		"another key":       {macced(t, mac, header{"alg": "HS256", "kid": g.ACME.KID, "url": url}, jwk(newKey(t))), 400, "malformed"},
 		"no key":            {macced(t, mac, header{"alg": "HS256", "kid": g.ACME.KID, "url": url}, []byte("x")), 400, "malformed"},
+		"a long one":        {macced(t, mac, header{"alg": "HS256", "kid": g.ACME.KID, "url": url, "x": strings.Repeat("x", 4096)}, jwk(key)), 400, "malformed"},
 		"spent":             {binding(t, spent, url, key), 403, "unauthorized"},
 		"revoked":           {binding(t, revoked, url, key), 403, "unauthorized"},
 	} {
@@ -138,9 +164,6 @@ func TestBinding(t *testing.T) {
 	if len(wrong) != 2 || wrong[0] != wrong[1] {
 		t.Errorf("whether a credential exists can be told: %q", wrong)
 	}
-	e.later(25 * 60 * 60 * 1e9)
-	(&account{env: e, key: key}).create(map[string]any{"externalAccountBinding": binding(t, expired, url, key)}).problem(403, "unauthorized")
-	e.later(-25 * 60 * 60 * 1e9)
 	if n := e.uses(g.Reference); n != 0 {
 		t.Errorf("%d uses were spent on errors", n)
 	}
@@ -159,6 +182,10 @@ func TestBinding(t *testing.T) {
 	}
 	// A right one passes all the same.
 	(&account{env: e, key: key}).create(map[string]any{"externalAccountBinding": binding(t, g, url, key)}).want(201)
+
+	e.later(25 * time.Hour)
+	key = newKey(t)
+	(&account{env: e, key: key}).create(map[string]any{"externalAccountBinding": binding(t, expired, url, key)}).problem(403, "unauthorized")
 }
 
 // One use, sixteen connections with keys of their own, and one key on sixteen connections.
@@ -203,18 +230,50 @@ func TestAccountAndCredential(t *testing.T) {
 	a.enrolled()
 	e.later(48 * 60 * 60 * 1e9)
 	a.enrolled()
-	o := a.ordered(pid("lamp-1"))
+	o, cert := a.ordered(pid("lamp-1")), e.newest("lamp-1")
 	if err := e.core.RevokeCredential(t.Context(), g.Reference, "admin:test"); err != nil {
 		t.Fatal(err)
 	}
 	a.newOrder(nil, pid("lamp-1")).problem(403, "unauthorized")
 	a.finalize(o, csr(t, newKey(t), "")).problem(403, "unauthorized")
+	a.post("/revoke-cert", map[string]any{"certificate": b64(cert.DER)}).problem(403, "unauthorized")
+	if e.newest("lamp-1").Revocation != nil {
+		t.Error("the account revoked after its end")
+	}
 	if n := e.recorded("lamp-1"); n != 2 {
 		t.Errorf("%d certificates, want 2", n)
 	}
 	c := must[[]ca.Certificate](t)(e.store.Certificates(t.Context(), ca.CertificateFilter{Device: "lamp-1"}, 0, 10))[0]
 	if c.Protocol != "acme" || c.Requester != "credential" || !strings.HasPrefix(c.Actor, "account:") {
 		t.Errorf("recorded as %s by %s, %s", c.Protocol, c.Requester, c.Actor)
+	}
+}
+
+// newest is the newest certificate of a device.
+func (e *env) newest(id string) ca.Certificate {
+	e.t.Helper()
+	all := must[[]ca.Certificate](e.t)(e.store.Certificates(e.t.Context(), ca.CertificateFilter{Device: id}, 0, 100))
+	return all[len(all)-1]
+}
+
+// A challenge of an account whose credential was revoked is not looked at.
+func TestNothingIsValidatedAfterTheEnd(t *testing.T) {
+	v := &validator{}
+	e := newEnv(t, onNetworks, func(o *acme.Options) { o.Validators = map[string]acme.Validator{"http-01": v} })
+	e.run()
+	g := e.register("gw-1", "software", 9)
+	a := e.account(g)
+	o := a.ordered(dns("gw-1.local"))
+	if err := e.core.RevokeCredential(t.Context(), g.Reference, "admin:test"); err != nil {
+		t.Fatal(err)
+	}
+	for _, url := range o.Authorizations {
+		for _, c := range a.authorization(url).Challenges {
+			a.post(c.URL, map[string]any{}).problem(403, "unauthorized")
+		}
+	}
+	if n := v.times(); n != 0 {
+		t.Errorf("%d challenges were looked at", n)
 	}
 }
 

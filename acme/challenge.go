@@ -57,6 +57,9 @@ func (x *exchange) challenge() (*reply, error) {
 	case a.Busy():
 		return nil, problem(malformed, "another challenge of this authorization is being validated")
 	}
+	if err := x.mayProve(a); err != nil {
+		return nil, err
+	}
 	if err := x.limits.mayTry(x.who.ID, x.now); err != nil {
 		return nil, err
 	}
@@ -65,6 +68,9 @@ func (x *exchange) challenge() (*reply, error) {
 	}
 	if x.Validators[c.Type] == nil {
 		return nil, problem(malformed, "challenges of type %s are no longer validated here: make a new order", c.Type)
+	}
+	if err := x.queue.room(x.who.ID); err != nil {
+		return nil, err
 	}
 	// Durable first: a restart takes it up again.
 	c.Status = Processing
@@ -75,8 +81,21 @@ func (x *exchange) challenge() (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	x.submit(job{a.ID, x.who.Thumbprint})
+	x.submit(job{a.ID, x.who.ID, x.who.Thumbprint})
 	return x.showChallenge(a, *c), nil
+}
+
+// mayProve asks whether the account still stands for the device whose name it proves: nothing is
+// looked up for one whose credential was revoked.
+func (x *exchange) mayProve(a *Authorization) error {
+	requester, err := x.Authority.AccountRequester(x.ctx(), x.who.ID, x.who.Credential, []ca.SAN{{Form: "permanent-identifier", Value: a.Device}})
+	if err != nil {
+		return err
+	}
+	if err := x.Authority.MayActFor(x.ctx(), requester, ca.Deed{Act: ca.ActEnrol, Device: a.Device}); err != nil {
+		return x.discreet(err)
+	}
+	return nil
 }
 
 func meanwhile() error {
@@ -86,65 +105,6 @@ func meanwhile() error {
 // keyAuthorization is what shows that a challenge was met on behalf of an account key (RFC 8555 §8.1).
 func keyAuthorization(token string, thumbprint [32]byte) string {
 	return token + "." + base64url.EncodeToString(thumbprint[:])
-}
-
-const (
-	validators  = 16   // challenges validated at once
-	waitingJobs = 4096 // that wait for a validator; more are found in the ledger when there is room
-	// lookEvery is how often the ledger is asked for challenges that nobody validates.
-	lookEvery = 15 * time.Second
-)
-
-// job is a challenge to validate: the one of an authorization that is processing.
-type job struct {
-	authorization int64
-	thumbprint    [32]byte // of the key that asked; zero for the account's present one
-}
-
-// submit hands a job to the validators, unless one has it already. One for which there is no room
-// stays in the ledger, where resume finds it.
-func (s *Server) submit(j job) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.taken[j.authorization] {
-		return
-	}
-	select {
-	case s.jobs <- j:
-		s.taken[j.authorization] = true
-	default:
-	}
-}
-
-// resume finds challenges that are being validated by nobody: from before a restart, or for which there was no room.
-func (s *Server) resume(ctx context.Context) error {
-	for after := int64(0); ; {
-		page, err := s.Ledger.BusyAuthorizations(ctx, after, 500)
-		if err != nil || len(page) == 0 {
-			return err
-		}
-		for _, a := range page {
-			after = a.ID
-			s.submit(job{authorization: a.ID})
-		}
-	}
-}
-
-// work validates challenges until ctx ends.
-func (s *Server) work(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case j := <-s.jobs:
-			if err := s.validate(ctx, j); err != nil && ctx.Err() == nil {
-				s.Logger.Error("a challenge could not be validated; trying again", "protocol", "acme", "authorization", j.authorization, "err", err)
-			}
-			s.mu.Lock()
-			delete(s.taken, j.authorization)
-			s.mu.Unlock()
-		}
-	}
 }
 
 // validate looks whether a challenge is met, and stores what it found. An error leaves the challenge as it was.
@@ -158,7 +118,7 @@ func (s *Server) validate(ctx context.Context, j job) error {
 	}
 	c := &a.Challenges[slices.IndexFunc(a.Challenges, func(c Challenge) bool { return c.Status == Processing })]
 	if j.thumbprint == [32]byte{} {
-		account, err := s.Ledger.Account(ctx, a.Account)
+		account, err := s.Ledger.Account(ctx, j.account)
 		if err != nil {
 			return err
 		}

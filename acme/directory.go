@@ -38,8 +38,11 @@ func (x *exchange) profiles() map[string]string {
 
 // newNonce gives a nonce (RFC 8555 §7.2), which send puts on.
 func (x *exchange) newNonce() (*reply, error) {
-	if x.r.Method == http.MethodHead {
-		return &reply{}, nil
+	if err := x.limits.nonce(x.from, x.now); err != nil {
+		return nil, err
 	}
-	return &reply{status: http.StatusNoContent}, nil
+	if x.r.Method == http.MethodHead {
+		return &reply{nonce: true}, nil
+	}
+	return &reply{status: http.StatusNoContent, nonce: true}, nil
 }

@@ -4,8 +4,12 @@ import (
 	"github.com/deviceca/deviceca/device"
 )
 
-// maxReference bounds the key identifier of a binding, in octets.
-const maxReference = 128
+// Bounds of a binding, in octets: of its key identifier, and of all of it, since it is kept with the account. One for the
+// largest RSA key has 1300.
+const (
+	maxReference = 128
+	maxBinding   = 4096
+)
 
 // binding verifies the external account binding (RFC 8555 §7.3.4) and gives the credential that the
 // account will stand for; nil if there is none, and need not be.
@@ -18,6 +22,9 @@ func (x *exchange) binding() (*device.Credential, error) {
 			return nil, nil
 		}
 		return nil, problem(externalAccount, "accounts are bound to an enrolment credential: give its kid and HMAC key (externalAccountBinding)")
+	}
+	if len(raw) > maxBinding {
+		return nil, problem(malformed, "the external account binding has %d octets: at most %d are accepted", len(raw), maxBinding)
 	}
 	m, err := parseJWS(raw)
 	if err != nil {

@@ -46,7 +46,7 @@ var statuses = map[string]int{
 	"alreadyRevoked":      http.StatusBadRequest,
 	badAttestation:        http.StatusForbidden,
 	"badCSR":              http.StatusBadRequest,
-	"badNonce":            http.StatusBadRequest,
+	badNonce:              http.StatusBadRequest,
 	"badPublicKey":        http.StatusBadRequest,
 	"badRevocationReason": http.StatusBadRequest,
 	badAlgorithm:          http.StatusBadRequest,
@@ -71,6 +71,7 @@ var statuses = map[string]int{
 const (
 	badAlgorithm          = "badSignatureAlgorithm"
 	badAttestation        = "badAttestationStatement"
+	badNonce              = "badNonce"
 	externalAccount       = "externalAccountRequired"
 	malformed             = "malformed"
 	rejectedIdentifier    = "rejectedIdentifier"

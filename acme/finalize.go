@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -33,7 +34,16 @@ func (x *exchange) finalize() (*reply, error) {
 		return nil, err
 	}
 	switch status := o.StatusAt(authorizations, x.now); {
-	case status == Valid || status == Processing:
+	case status == Ready:
+		return x.issue(o, authorizations, raw)
+	default:
+		return x.finalized(o, status, raw)
+	}
+}
+
+// finalized answers the finalize of an order that is not ready: with the order, if this CSR was its own.
+func (x *exchange) finalized(o *Order, status Status, raw []byte) (*reply, error) {
+	if status == Valid || status == Processing {
 		same, err := x.sameKey(o, raw)
 		if err != nil {
 			return nil, err
@@ -41,11 +51,8 @@ func (x *exchange) finalize() (*reply, error) {
 		if same {
 			return x.showOrder(o, status, nil), nil
 		}
-		fallthrough
-	case status != Ready:
-		return nil, problem("orderNotReady", "the order is %s, not ready", status)
 	}
-	return x.issue(o, authorizations, raw)
+	return nil, problem("orderNotReady", "the order is %s, not ready", status)
 }
 
 // sameKey reports whether a CSR is for the key that the order was finalized with.
@@ -87,12 +94,15 @@ func (x *exchange) issue(o *Order, authorizations []*Authorization, raw []byte) 
 	}
 	r := ca.Request{Protocol: "acme", PublicKey: csr.PublicKey, SPKI: csr.SPKI, Profile: o.Profile,
 		NotBefore: o.NotBefore, NotAfter: o.NotAfter, Address: x.r.RemoteAddr,
-		With: func(*ca.Issued) (any, error) { return Fulfilment{o.ID}, nil }}
+		With: func(i *ca.Issued) (any, error) { return Fulfilment{o.ID}, exact(o, i.Certificate) }}
 	r.Requester, err = x.Authority.AccountRequester(x.ctx(), x.who.ID, x.who.Credential, sans(o.Identifiers))
 	if err != nil {
 		return nil, err
 	}
 	x.device = r.Requester.Device
+	if !o.NotAfter.IsZero() && !o.NotAfter.After(x.now) {
+		return x.notIssued(o, raw, otherPeriod("the notAfter of the order, %s, has passed", o.NotAfter.Format(time.RFC3339)))
+	}
 	if r.Names, err = csrNames(csr, o.Identifiers, r.Requester.Device); err != nil {
 		return nil, err
 	}
@@ -130,17 +140,36 @@ func (x *exchange) issue(o *Order, authorizations []*Authorization, raw []byte) 
 	return answer, nil
 }
 
+// errPeriod is the cause of refusals to issue for another time than the order asks for.
+var errPeriod = errors.New("not as long as ordered")
+
+func otherPeriod(format string, args ...any) error {
+	return &ca.Error{Kind: ca.Denied, Reason: fmt.Sprintf(format, args...) + ": make a new order with a notAfter that can be had, or without one", Err: errPeriod}
+}
+
+// exact refuses a certificate for another time than the order asks for (RFC 8555 §7.4). At newOrder it is not known yet
+// which rule of the policy will decide, nor how long the issuing CA will last.
+func exact(o *Order, c *ca.Certificate) error {
+	switch {
+	case !o.NotAfter.IsZero() && !o.NotAfter.Equal(c.NotAfter):
+		return otherPeriod("the order asks for a certificate until %s, and policy allows one until %s (rule %s)", o.NotAfter.Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339), c.Decision.Rule)
+	case !o.NotBefore.IsZero() && !o.NotBefore.Equal(c.NotBefore):
+		return otherPeriod("the order asks for a certificate from %s on, and this one would begin at %s", o.NotBefore.Format(time.RFC3339), c.NotBefore.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
 // notIssued makes of the core's answer what becomes of the order.
 func (x *exchange) notIssued(o *Order, csr []byte, err error) (*reply, error) {
 	// From here on the client's leaving changes nothing.
 	ctx := context.WithoutCancel(x.ctx())
 	switch kind := ca.KindOf(err); {
 	case errors.Is(err, ca.ErrAnswered): // on another connection
-		return x.asItIs(o.ID)
+		return x.asItIs(o, csr)
 	case kind == ca.Pending:
 		if o.Status == Open {
 			if err := x.Ledger.HoldOrder(ctx, o.ID, csr); errors.Is(err, ErrStale) {
-				return x.asItIs(o.ID)
+				return x.asItIs(o, csr)
 			} else if err != nil {
 				return nil, err
 			}
@@ -161,10 +190,12 @@ func (x *exchange) notIssued(o *Order, csr []byte, err error) (*reply, error) {
 		}
 	case strings.HasPrefix(rule, "levels.") && strings.HasSuffix(rule, ".profiles"):
 		why.Type, why.Status = "invalidProfile", statuses["invalidProfile"]
+	case errors.Is(err, errPeriod):
+		why.Type, why.Status = malformed, statuses[malformed]
 	}
 	if o.Status == Processing || ca.KindOf(err) == ca.Denied && why.Type != "badCSR" {
 		if err := x.Ledger.FailOrder(ctx, o.ID, why); errors.Is(err, ErrStale) {
-			return x.asItIs(o.ID)
+			return x.asItIs(o, csr)
 		} else if err != nil {
 			return nil, err
 		}
@@ -176,31 +207,33 @@ func (x *exchange) notIssued(o *Order, csr []byte, err error) (*reply, error) {
 	return nil, why
 }
 
-// asItIs shows an order as the ledger has it now.
-func (x *exchange) asItIs(id int64) (*reply, error) {
-	o, authorizations, err := x.orderByID(id)
+// asItIs answers for an order that another connection has changed since it was read: with the order as the ledger has it
+// now, to whoever asked how it is, or finalized it with the same key.
+func (x *exchange) asItIs(was *Order, csr []byte) (*reply, error) {
+	o, authorizations, err := x.orderByID(was.ID)
 	if err != nil {
 		return nil, err
 	}
-	return x.showOrder(o, o.StatusAt(authorizations, x.now), authorizations), nil
+	status := o.StatusAt(authorizations, x.now)
+	if was.Status == Processing {
+		return x.showOrder(o, status, authorizations), nil
+	}
+	return x.finalized(o, status, csr)
 }
 
 // csrNames are the names of a CSR for the core. They must be those of the order, octet for octet but for the case
 // of DNS names; what names the device itself may be left out of the certificate (draft-ietf-acme-device-attest
-// §3.2). A common name may say the device, or one of the order's DNS names (RFC 8555 §7.4): the profile writes its own.
+// §3.2). A common name may say the device, or a name of the order (RFC 8555 §7.4). Other attributes of the subject count for
+// nothing: an order cannot ask for them, clients put their own name there, and the profile writes the whole subject.
 func csrNames(csr *ca.CSR, ids []Identifier, deviceID string) (ca.Names, error) {
 	var names ca.Names
 	for _, attr := range csr.Names.Subject {
-		if attr.Attr != "cn" {
-			names.Subject = append(names.Subject, attr)
-			continue
-		}
-		if device.SameID(attr.Value, deviceID) || slices.ContainsFunc(ids, func(id Identifier) bool {
-			return id.Type == "dns" && strings.EqualFold(id.Value, attr.Value) || id.Type == "permanent-identifier" && id.Value == attr.Value
+		if attr.Attr != "cn" || device.SameID(attr.Value, deviceID) || slices.ContainsFunc(ids, func(id Identifier) bool {
+			return id.Type == "dns" && strings.EqualFold(id.Value, attr.Value) || id.Value == attr.Value
 		}) {
 			continue
 		}
-		return names, problem("badCSR", "the common name %q is neither the device nor a DNS name of the order: leave it out", attr.Value)
+		return names, problem("badCSR", "the common name %q is neither the device nor a name of the order: leave it out", attr.Value)
 	}
 	var asked []Identifier
 	for _, n := range csr.Names.SANs {

@@ -1,10 +1,16 @@
 package acme_test
 
 import (
+	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
+	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -70,6 +76,34 @@ func TestBadCSR(t *testing.T) {
 	}
 }
 
+// The subject of a CSR counts for nothing but its common name, which may be any name of the order: acme.sh writes its own
+// name where the first identifier is an address.
+func TestSubjectOfCSR(t *testing.T) {
+	e := newEnv(t, onNetworks)
+	e.run()
+	a := e.device("gw-1")
+	for name, subject := range map[string]pkix.Name{
+		"acme.sh's":     {Organization: []string{"acme.sh"}},
+		"an address":    {CommonName: "10.0.0.1"},
+		"a full one":    {CommonName: "gw-1", Country: []string{"DE"}, OrganizationalUnit: []string{"x"}, SerialNumber: "7"},
+		"another's":     {CommonName: "10.0.0.2"},
+		"another's too": {CommonName: "gw-2", Organization: []string{"acme.sh"}},
+	} {
+		o := a.ordered(ip("10.0.0.1"))
+		a.meet(o, "http-01")
+		request := must[[]byte](t)(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: subject, IPAddresses: []net.IP{net.IPv4(10, 0, 0, 1)}}, newKey(t)))
+		r := a.finalize(o, request)
+		if strings.HasPrefix(name, "another's") {
+			r.problem(400, "badCSR")
+			continue
+		}
+		leaf := a.chain(readOrder(r.want(200)).Certificate)[0]
+		if got := leaf.Subject.String(); got != "CN=gw-1" || len(leaf.IPAddresses) != 1 {
+			t.Errorf("%s: certificate of %s, %v", name, got, leaf.IPAddresses)
+		}
+	}
+}
+
 // The device's own identifier may be left out of the certificate (draft-ietf-acme-device-attest §3.2).
 func TestPrivacy(t *testing.T) {
 	e := newEnv(t)
@@ -116,6 +150,65 @@ func TestFinalizeOnce(t *testing.T) {
 	a.finalize(o, request).want(200)
 	if now := must[int64](t)(e.store.NewestEvent(t.Context())); now != events {
 		t.Error("a repetition is on the audit log")
+	}
+}
+
+// Two finalizes of one order with different keys at once: one gets its certificate, the other is told that it did not.
+func TestFinalizeWithTwoKeys(t *testing.T) {
+	e := newEnv(t)
+	a := e.device("lamp-1")
+	o := a.ordered(pid("lamp-1"))
+	var both sync.WaitGroup // both have been signed when the first is recorded
+	both.Add(2)
+	e.ledger.onRecord(func(_ *ca.Issuance, record func() error) error {
+		both.Done()
+		both.Wait()
+		return record()
+	})
+	keys := []crypto.Signer{newKey(t), newKey(t)}
+	answers := make([]*answer, 2)
+	var wg sync.WaitGroup
+	for i, key := range keys {
+		request := csr(t, key, "", pid("lamp-1"))
+		wg.Go(func() { answers[i] = a.finalize(o, request) })
+	}
+	wg.Wait()
+	won := 0
+	if answers[0].status != 200 {
+		won = 1
+	}
+	done := readOrder(answers[won].want(200))
+	answers[1-won].problem(403, "orderNotReady")
+	if leaf := a.chain(done.Certificate)[0]; !bytes.Equal(leaf.RawSubjectPublicKeyInfo, publicKey(t, keys[won])) {
+		t.Error("the certificate is for the key of the one that was refused")
+	}
+	if n := e.recorded("lamp-1"); n != 1 {
+		t.Errorf("%d certificates", n)
+	}
+}
+
+// The same while an order comes to wait for an administrator.
+func TestHeldWithTwoKeys(t *testing.T) {
+	e := newEnv(t, edit("    key_usage: [digitalSignature]\n", "    key_usage: [digitalSignature]\n    approval: true\n"))
+	a := e.device("lamp-1")
+	o := a.ordered(pid("lamp-1"))
+	answers := make([]*answer, 3)
+	var wg sync.WaitGroup
+	for i := range answers {
+		request := csr(t, newKey(t), "", pid("lamp-1"))
+		wg.Go(func() { answers[i] = a.finalize(o, request) })
+	}
+	wg.Wait()
+	held := 0
+	for _, r := range answers {
+		if r.status == 200 {
+			held++
+			continue
+		}
+		r.problem(403, "orderNotReady")
+	}
+	if held != 1 {
+		t.Errorf("%d of 3 keys were told that their order is processing, want 1", held)
 	}
 }
 
@@ -203,6 +296,63 @@ func TestPeriod(t *testing.T) {
 	o = readOrder(a.newOrder(map[string]any{"notBefore": time.Time{}, "notAfter": time.Time{}}, pid("lamp-1")).want(201))
 	if o.NotBefore != nil || o.NotAfter != nil {
 		t.Errorf("order %+v", o)
+	}
+}
+
+// What cannot be had exactly is refused: at newOrder if that can be known, else at finalize (RFC 8555 §7.4).
+func TestOtherPeriod(t *testing.T) {
+	e := newEnv(t)
+	a := e.device("lamp-1")
+	order := func(end time.Time) *answer { return a.newOrder(map[string]any{"notAfter": end}, pid("lamp-1")) }
+	longest := 24 * time.Hour
+	order(e.now().Add(longest+time.Minute)).problem(400, "malformed")
+	order(e.now().Add(-time.Minute)).problem(400, "malformed")
+
+	// A fraction of a second cannot be had, and the order says what can.
+	end := e.now().Add(time.Hour).UTC().Truncate(time.Second)
+	o := readOrder(order(end.Add(time.Second / 2)).want(201))
+	if o.NotAfter == nil || !o.NotAfter.Equal(end) {
+		t.Errorf("notAfter is %v, want %v", o.NotAfter, end)
+	}
+	if leaf := a.chain(readOrder(a.finalize(o, csr(t, newKey(t), "")).want(200)).Certificate)[0]; !leaf.NotAfter.Equal(end) {
+		t.Errorf("valid until %s, want %s", leaf.NotAfter, end)
+	}
+
+	// Policy has become stricter, and the time has passed: no certificate, and the order says why.
+	refused := func(o orderDoc, text string) {
+		t.Helper()
+		before := e.recorded("lamp-1")
+		if p := a.finalize(o, csr(t, newKey(t), "")).problem(400, "malformed"); !strings.Contains(p.Detail, text) {
+			t.Errorf("told %q, want %q", p.Detail, text)
+		}
+		if got := a.fetchOrder(o.url); got.Status != "invalid" || got.Error == nil || !strings.Contains(got.Error.Detail, text) {
+			t.Errorf("the order is %+v", got)
+		}
+		if n := e.recorded("lamp-1"); n != before {
+			t.Errorf("%d certificates more", n-before)
+		}
+	}
+	short := readOrder(order(e.now().Add(time.Hour)).want(201))
+	long := readOrder(order(e.now().Add(20 * time.Hour)).want(201))
+	e.later(2 * time.Hour)
+	refused(short, "has passed")
+	source := edit("outcomes:\n", "outcomes:\n  - name: briefly\n    when: device.id == \"lamp-1\"\n    then: issue\n    validity: 10m\n")(append(e.core.Policy().Source(), "\n"...))
+	if err := e.core.Apply(t.Context(), must[*policy.Policy](t)(policy.Parse("p", source)), "admin:test"); err != nil {
+		t.Fatal(err)
+	}
+	refused(long, "briefly")
+}
+
+// An order for longer than the issuing CA lasts is refused.
+func TestBeyondTheCA(t *testing.T) {
+	e := newEnv(t, edit("validity: 24h\n", "validity: 87600h\n"))
+	a := e.device("lamp-1")
+	i := slices.IndexFunc(e.core.Issuers(), func(r ca.IssuerRecord) bool { return r.Role == "issuing" })
+	end := must[*x509.Certificate](t)(x509.ParseCertificate(e.core.Issuers()[i].Cert)).NotAfter
+	a.newOrder(map[string]any{"notAfter": end.Add(time.Second)}, pid("lamp-1")).problem(400, "malformed")
+	o := readOrder(a.newOrder(map[string]any{"notAfter": end}, pid("lamp-1")).want(201))
+	if leaf := a.chain(readOrder(a.finalize(o, csr(t, newKey(t), "")).want(200)).Certificate)[0]; !leaf.NotAfter.Equal(end) {
+		t.Errorf("valid until %s, want %s", leaf.NotAfter, end)
 	}
 }
 
@@ -338,6 +488,7 @@ func TestLimits(t *testing.T) {
 	}
 	limited(a.newOrder(nil, pid("lamp-1")))
 	b := e.account(g)
+	b.ordered(pid("lamp-1"))
 	b.ordered(pid("lamp-1"))
 	limited(b.newOrder(nil, pid("lamp-1"))) // of the device
 	e.later(time.Minute)

@@ -54,6 +54,7 @@ type env struct {
 	root    []byte
 	rootKey crypto.Signer
 	signers map[string]crypto.Signer
+	budgets ca.Budgets       // from the next start on
 	makers  map[string]maker // manufacturers, by name
 	nonce   string           // the newest
 	mu      sync.Mutex
@@ -116,7 +117,7 @@ func newEnv(t testing.TB, changes ...any) *env {
 		e.addIssuer(role, 1, must[[]byte](t)(ca.NewSubordinate(e.root, e.rootKey, role, 1, key.Public(), h)))
 	}
 	source := policy.Default()
-	e.options = acme.Options{Logger: slog.New(slog.DiscardHandler), Now: e.now}
+	e.options = acme.Options{Hosts: []string{"127.0.0.1"}, Logger: slog.New(slog.DiscardHandler), Now: e.now}
 	for _, change := range changes {
 		switch change := change.(type) {
 		case func([]byte) []byte:
@@ -157,8 +158,8 @@ func (e *env) start(source []byte) {
 	}
 	e.core = must[*ca.Service](t)(ca.NewService(t.Context(), ca.Options{Ledger: e.ledger, Sealer: must[*device.Sealer](t)(device.NewSealer(make([]byte, 32))),
 		Policy: must[*policy.Policy](t)(policy.Parse("policy.yaml", source)), URL: "http://ca.test:8080", Now: e.now, LintShare: lintShare(t),
-		Verifiable: verifiable,
-		Key:        func(_ context.Context, label string) (crypto.Signer, error) { return e.signers[label], nil }}))
+		Verifiable: verifiable, Budgets: e.budgets,
+		Key: func(_ context.Context, label string) (crypto.Signer, error) { return e.signers[label], nil }}))
 	e.options.Authority, e.options.Ledger, e.options.Nonces = e.core, e.ledger, nil
 	e.server.Store(acme.New(e.options))
 }
@@ -366,13 +367,16 @@ type account struct {
 	key crypto.Signer
 	kid string
 	id  string // of the device
+
+	bound json.RawMessage // its external account binding
 }
 
 // account makes an account that is bound to a device's credential.
 func (e *env) account(g *ca.Grant) *account {
 	e.t.Helper()
 	a := &account{env: e, key: newKey(e.t), id: g.ID}
-	a.kid = a.create(map[string]any{"externalAccountBinding": binding(e.t, g, e.url("/new-account"), a.key), "contact": []string{"mailto:admin@example.com"}}).want(201).header.Get("Location")
+	a.bound = binding(e.t, g, e.url("/new-account"), a.key)
+	a.kid = a.create(map[string]any{"externalAccountBinding": a.bound, "contact": []string{"mailto:admin@example.com"}}).want(201).header.Get("Location")
 	return a
 }
 

@@ -1,8 +1,13 @@
 package acme
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,10 +20,30 @@ import (
 
 // Nonces are good once, however many ask.
 func TestNonces(t *testing.T) {
+	for name, account := range map[string]bool{"accounts": true, "strangers": false} {
+		t.Run(name, func(t *testing.T) { testNonces(t, account) })
+	}
+}
+
+// However many strangers ask for, the nonces of accounts stay good, and the other way round.
+func TestNoncesOfOthers(t *testing.T) {
+	for _, account := range []bool{true, false} {
+		n := newNonces(64)
+		first := n.Make(account)
+		for range 1000 {
+			n.Redeem(n.Make(!account))
+		}
+		if !n.Redeem(first) || n.Redeem(first) {
+			t.Errorf("of accounts %t: others' nonces pushed it out, or it was good twice", account)
+		}
+	}
+}
+
+func testNonces(t *testing.T, account bool) {
 	n := newNonces(2048)
 	seen := map[string]bool{}
 	for range 1000 {
-		nonce := n.Make()
+		nonce := n.Make(account)
 		if seen[nonce] {
 			t.Fatal("made twice")
 		}
@@ -39,8 +64,8 @@ func TestNonces(t *testing.T) {
 			t.Fatalf("redeemed %d times", won.Load())
 		}
 	}
-	other := NewNonces().Make()
-	bad := []byte(n.Make())
+	other := NewNonces().Make(account)
+	bad := []byte(n.Make(account))
 	bad[31] ^= 1
 	for _, s := range []string{other, string(bad), "", strings.Repeat("A", 32), strings.Repeat("é", 16)} {
 		if n.Redeem(s) {
@@ -48,10 +73,10 @@ func TestNonces(t *testing.T) {
 		}
 	}
 	// One that so many were made after, that it has left the window, spent or not; the last within it is good.
-	old, spent, last := n.Make(), n.Make(), ""
+	old, spent, last := n.Make(account), n.Make(account), ""
 	n.Redeem(spent)
 	for i := range 2048 {
-		if nonce := n.Make(); i == 0 {
+		if nonce := n.Make(account); i == 0 {
 			last = nonce
 		}
 	}
@@ -60,6 +85,33 @@ func TestNonces(t *testing.T) {
 	}
 	if !n.Redeem(last) || n.Redeem(last) {
 		t.Error("the oldest within the window was refused, or accepted twice")
+	}
+}
+
+// However many keys one account or address makes up, others are served, and are bounded as before.
+func TestLimiterForgets(t *testing.T) {
+	l, now := newLimiter(Limits{FailuresPerAccount: 1}), time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	from := netip.MustParseAddr("192.0.2.1")
+	l.failed(1, now)
+	for i := range int64(120_000) {
+		stranger := netip.AddrFrom16([16]byte{0x20, 1, byte(i >> 16), byte(i >> 8), byte(i)})
+		if err := l.newOrder(i+2, fmt.Sprint("device-", i), stranger, now); err != nil {
+			t.Fatalf("order %d of as many accounts: %v", i, err)
+		}
+		if err := l.nonce(stranger, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.newAccount(from, now); err != nil {
+		t.Errorf("an honest account: %v", err)
+	}
+	if l.mayTry(1, now) == nil {
+		t.Error("keys of another kind made a bound forgotten")
+	}
+	for _, b := range []*budget{l.orders, l.deviceOrders, l.addressOrders, l.nonces} {
+		if n := b.buckets.Len(); n != bucketKeys {
+			t.Errorf("%s: %d keys are remembered, want %d", b.what, n, bucketKeys)
+		}
 	}
 }
 
@@ -216,7 +268,7 @@ func FuzzPayload(f *testing.F) {
 	for _, seed := range []string{
 		`{"identifiers":[{"type":"dns","value":"a.b"},{"type":"ip","value":"::1"},{"type":"permanent-identifier","value":"a/1.2"}],"notAfter":"2030-01-01T00:00:00Z"}`,
 		`{"contact":["mailto:a@b.c"],"termsOfServiceAgreed":true}`, `{"csr":"AAAA"}`, `{"attObj":"o2NmbXRj"}`, `{"a":[[[[[[[[[1]]]]]]]]]}`,
-		`{"a":-0.1e+5,"b":"\ud800","c":null}`, `{"":{"":""}}`, `{"a" : [ ] , "b":{ }}`, `{"status":"deactivated"}`, `{"a":1,}`, "{\"a\":\"\x01\"}",
+		`{"a":-0.1e+5,"b":"\ud800","c":null}`, `{"":{"":""}}`, `{"a" : [ ] , "b":{ }}`, `{"status":"deactivated"}`, `{"reason":null}`, `{"reason":"1"}`, `{"reason":-1e0}`, `{"contact":["mailto:a%2Bb@example.com","mailto:%"]}`, `{"a":1,}`, "{\"a\":\"\x01\"}",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -231,11 +283,14 @@ func FuzzPayload(f *testing.F) {
 				t.Fatalf("%q twice", name)
 			}
 			seen[name] = true
-			for _, err := range []error{second(o.text(name)), second(o.truth(name)), second(o.octets(name)), second(o.moment(name))} {
+			for _, err := range []error{second(o.text(name)), second(o.truth(name)), second(o.octets(name)), second(o.moment(name)), second(o.number(name))} {
 				_ = err
 			}
 			items, _, _ := o.list(name)
 			for _, raw := range items {
+				if to, ok := unquote(raw); ok && isMailbox(to) && (len(to) > 3*maxContact || strings.ContainsAny(to, ", \n\r?#")) {
+					t.Fatalf("%q is accepted as one plain address", to)
+				}
 				id, p, err := readIdentifier(raw)
 				if err == nil && p == nil && (id.Type == "dns") != (id.Type == "dns" && isHostName(strings.TrimPrefix(id.Value, "*."))) {
 					t.Fatalf("accepted %+v", id)
@@ -255,6 +310,22 @@ func FuzzCertID(f *testing.F) {
 		authority, serial, err := parseCertID(name)
 		if err == nil && base64url.EncodeToString(authority)+"."+base64url.EncodeToString(serial[:]) != name {
 			t.Fatalf("%q is not the one name", name)
+		}
+	})
+}
+
+// Whatever host a request names, the base is of a configured one.
+func FuzzHost(f *testing.F) {
+	for _, seed := range []string{"ca.example:8443", "CA.example:8443", "[2001:DB8::1]:8443", "ca.example", "evil.example:8443", "[::ffff:192.0.2.1]:8443", "a:b:c", "[", "]:8443", ":8443", "ca.example:8443/x", "ca.example:8443:8443"} {
+		f.Add(seed)
+	}
+	allowed := []string{"https://ca.example:8443/acme", "https://[2001:db8::1]:8443/acme"}
+	s := New(Options{Hosts: []string{"ca.example", "2001:db8::1"}})
+	local := context.WithValue(f.Context(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 8443})
+	f.Fuzz(func(t *testing.T, host string) {
+		x := &exchange{Server: s, r: (&http.Request{Host: host}).WithContext(local)}
+		if err := x.findBase(); err == nil != slices.Contains(allowed, x.base) || err != nil && refuse(err).Status != http.StatusMisdirectedRequest {
+			t.Fatalf("%q: base %q, %v", host, x.base, err)
 		}
 	})
 }

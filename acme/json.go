@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -89,6 +90,19 @@ func (o *object) truth(name string) (bool, error) {
 		return true, nil
 	}
 	return false, fmt.Errorf("%q is neither true nor false", name)
+}
+
+// number is a member that is a whole number; 0 if it is absent or null.
+func (o *object) number(name string) (int, error) {
+	raw := o.raw(name)
+	if raw == nil {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(string(raw))
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a whole number: write it in digits, without quotation marks", name)
+	}
+	return n, nil
 }
 
 // list is a member that is an array; given is false if it is absent.

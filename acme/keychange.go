@@ -58,6 +58,9 @@ func (x *exchange) keyChange() (*reply, error) {
 	if key.thumbprint == x.who.Thumbprint {
 		return nil, x.keyTaken(key)
 	}
+	if err := x.spend(x.who.Device); err != nil {
+		return nil, err
+	}
 	err = x.Ledger.ChangeKey(x.ctx(), x.who.ID, x.who.Thumbprint, key.spki, key.thumbprint, x.accountEvent(ca.EventAccountChanged))
 	switch {
 	case errors.Is(err, ca.ErrRecorded):

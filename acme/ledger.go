@@ -117,6 +117,12 @@ type Fulfilment struct{ Order int64 }
 // ErrStale is what a change of an authorization or an order says that was changed meanwhile.
 var ErrStale = errors.New("it was changed meanwhile")
 
+// ErrFull is what AddOrder says when all the orders that an account may have wait for an administrator.
+var ErrFull = errors.New("the account has as many orders without a certificate as it may")
+
+// IdleAccount is how old an account is at least that gives its use of a credential to another: so long it has for its first order.
+const IdleAccount = time.Minute
+
 // Ledger is the durable memory of the ACME server. Whatever a method changes is durable
 // when it returns nil. Reads that find nothing return ca.ErrNoRecord; every
 // method returns a *ca.Error of kind Unavailable when the database is away.
@@ -128,8 +134,10 @@ type Ledger interface {
 	// Accounts lists accounts, oldest first, from the one after the ID given.
 	Accounts(ctx context.Context, f ca.AccountFilter, after int64, limit int) ([]ca.Account, error)
 	// AddAccount enters an account, sets its ID and takes a use of its credential, if it has
-	// one: ca.ErrSpent if that has none left, or was revoked. If an account with that key
-	// is there, it is returned, and nothing changes.
+	// one. If that has none left, the account takes the place of one that was bound to the same credential at least
+	// IdleAccount earlier, got no certificate, and has no order that could still lead to one; that is
+	// forgotten. ca.ErrSpent if there is none such, or the credential was revoked. If an account with
+	// that key is there, it is returned, and nothing changes.
 	AddAccount(ctx context.Context, a *ca.Account, e ca.Event) (there *ca.Account, err error)
 	SetContact(ctx context.Context, id int64, contact []string) error
 	// ChangeKey gives a valid account another key. ca.ErrNoRecord if its key is not the one of
@@ -141,7 +149,9 @@ type Ledger interface {
 	// AddOrder enters an order together with its new authorizations, and sets the IDs of all.
 	// Order.Authorizations names those that are there already; the new ones are added to it.
 	// If the order replaces a certificate that another order which is not invalid replaces: ca.ErrRecorded.
-	AddOrder(ctx context.Context, o *Order, added []*Authorization) error
+	// An account has at most so many orders without a certificate: the oldest make room, with their authorizations;
+	// those that wait for an administrator do not, and if all do: ErrFull.
+	AddOrder(ctx context.Context, o *Order, added []*Authorization, most int) error
 	Order(ctx context.Context, id int64) (*Order, error)
 	// Orders lists the IDs of an account's orders that are not recorded as invalid.
 	Orders(ctx context.Context, account, after int64, limit int) ([]int64, error)
@@ -161,6 +171,8 @@ type Ledger interface {
 	BusyAuthorizations(ctx context.Context, after int64, limit int) ([]Authorization, error)
 	// PruneACME forgets orders and authorizations that expired before a time.
 	PruneACME(ctx context.Context, before time.Time) (int64, error)
+	// PruneAccounts forgets accounts without a credential that are older than a time and have no orders.
+	PruneAccounts(ctx context.Context, before time.Time) (int64, error)
 
 	CertificateBySerial(ctx context.Context, serial ca.Serial) (*ca.Certificate, error)
 }

@@ -2,117 +2,138 @@ package acme
 
 import (
 	"net/netip"
-	"strconv"
-	"sync"
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/internal/limit"
 )
 
-// Limits bound what clients may ask for in a minute; zero fields have the defaults named.
+// Limits bound what clients may cause. All but OpenOrders are token buckets: so many at once, and as many again
+// spread evenly over each minute. Zero fields have the defaults named.
 type Limits struct {
-	AccountsPerAddress int // new accounts; 60
-	OrdersPerAccount   int // new orders; 60
-	OrdersPerDevice    int // new orders, of all accounts of the device; 60
-	OrdersPerAddress   int // new orders, of all accounts there; 6000
-	FailuresPerAccount int // challenges that fail; 30
+	AccountsPerAddress    int // new accounts; 60
+	OrdersPerAccount      int // new orders; 60
+	OrdersPerDevice       int // new orders, of all accounts of the device; 60
+	OrdersPerAddress      int // new orders, of all accounts there; 6000
+	FailuresPerAccount    int // challenges that fail; 30
+	NoncesPerAddress      int // nonces given to those who have shown no account; 6000
+	RenewalInfoPerAddress int // questions about renewal; 6000
+	// OpenOrders is how many orders without a certificate an account may have. A new one takes the place of the oldest. 300
+	OpenOrders int
 }
 
-// limiter counts in windows of a minute. It is each server's own: two servers let twice as much through.
+// requestsPerOrder is how many messages of an account may come with each order that it may make: an order
+// with every identifier that it can have, each looked at thrice.
+const requestsPerOrder = 100
+
+// bucketKeys is how many keys of each kind are remembered, about 6 MB. Of more, those that were not
+// seen for longest begin anew.
+const bucketKeys = 1 << 15
+
+// limiter holds the buckets of one server: two servers let twice as much through.
 type limiter struct {
 	Limits
-	mu     sync.Mutex
-	window time.Time
-	count  map[string]int
+	accounts, orders, deviceOrders, addressOrders, failures, nonces, renewals, requests *budget
 }
 
-const (
-	limitWindow = time.Minute
-	// maxLimitKeys bounds the memory of one window (about 10 MB). When it is full, what is not yet
-	// counted has to wait until the window ends.
-	maxLimitKeys = 100_000
-)
+// budget is the buckets of one kind, in a table of their own: who can make up many keys of one kind
+// changes nothing for other kinds.
+type budget struct {
+	what    string // "orders of one account"
+	perMin  int
+	rate    limit.Rate
+	buckets *limit.Buckets
+}
 
 func newLimiter(l Limits) *limiter {
+	made := &limiter{}
 	for _, f := range []struct {
+		to    **budget
 		value *int
 		def   int
-	}{{&l.AccountsPerAddress, 60}, {&l.OrdersPerAccount, 60}, {&l.OrdersPerDevice, 60}, {&l.OrdersPerAddress, 6000}, {&l.FailuresPerAccount, 30}} {
+		what  string
+	}{
+		{&made.accounts, &l.AccountsPerAddress, 60, "new accounts from one address"},
+		{&made.orders, &l.OrdersPerAccount, 60, "orders of one account"},
+		{&made.deviceOrders, &l.OrdersPerDevice, 60, "orders of one device"},
+		{&made.addressOrders, &l.OrdersPerAddress, 6000, "orders from one address"},
+		{&made.failures, &l.FailuresPerAccount, 30, "failed challenges of one account"},
+		{&made.nonces, &l.NoncesPerAddress, 6000, "nonces for one address"},
+		{&made.renewals, &l.RenewalInfoPerAddress, 6000, "questions about renewal from one address"},
+	} {
 		if *f.value <= 0 {
 			*f.value = f.def
 		}
+		*f.to = newBudget(f.what, *f.value)
 	}
-	return &limiter{Limits: l, count: map[string]int{}}
+	if l.OpenOrders <= 0 {
+		l.OpenOrders = 300
+	}
+	made.requests = newBudget("requests of one account", l.OrdersPerAccount*requestsPerOrder)
+	made.Limits = l
+	return made
 }
 
-// counted is one key with its limit, as in "orders of account 7".
-type counted struct {
-	key, what string
-	limit     int
+func newBudget(what string, perMinute int) *budget {
+	return &budget{what, perMinute, limit.PerMinute(perMinute), limit.NewBuckets(bucketKeys)}
 }
 
-// take counts one of each, and refuses if that is one too many of any; what is refused counts too.
-func (l *limiter) take(now time.Time, of ...counted) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.turn(now)
-	var over *counted
-	for i, c := range of {
-		if _, known := l.count[c.key]; !known && len(l.count) >= maxLimitKeys {
-			over = &of[i]
-			continue
-		}
-		if l.count[c.key]++; l.count[c.key] > c.limit {
-			over = &of[i]
-		}
-	}
-	if over == nil {
+// take takes one from the bucket of key, or refuses.
+func (b *budget) take(key string, now time.Time) error {
+	return b.refusal(b.buckets.Take(key, b.rate, now))
+}
+
+// left refuses if the bucket of key is empty, and takes nothing.
+func (b *budget) left(key string, now time.Time) error {
+	return b.refusal(b.buckets.Wait(key, b.rate, now))
+}
+
+func (b *budget) refusal(wait time.Duration) error {
+	if wait <= 0 {
 		return nil
 	}
-	return l.refusal(*over, now)
-}
-
-// full refuses if the limit is reached, and counts nothing.
-func (l *limiter) full(now time.Time, c counted) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.turn(now); l.count[c.key] < c.limit {
-		return nil
-	}
-	return l.refusal(c, now)
-}
-
-func (l *limiter) turn(now time.Time) {
-	if now.Sub(l.window).Abs() >= limitWindow {
-		l.window = now
-		clear(l.count)
-	}
-}
-
-func (l *limiter) refusal(c counted, now time.Time) error {
-	p := problem("rateLimited", "more than %d %s in a minute: wait, and come back less often", c.limit, c.what)
-	p.retryAfter = l.window.Add(limitWindow).Sub(now)
+	p := problem("rateLimited", "more than %d %s in a minute: wait, and come back less often", b.perMin, b.what)
+	p.retryAfter = wait
 	return p
 }
 
 func (l *limiter) newAccount(from netip.Addr, now time.Time) error {
-	return l.take(now, counted{"a:" + ca.Network(from), "new accounts from one address", l.AccountsPerAddress})
+	return l.accounts.take(ca.Network(from), now)
 }
 
 func (l *limiter) newOrder(account int64, deviceID string, from netip.Addr, now time.Time) error {
-	return l.take(now,
-		counted{"o:" + strconv.FormatInt(account, 10), "orders of one account", l.OrdersPerAccount},
-		counted{"d:" + device.Fold(deviceID), "orders of one device", l.OrdersPerDevice},
-		counted{"n:" + ca.Network(from), "orders from one address", l.OrdersPerAddress})
+	for _, of := range []struct {
+		*budget
+		key string
+	}{{l.orders, ca.AccountActor(account)}, {l.deviceOrders, device.Fold(deviceID)}, {l.addressOrders, ca.Network(from)}} {
+		if err := of.take(of.key, now); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (l *limiter) failures(account int64) counted {
-	return counted{"f:" + strconv.FormatInt(account, 10), "failed challenges of one account", l.FailuresPerAccount}
+// request counts a message that an account has signed.
+func (l *limiter) request(account int64, now time.Time) error {
+	return l.requests.take(ca.AccountActor(account), now)
+}
+
+// nonce counts a nonce for somebody who has shown no account.
+func (l *limiter) nonce(from netip.Addr, now time.Time) error {
+	return l.nonces.take(ca.Network(from), now)
+}
+
+func (l *limiter) renewalInfo(from netip.Addr, now time.Time) error {
+	return l.renewals.take(ca.Network(from), now)
 }
 
 // mayTry refuses an account whose challenges have failed too often.
-func (l *limiter) mayTry(account int64, now time.Time) error { return l.full(now, l.failures(account)) }
+func (l *limiter) mayTry(account int64, now time.Time) error {
+	return l.failures.left(ca.AccountActor(account), now)
+}
 
 // failed counts a challenge that failed.
-func (l *limiter) failed(account int64, now time.Time) { _ = l.take(now, l.failures(account)) }
+func (l *limiter) failed(account int64, now time.Time) {
+	_ = l.failures.take(ca.AccountActor(account), now)
+}

@@ -1,6 +1,7 @@
 package acme
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -143,11 +144,15 @@ func (x *exchange) newOrder() (*reply, error) {
 			o.Authorizations = append(o.Authorizations, a.ID)
 		}
 	}
-	err = x.Ledger.AddOrder(x.ctx(), o, added)
-	if errors.Is(err, ca.ErrRecorded) {
+	err = x.Ledger.AddOrder(x.ctx(), o, added, x.limits.OpenOrders)
+	switch {
+	case errors.Is(err, ca.ErrRecorded):
 		return nil, problem("alreadyReplaced", "another order replaces this certificate already")
-	}
-	if err != nil {
+	case errors.Is(err, ErrFull):
+		p := problem("rateLimited", "%d orders of this account wait for an administrator, as many as may: ask for approval of these first", x.limits.OpenOrders)
+		p.retryAfter = pruneEvery
+		return nil, p
+	case err != nil:
 		return nil, err
 	}
 	answer := x.showOrder(o, o.StatusAt(authorizations, x.now), authorizations)
@@ -187,6 +192,7 @@ func (x *exchange) readOrder() (*Order, error) {
 	}{{"notBefore", &o.NotBefore}, {"notAfter", &o.NotAfter}} {
 		if err == nil {
 			*f.to, err = x.body.moment(f.name)
+			*f.to = f.to.Truncate(time.Second) // certificates know no fractions
 		}
 	}
 	if err == nil {
@@ -319,6 +325,9 @@ func (x *exchange) consider(r ca.Request, replaced *ca.Certificate) (*ca.Prospec
 // period checks notBefore and notAfter: what cannot be had exactly is refused (RFC 8555 §7.4).
 func (x *exchange) period(o *Order, p *ca.Prospect) error {
 	latest, earliest := x.now.Add(p.Longest), x.now.Add(-p.Backdate)
+	if end := x.issuerEnd(p.Profile); !end.IsZero() && end.Before(latest) {
+		latest = end
+	}
 	switch {
 	case !o.NotBefore.IsZero() && (o.NotBefore.Before(earliest.Truncate(time.Second)) || o.NotBefore.After(x.now)):
 		return problem(malformed, "notBefore is %s: profile %s begins between %s and now", o.NotBefore.Format(time.RFC3339), p.Profile, earliest.UTC().Format(time.RFC3339))
@@ -328,6 +337,24 @@ func (x *exchange) period(o *Order, p *ca.Prospect) error {
 		return problem(malformed, "notAfter is %s, which has passed", o.NotAfter.Format(time.RFC3339))
 	}
 	return nil
+}
+
+// issuerEnd is when the newest CA that issues a profile ends; zero if there is none.
+func (x *exchange) issuerEnd(profile string) (end time.Time) {
+	p, ok := x.Authority.Policy().Profile(profile)
+	if !ok {
+		return end
+	}
+	generation := 0
+	for _, i := range x.Authority.Issuers() {
+		if i.Role != p.Issuer || i.Generation <= generation || i.Revoked != nil {
+			continue
+		}
+		if cert, err := x509.ParseCertificate(i.Cert); err == nil {
+			generation, end = i.Generation, cert.NotAfter
+		}
+	}
+	return end
 }
 
 // ownOrder reads the order of the path, with its authorizations if it is open.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/deviceca/deviceca/acme"
 	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/device"
 	"github.com/deviceca/deviceca/policy"
 )
 
@@ -227,7 +228,9 @@ func TestRevoke(t *testing.T) {
 		revoke(a, cert, "reason", reason).problem(400, "badRevocationReason")
 	}
 	for _, reason := range []any{"1", 1.5, []int{1}} {
-		revoke(a, cert, "reason", reason).problem(400, "malformed")
+		if p := revoke(a, cert, "reason", reason).problem(400, "malformed"); !strings.Contains(p.Detail, "\"reason\" is not a whole number") {
+			t.Errorf("the reason %v: %s", reason, p.Detail)
+		}
 	}
 	revoke(stranger, cert).problem(403, "unauthorized")
 	byKey(newKey(t), cert).problem(403, "unauthorized")
@@ -247,10 +250,38 @@ func TestRevoke(t *testing.T) {
 	revoke(a, cert).problem(400, "alreadyRevoked")
 	byKey(key, cert).problem(400, "alreadyRevoked")
 
+	cert, _ = a.enrolled()
+	revoke(a, cert, "reason", nil).want(200) // as if it were not there
+	if r := state(cert); r == nil || r.Reason != 0 {
+		t.Errorf("revocation %+v", r)
+	}
+
 	cert, key = a.enrolled()
 	byKey(key, cert).want(200)
 	if r := state(cert); r == nil || r.Reason != 1 {
 		t.Errorf("revocation %+v", r)
+	}
+
+	// The certificate's key speaks for it while it stands: not on hold, not when it has expired, not suspended.
+	suspend := func(to device.State) {
+		t.Helper()
+		must[ca.Revoked](t)(e.core.MoveDevice(t.Context(), "gw-1", to, 0, "admin:test"))
+	}
+	cert, key = a.enrolled()
+	serial, _ := ca.SerialFromBig(cert.SerialNumber)
+	must[*ca.Certificate](t)(e.core.Revoke(t.Context(), serial, ca.ReasonCertificateHold, nil, "admin:test"))
+	byKey(key, cert).problem(403, "unauthorized")
+	must[*ca.Certificate](t)(e.core.Release(t.Context(), serial, "admin:test"))
+	suspend(device.Suspended)
+	byKey(key, cert).problem(403, "unauthorized")
+	revoke(a, cert).problem(403, "unauthorized")
+	suspend(device.Active)
+	life := cert.NotAfter.Sub(e.now()) + time.Hour
+	e.later(life)
+	byKey(key, cert).problem(403, "unauthorized")
+	e.later(-life)
+	if state(cert) != nil {
+		t.Error("revoked")
 	}
 
 	// Another account that holds authorizations for all names, and one that does for some.

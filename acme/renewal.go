@@ -87,6 +87,9 @@ const (
 
 // renewalInfo says when to renew a certificate (RFC 9773 §4), to whoever asks.
 func (x *exchange) renewalInfo() (*reply, error) {
+	if err := x.limits.renewalInfo(x.from, x.now); err != nil {
+		return nil, err
+	}
 	c, _, err := x.certificateByID(chi.URLParam(x.r, "cert"))
 	if err != nil {
 		return nil, err

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,6 +38,7 @@ type exchange struct {
 	asGet   bool        // POST-as-GET: the payload is empty (RFC 8555 §6.3)
 	key     *publicKey  // that signed
 	who     *ca.Account // whose key it is; nil with byJWK
+	shown   bool        // it was shown that who sent this
 	outcome string
 	device  string // for the log
 }
@@ -50,6 +53,7 @@ type reply struct {
 	links      []string         // further Link fields
 	decision   *policy.Decision // of a certificate: told in fields of our own, as EST does
 	retryAfter time.Duration
+	nonce      bool   // with a nonce, which was counted already
 	cache      string // Cache-Control; "" is no-store
 }
 
@@ -76,19 +80,50 @@ func (s *Server) serve(operation string, run func(*exchange) (*reply, error)) ht
 	}
 }
 
-// findBase is the configured URL, or https and the host that the request names.
+// findBase finds the base of all URLs: the configured one, or https and the host that the request names, if that is
+// a name of this server. Of any other nothing is repeated: the request went astray (RFC 9110 §7.4).
 func (x *exchange) findBase() error {
 	if x.URL != "" {
 		x.base = strings.TrimSuffix(x.URL, "/") + Prefix
 		return nil
 	}
-	if host := x.r.Host; host == "" || len(host) > 255 || strings.ContainsFunc(host, func(c rune) bool {
-		return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune(".-_:[]", c))
-	}) {
-		return problem(malformed, "the request names no usable host")
+	name, port := splitHost(x.r.Host)
+	if !slices.Contains(x.Hosts, name) || port != x.listenPort() {
+		return problem(malformed, "the request is for the host %.100q, and this server has no such name: use a name and the port of its configuration (tls.names and listen.https, or acme.url behind a proxy)",
+			x.r.Host).with(http.StatusMisdirectedRequest)
 	}
-	x.base = "https://" + x.r.Host + Prefix
+	if strings.Contains(name, ":") {
+		name = "[" + name + "]"
+	}
+	if port != httpsPort {
+		name += ":" + port
+	}
+	x.base = "https://" + name + Prefix
 	return nil
+}
+
+const httpsPort = "443" // that URLs need not name
+
+// splitHost is the name in small letters, or the address without brackets, and the port of a Host field.
+func splitHost(host string) (name, port string) {
+	name, port, err := net.SplitHostPort(host)
+	if err != nil {
+		name, port = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"), httpsPort
+	}
+	name = strings.ToLower(name)
+	if addr, err := netip.ParseAddr(name); err == nil {
+		name = addr.String()
+	}
+	return name, port
+}
+
+// listenPort is the port that the connection came to.
+func (x *exchange) listenPort() string {
+	if local, ok := x.ctx().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		_, port, _ := net.SplitHostPort(local.String())
+		return port
+	}
+	return ""
 }
 
 func (x *exchange) wrongMethod() (*reply, error) {
@@ -147,10 +182,20 @@ func (x *exchange) read(rule keyRule) error {
 		return err
 	}
 	if !x.Nonces.Redeem(m.nonce) {
-		return problem("badNonce", "the nonce is unknown, too old, or was used: try again with the one that comes with this answer")
+		// The refusal must have a nonce (RFC 8555 §6.5): it is one of those that the address may have.
+		if err := x.limits.nonce(x.from, x.now); err != nil {
+			return err
+		}
+		return problem(badNonce, "the nonce is unknown, too old, or was used: try again with the one that comes with this answer")
 	}
 	if err := m.verify(x.key); err != nil {
 		return err
+	}
+	if x.who != nil {
+		x.shown = true
+		if err := x.limits.request(x.who.ID, x.now); err != nil {
+			return err
+		}
 	}
 	if x.who != nil && x.who.Status != string(Valid) {
 		return problem(unauthorized, "this account was deactivated").with(http.StatusUnauthorized) // RFC 8555 §7.3.6
@@ -277,7 +322,7 @@ func (x *exchange) refused(operation string, err error) *reply {
 		attrs = append(attrs, slog.Int64("account", x.who.ID), slog.String("device", x.device))
 	}
 	x.Logger.LogAttrs(x.ctx(), level, "refused", attrs...)
-	answer := &reply{status: p.Status, media: "application/problem+json", retryAfter: p.retryAfter, location: p.location}
+	answer := &reply{status: p.Status, media: "application/problem+json", retryAfter: p.retryAfter, location: p.location, nonce: p.Type == badNonce}
 	answer.raw, _ = json.Marshal(p.document()) // of strings and numbers
 	if p.terms {
 		answer.links = append(answer.links, link(x.Terms, "terms-of-service"))
@@ -298,14 +343,14 @@ func (x *exchange) send(answer *reply) {
 		}
 		answer.raw, answer.media = raw, "application/json"
 	}
-	if !strings.HasSuffix(x.r.URL.Path, "/directory") {
+	if x.base != "" && !strings.HasSuffix(x.r.URL.Path, "/directory") {
 		h.Add("Link", link(x.url("directory"), "index")) // RFC 8555 §7.1
 	}
 	for _, l := range answer.links {
 		h.Add("Link", l)
 	}
-	if x.r.Method == http.MethodPost || strings.HasSuffix(x.r.URL.Path, "/new-nonce") {
-		h.Set("Replay-Nonce", x.Nonces.Make())
+	if nonce := x.nextNonce(answer); nonce != "" {
+		h.Set("Replay-Nonce", nonce)
 	}
 	if answer.decision != nil {
 		tell(h, answer.decision)
@@ -333,4 +378,20 @@ func (x *exchange) send(answer *reply) {
 	if x.r.Method != http.MethodHead {
 		x.w.Write(answer.raw) // a client that went away is no fault of ours
 	}
+}
+
+// nextNonce is the nonce that goes with an answer, "" for none. Refusals need not have one (RFC 8555 §6.5), so
+// somebody who has shown no account that a credential vouches for gets no more of them than its address may have.
+func (x *exchange) nextNonce(answer *reply) string {
+	switch {
+	case answer.nonce:
+		return x.Nonces.Make(false)
+	case x.r.Method != http.MethodPost:
+		return ""
+	}
+	vouched := x.shown && x.who.Credential != ""
+	if !vouched && answer.status >= http.StatusBadRequest && x.limits.nonce(x.from, x.now) != nil {
+		return ""
+	}
+	return x.Nonces.Make(vouched)
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -17,6 +16,8 @@ import (
 // administrator's, who can end it.
 var revocable = []int{0, 1, 3, 4, 5, 9}
 
+var errAlreadyRevoked = problem("alreadyRevoked", "the certificate is revoked already")
+
 // revokeCert revokes a certificate (RFC 8555 §7.6) for the account that got it, for an account that is authorized for
 // all that it names, or for whoever holds its key.
 func (x *exchange) revokeCert() (*reply, error) {
@@ -25,8 +26,8 @@ func (x *exchange) revokeCert() (*reply, error) {
 	}
 	der, err := x.body.octets("certificate")
 	reason := 0
-	if err == nil && x.body.has("reason") {
-		reason, err = strconv.Atoi(string(x.body.raw("reason")))
+	if err == nil {
+		reason, err = x.body.number("reason")
 	}
 	if err != nil {
 		return nil, problem(malformed, "the request: %w", err)
@@ -55,29 +56,52 @@ func (x *exchange) revokeCert() (*reply, error) {
 		return nil, err
 	}
 	x.device = c.Device
+	if err := x.spend(c.Device); err != nil {
+		return nil, err
+	}
 	_, err = x.Authority.Revoke(x.ctx(), serial, reason, nil, actor)
 	if err != nil && ca.KindOf(err) == ca.Conflict {
-		return nil, problem("alreadyRevoked", "the certificate is revoked already")
+		return nil, errAlreadyRevoked
 	}
 	return &reply{}, err
 }
 
-// mayRevoke is on whose behalf a certificate is revoked; unauthorized if whoever asks may not.
+// mayRevoke is on whose behalf a certificate is revoked; unauthorized if the requester may not.
 func (x *exchange) mayRevoke(c *ca.Certificate, cert *x509.Certificate) (actor string, err error) {
+	requester, err := x.revoker(c, cert)
+	if err == nil {
+		err = x.Authority.MayActFor(x.ctx(), requester, ca.Deed{Act: ca.ActRevoke, Certificate: c, Authorized: x.who != nil})
+	}
+	return requester.Actor(), err
+}
+
+// revoker is the requester: the certificate's own key, or an account that got the certificate or is
+// authorized for all that it names.
+func (x *exchange) revoker(c *ca.Certificate, cert *x509.Certificate) (ca.Requester, error) {
 	if x.who == nil {
 		if !bytes.Equal(x.key.spki, cert.RawSubjectPublicKeyInfo) {
-			return "", problem(unauthorized, "the request is signed neither by an account nor by the certificate's key")
+			return ca.Requester{}, problem(unauthorized, "the request is signed neither by an account nor by the certificate's key")
 		}
-		return "device:" + c.Device, nil
+		if c.Revocation != nil && c.Revocation.Reason != ca.ReasonCertificateHold {
+			return ca.Requester{}, errAlreadyRevoked
+		}
+		return x.Authority.AuthenticateCertificate(x.ctx(), []*x509.Certificate{cert})
 	}
-	actor = ca.AccountActor(x.who.ID)
-	if c.Actor == actor {
-		return actor, nil
+	ids := []Identifier{{"permanent-identifier", c.Device}}
+	if c.Actor != ca.AccountActor(x.who.ID) {
+		var err error
+		if ids, err = identifiers(c, cert); err == nil {
+			err = x.authorizedFor(ids)
+		}
+		if err != nil {
+			return ca.Requester{}, err
+		}
 	}
-	ids, err := identifiers(c, cert)
-	if err != nil {
-		return "", err
-	}
+	return x.Authority.AccountRequester(x.ctx(), x.who.ID, x.who.Credential, sans(ids))
+}
+
+// authorizedFor reports which of the identifiers the account holds no valid authorization for.
+func (x *exchange) authorizedFor(ids []Identifier) error {
 	for _, id := range ids {
 		name, wildcard := strings.CutPrefix(id.Value, "*.")
 		if wildcard = wildcard && id.Type == "dns"; wildcard {
@@ -85,13 +109,13 @@ func (x *exchange) mayRevoke(c *ca.Certificate, cert *x509.Certificate) (actor s
 		}
 		_, err := x.Ledger.ValidAuthorization(x.ctx(), x.who.ID, id, wildcard, time.Time{}.AddDate(1969, 0, 0), x.now)
 		if errors.Is(err, ca.ErrNoRecord) {
-			return "", problem(unauthorized, "this account did not get the certificate, and is not authorized for its %s %q", id.Type, id.Value)
+			return problem(unauthorized, "this account did not get the certificate, and is not authorized for its %s %q", id.Type, id.Value)
 		}
 		if err != nil {
-			return "", err
+			return err
 		}
 	}
-	return actor, nil
+	return nil
 }
 
 // identifiers are those that a certificate names: its SANs, or the device itself where there are none.

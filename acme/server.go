@@ -2,6 +2,7 @@ package acme
 
 import (
 	"context"
+	"crypto/x509"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -30,10 +31,16 @@ type Authority interface {
 	WrongSecret(reference string, from netip.Addr) error
 	// AccountRequester is who asks when an account does, for an order with these names.
 	AccountRequester(ctx context.Context, account int64, credential string, sans []ca.SAN) (ca.Requester, error)
+	// AuthenticateCertificate finds the requester behind a certificate whose key has signed a request.
+	AuthenticateCertificate(ctx context.Context, chain []*x509.Certificate) (ca.Requester, error)
+	// MayActFor reports why the requester may not do something for a device. Consider and Enroll ask by themselves.
+	MayActFor(ctx context.Context, r ca.Requester, deed ca.Deed) error
 	// Consider says what a request may come to, without its key and evidence.
 	Consider(ctx context.Context, r ca.Request) (*ca.Prospect, error)
 	// Enroll decides and issues. The record is durable, and the order valid, when it returns.
 	Enroll(ctx context.Context, r ca.Request) (*ca.Issued, error)
+	// Spend takes an act of the requester for a device (beside a certificate) out of their budgets: RateLimited.
+	Spend(r ca.Requester, device, address string) error
 	// Revoke revokes one certificate: NotFound, or Conflict if it is revoked already.
 	Revoke(ctx context.Context, serial ca.Serial, reason int, invalid *time.Time, actor string) (*ca.Certificate, error)
 	// Attesting lists the manufacturers that vouch by evidence of a format.
@@ -60,9 +67,11 @@ type Options struct {
 	Validators map[string]Validator
 	// Verifiers judge evidence. A format is offered while a manufacturer's anchors are registered for it.
 	Verifiers []attest.Verifier
-	// URL is the base under which clients reach the server, "https://ca.example:8443"; "" is the
-	// host that each request names.
+	// URL is the base under which clients reach the server, "https://ca.example:8443", whatever host a request
+	// names. "" is https, the host that each request names, which must be one of Hosts, and the port that it came to.
 	URL string
+	// Hosts are the server's names, in small letters, and its addresses, without ports.
+	Hosts []string
 	// Terms and Website are URLs for the directory. With terms, new accounts must agree to them.
 	Terms, Website string
 	// OpenAccounts lets accounts in that no credential vouches for.
@@ -83,11 +92,8 @@ type Server struct {
 	Options
 	routes http.Handler
 	limits *limiter
-	jobs   chan job       // challenges to validate
+	queue  *queue         // challenges to validate
 	waits  [64]sync.Mutex // by order: one look at a time whether what waits was approved
-
-	mu    sync.Mutex
-	taken map[int64]bool // authorizations whose challenge is in jobs, or being validated
 }
 
 // New makes the server. [Server.Run] must run beside it.
@@ -104,7 +110,7 @@ func New(opts Options) *Server {
 	if opts.BodyTimeout <= 0 {
 		opts.BodyTimeout = 10 * time.Second
 	}
-	s := &Server{Options: opts, limits: newLimiter(opts.Limits), jobs: make(chan job, waitingJobs), taken: map[int64]bool{}}
+	s := &Server{Options: opts, limits: newLimiter(opts.Limits), queue: newQueue()}
 	s.routes = s.newRoutes()
 	return s
 }
@@ -163,20 +169,18 @@ func (s *Server) newRoutes() http.Handler {
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.routes.ServeHTTP(w, r) }
 
-// pruneEvery is how often what has expired is forgotten; keepExpired is for how long it is still shown.
+// pruneEvery is how often what has expired is forgotten; keepExpired is for how long it is still shown, and
+// keepUnbound for how long accounts are kept that no credential vouches for and that have no orders.
 const (
 	pruneEvery  = 10 * time.Minute
 	keepExpired = 24 * time.Hour
+	keepUnbound = 30 * 24 * time.Hour
 )
 
 // Run validates challenges, those that were begun before the server's start first, and
 // forgets what has expired, until ctx ends. What fails is tried again at the next turn.
 func (s *Server) Run(ctx context.Context) {
-	var workers sync.WaitGroup
-	defer workers.Wait()
-	for range validators {
-		workers.Go(func() { s.work(ctx) })
-	}
+	defer s.queue.run(ctx)()
 	look, prune := time.NewTicker(lookEvery), time.NewTicker(pruneEvery)
 	defer look.Stop()
 	defer prune.Stop()
@@ -189,9 +193,19 @@ func (s *Server) Run(ctx context.Context) {
 			return
 		case <-look.C:
 		case <-prune.C:
-			if _, err := s.Ledger.PruneACME(ctx, s.Now().Add(-keepExpired)); err != nil && ctx.Err() == nil {
+			if err := s.prune(ctx); err != nil && ctx.Err() == nil {
 				s.Logger.Error("expired orders could not be forgotten; trying again", "protocol", "acme", "err", err)
 			}
 		}
 	}
+}
+
+// prune forgets what has expired.
+func (s *Server) prune(ctx context.Context) error {
+	now := s.Now()
+	_, err := s.Ledger.PruneACME(ctx, now.Add(-keepExpired))
+	if err == nil {
+		_, err = s.Ledger.PruneAccounts(ctx, now.Add(-keepUnbound))
+	}
+	return err
 }

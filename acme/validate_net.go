@@ -11,6 +11,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/internal/limit"
 )
 
 // specialRanges are not for validation unless the operator lists them: whoever asks for a name
@@ -121,6 +124,14 @@ func newResolver(address string) (*net.Resolver, error) {
 type network struct {
 	guard    *guard
 	resolver *net.Resolver
+	gate     *limit.Gate // by address: whoever asks for names chooses whom this server calls on, with all accounts that it has
+}
+
+// Connections to one address, or IPv6 /64, at once; more wait. The gate itself has room for all validations.
+const connectionsPerAddress = 8
+
+func newNetwork(g *guard, r *net.Resolver) *network {
+	return &network{g, r, limit.NewGate(limit.GateOptions{Inside: validating, InsidePerKey: connectionsPerAddress, Queue: validating, QueuePerKey: validating})}
 }
 
 // target is the host that an identifier names, in lower case, and its address if it is one.
@@ -165,7 +176,7 @@ func (n *network) dial(ctx context.Context, host string, port uint16) (net.Conn,
 	}
 	var faults []string
 	for i, a := range addresses {
-		conn, err := dialAddress(ctx, netip.AddrPortFrom(a, port), len(addresses)-i)
+		conn, err := n.dialAddress(ctx, netip.AddrPortFrom(a, port), len(addresses)-i)
 		if err == nil {
 			return conn, nil
 		}
@@ -175,13 +186,33 @@ func (n *network) dial(ctx context.Context, host string, port uint16) (net.Conn,
 }
 
 // dialAddress connects to one of several addresses, within its share of the time that is left.
-func dialAddress(ctx context.Context, to netip.AddrPort, shares int) (net.Conn, error) {
+func (n *network) dialAddress(ctx context.Context, to netip.AddrPort, shares int) (net.Conn, error) {
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(shares))
 		defer cancel()
 	}
-	return new(net.Dialer).DialContext(ctx, "tcp", to.String())
+	leave, err := n.gate.Enter(ctx, ca.Network(to.Addr()))
+	if err != nil {
+		return nil, fmt.Errorf("%d other validations are at this address (%w)", connectionsPerAddress, err)
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", to.String())
+	if err != nil {
+		leave()
+		return nil, err
+	}
+	return &counted{conn, leave}, nil
+}
+
+// counted is a connection that gives its place to the next when it is closed.
+type counted struct {
+	net.Conn
+	leave func()
+}
+
+func (c *counted) Close() error {
+	defer c.leave()
+	return c.Conn.Close()
 }
 
 // addresses are those of host that may be contacted, IPv6 first.

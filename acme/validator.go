@@ -77,7 +77,7 @@ func NewValidators(o ValidatorOptions) (map[string]Validator, error) {
 		return nil, err
 	}
 	httpPort, tlsPort := cmp.Or(o.HTTPPort, 80), cmp.Or(o.TLSPort, 443)
-	net := &network{guard: guard, resolver: lookup}
+	net := newNetwork(guard, lookup)
 	timeout := cmp.Or(o.Timeout, 10*time.Second)
 	return map[string]Validator{
 		"http-01":     bounded{timeout, newHTTPValidator(net, httpPort, tlsPort)},

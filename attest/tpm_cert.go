@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
+
+	certpath "github.com/deviceca/deviceca/internal/path"
 )
 
 var (
@@ -110,25 +112,15 @@ type path struct {
 // findPath finds the manufacturer to one of whose anchors the AK's certificate leads. Each
 // is tried by its own anchors alone, in order; the rest of chain may stand between.
 func findPath(chain []*x509.Certificate, anchors []Anchor, now time.Time) (path, error) {
-	leaf := *chain[0]
-	// crypto/x509 leaves a critical subjectAltName of these forms to its caller; parseAKNames has read it.
-	leaf.UnhandledCriticalExtensions = slices.DeleteFunc(slices.Clone(leaf.UnhandledCriticalExtensions), oidSubjectAltName.Equal)
-	between := x509.NewCertPool()
-	for _, c := range chain[1:] {
-		between.AddCert(c)
-	}
 	refusal := errors.New("the AK certificate does not lead to an anchor that is registered for this format; is an intermediate certificate missing in x5c?")
 	foreign := refusal
 	for _, a := range anchors {
-		roots := x509.NewCertPool()
-		for _, c := range a.Certificates {
-			roots.AddCert(c)
-		}
-		paths, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now,
-			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+		// parseAKNames has read the subjectAltName, which is critical.
+		paths, err := certpath.Verify(chain[0], certpath.Options{Anchors: a.Certificates, Intermediates: chain[1:], Now: now, ReadsNames: true})
 		if err != nil {
 			// No path at all is the least that can be said.
-			if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); !unknown && refusal == foreign {
+			_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
+			if _, weak := errors.AsType[*certpath.Error](err); (!unknown || weak) && refusal == foreign {
 				refusal = fmt.Errorf("the AK certificate's path to the anchors of %s: %w", a.Manufacturer, err)
 			}
 			continue

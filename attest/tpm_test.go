@@ -224,6 +224,12 @@ func attributes(bits uint32) func(*forged) { return func(v *forged) { v.pub.attr
 func parameters(s string) func(*forged) { return func(v *forged) { v.pub.parameters = []byte(s) } }
 
 // Every check of the statement, failed in turn, and what it says.
+// excluded are name constraints, not critical, that exclude the subtree of one GeneralName.
+func excluded(name []byte) pkix.Extension {
+	wrap := func(tag byte, in []byte) []byte { return append([]byte{tag, byte(len(in))}, in...) }
+	return pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 30}, Value: wrap(0x30, wrap(0xa1, wrap(0x30, name)))}
+}
+
 func TestTPMRefuses(t *testing.T) {
 	f := newForger(t, nil, -7)
 	if _, err := attest.TPM().Verify(f.forge(nil)); err != nil {
@@ -322,6 +328,20 @@ func TestTPMRefuses(t *testing.T) {
 				return append(c, must(selfSigned(p224, x509.ECDSAWithSHA256))(t))
 			}
 		}, "on P-224"},
+		{"intermediate that may not name this vendor's TPMs", func(v *forged) {
+			v.chain = func(c []*x509.Certificate) []*x509.Certificate {
+				return []*x509.Certificate{c[0], reissue(t, f, func(ca *x509.Certificate) {
+					ca.ExtraExtensions = []pkix.Extension{excluded(attesttest.DirectoryName("id:00001014", "", ""))}
+				})}
+			}
+		}, "breaks the name constraints of CN="},
+		{"a weak anchor", func(v *forged) {
+			v.after = func(s *attest.Statement) {
+				root := *f.authority.Root
+				root.PublicKey = weak.Public()
+				s.Anchors[0].Certificates = []*x509.Certificate{&root}
+			}
+		}, "RSA of 1024 bits"},
 		{"expired AK", certificate(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Hour) }), "expired"},
 		{"AK not valid yet", certificate(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }), "not yet valid"},
 		{"foreign root", func(v *forged) {

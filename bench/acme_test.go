@@ -25,7 +25,7 @@ func TestACME(t *testing.T) {
 	tpm := must(newSoftTPM())(t)
 	must(c.AddManufacturer(t.Context(), ca.Manufacturer{Name: "bench", Format: "tpm", Level: "tpm", Anchors: [][]byte{tpm.authority.Root.Raw}}, "admin:bench"))(t)
 	attesting := must(c.AddCredential(t.Context(), device.Credential{Group: "tpms", Names: []string{"tpm-*"}, Level: "tpm", Uses: 100}, time.Hour, "admin:bench"))(t)
-	server := httptest.NewTLSServer(acme.New(acme.Options{Authority: c.Service, Ledger: c.store, Verifiers: []attest.Verifier{attest.TPM()}, Logger: quiet()}))
+	server := httptest.NewTLSServer(acme.New(acme.Options{Authority: c.Service, Ledger: c.store, Hosts: []string{"127.0.0.1"}, Verifiers: []attest.Verifier{attest.TPM()}, Logger: quiet()}))
 	defer server.Close()
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate())

@@ -46,9 +46,12 @@ func startDeviceca(ctx context.Context, program, dir string) (*deviceca, error) 
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, program, "serve", "--home", s.home, "--https", s.addr, "--http", addrs[1], "--metrics", s.metrics)
-	// The load comes from one address, and from few accounts.
-	for _, limit := range []string{"ACCOUNTS_PER_ADDRESS", "ORDERS_PER_ACCOUNT", "ORDERS_PER_ADDRESS"} {
+	// The load comes from one address, and from few accounts and devices.
+	for _, limit := range []string{"ACCOUNTS_PER_ADDRESS", "ORDERS_PER_ACCOUNT", "ORDERS_PER_ADDRESS", "NONCES_PER_ADDRESS"} {
 		cmd.Env = append(cmd.Environ(), "DEVICECA_ACME_"+limit+"=1000000")
+	}
+	for _, limit := range []string{"CERTIFICATES_PER_DEVICE", "ACTS_PER_DEVICE", "ACTS_PER_CREDENTIAL", "ACTS_PER_ACCOUNT", "ACTS_PER_REGISTRAR", "ACTS_PER_ADDRESS"} {
+		cmd.Env = append(cmd.Environ(), "DEVICECA_LIMITS_"+limit+"=0")
 	}
 	var err error
 	if s.process, err = start(cmd, filepath.Join(dir, "deviceca.log")); err != nil {

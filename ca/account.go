@@ -22,6 +22,7 @@ type Account struct {
 	Agreed     bool      `json:"terms_agreed,omitempty"`
 	Credential string    `json:"credential,omitempty"` // reference of the one that it is bound to
 	Device     string    `json:"device,omitempty"`     // the credential's; "" if that is a group's
+	Binding    []byte    `json:"-"`                    // to the credential, as the client sent it: JSON; nil of accounts from before it was kept
 	Created    time.Time `json:"created"`
 }
 
@@ -61,6 +62,9 @@ func AccountActor(id int64) string { return "account:" + strconv.FormatInt(id, 1
 // Errors: Unauthenticated (the credential was revoked), Denied (no device named, or
 // one that the credential is not for), Unavailable.
 func (s *Service) AccountRequester(ctx context.Context, account int64, credential string, sans []SAN) (Requester, error) {
+	if err := s.closed(ctx); err != nil {
+		return Requester{}, err
+	}
 	r := Requester{Kind: policy.ByAccount, Account: account}
 	if credential != "" {
 		c, err := s.ledger.Credential(ctx, credential)
@@ -113,15 +117,19 @@ type Prospect struct {
 // Errors: Denied (a device that may not enrol, or that the requester may not enrol), Unavailable.
 func (s *Service) Consider(ctx context.Context, r Request) (*Prospect, error) {
 	now, st := s.now(), s.current.Load()
-	id, err := r.deviceID()
+	deed, err := r.Deed()
 	if err != nil {
 		return nil, err
 	}
-	var standing Standing
-	if standing.Device, err = s.ledger.Device(ctx, id); err != nil && !errors.Is(err, ErrNoRecord) {
+	id, err := r.Requester.deviceOf(deed)
+	if err != nil {
 		return nil, err
 	}
-	dev, _, err := r.device(id, standing, now)
+	known, err := s.ledger.Device(ctx, id)
+	if err != nil && !errors.Is(err, ErrNoRecord) {
+		return nil, err
+	}
+	dev, _, err := st.mayAct(&r.Requester, deed, id, known, now)
 	if err != nil {
 		return nil, err
 	}

@@ -2,53 +2,37 @@ package ca
 
 import (
 	"net/netip"
-	"sync"
 	"time"
+
+	"github.com/deviceca/deviceca/internal/limit"
 )
 
-// attempts counts wrong secrets per reference and per address in windows of a
-// minute. It never stands in the way of a right secret; it only turns floods of
-// wrong ones into a cheap answer.
+// attempts limits wrong secrets per reference and per address. It never stands
+// in the way of a right secret; it only turns floods of wrong ones into a cheap
+// answer. A flood of made-up references empties no bucket of an address.
 type attempts struct {
-	perReference, perAddress int
-
-	mu     sync.Mutex
-	window time.Time
-	count  map[string]int
+	perReference, perAddress limit.Rate
+	references, addresses    *limit.Buckets
 }
 
-// maxAttemptKeys bounds the memory of one window (about 10 MB). When it is
-// full, every wrong secret is one too many until the window ends.
-const maxAttemptKeys = 100_000
-
-const attemptWindow = time.Minute
+// maxKeys bounds each table of buckets to about 30 MB.
+const maxKeys = 100_000
 
 func newAttempts(perReference, perAddress int) *attempts {
-	return &attempts{perReference: perReference, perAddress: perAddress, count: map[string]int{}}
+	return &attempts{limit.PerMinute(perReference), limit.PerMinute(perAddress), limit.NewBuckets(maxKeys), limit.NewBuckets(maxKeys)}
 }
 
 // wrong notes one wrong secret and says how long to wait if it was one too
 // many, else 0.
 func (a *attempts) wrong(reference string, from netip.Addr, now time.Time) time.Duration {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if now.Sub(a.window) >= attemptWindow {
-		a.window = now
-		clear(a.count)
-	}
-	over := a.add("r:"+reference[:min(len(reference), 64)], a.perReference)
-	if a.add("a:"+Network(from), a.perAddress) || over {
-		return a.window.Add(attemptWindow).Sub(now)
-	}
-	return 0
+	return max(a.references.Take(reference[:min(len(reference), 64)], a.perReference, now),
+		a.addresses.Take(Network(from), a.perAddress, now))
 }
 
-func (a *attempts) add(key string, limit int) (over bool) {
-	if _, known := a.count[key]; !known && len(a.count) >= maxAttemptKeys {
-		return true
-	}
-	a.count[key]++
-	return a.count[key] > limit
+// limited reports whether one more wrong secret would be one too many. It takes nothing.
+func (a *attempts) limited(reference string, from netip.Addr, now time.Time) bool {
+	return a.references.Wait(reference[:min(len(reference), 64)], a.perReference, now) > 0 ||
+		a.addresses.Wait(Network(from), a.perAddress, now) > 0
 }
 
 // Network is what one host can pick its address from: itself, or its IPv6 /64.

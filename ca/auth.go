@@ -48,6 +48,12 @@ func (s *Service) WrongSecret(reference string, from netip.Addr) error {
 	return wrongSecret()
 }
 
+// SecretsLimited reports whether WrongSecret would answer RateLimited: a protocol for
+// which the check of a secret is much work then lets others go first.
+func (s *Service) SecretsLimited(reference string, from netip.Addr) bool {
+	return s.attempts.limited(reference, from, s.now())
+}
+
 // CredentialSecret gives a protocol that proves knowledge of the secret by a MAC (CMP,
 // ACME's external account binding) the secret to check with. A reference that
 // does not exist gets a random secret and a requester that earns nothing, so
@@ -64,6 +70,9 @@ func (s *Service) CredentialSecret(ctx context.Context, reference string) (Reque
 // secret finds a credential and opens its secret; for an unknown reference it
 // does the same work on a secret made up.
 func (s *Service) secret(ctx context.Context, reference string) (*device.Credential, device.Secret, error) {
+	if err := s.closed(ctx); err != nil {
+		return nil, "", err
+	}
 	c, err := s.ledger.Credential(ctx, reference)
 	if errors.Is(err, ErrNoRecord) {
 		sealed := s.opts.Sealer.Seal(reference, device.NewSecret())
@@ -99,6 +108,9 @@ func (s *Service) credentialRequester(c *device.Credential) (Requester, error) {
 func (s *Service) AuthenticateCertificate(ctx context.Context, chain []*x509.Certificate) (Requester, error) {
 	if len(chain) == 0 {
 		return Requester{}, Errorf(Unauthenticated, "no client certificate")
+	}
+	if err := s.closed(ctx); err != nil {
+		return Requester{}, err
 	}
 	leaf, now := chain[0], s.now()
 	ra, err := s.authenticateRA(ctx, leaf, now)

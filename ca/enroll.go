@@ -47,32 +47,34 @@ func (s *Service) Enroll(ctx context.Context, r Request) (*Issued, error) {
 	return issued, nil
 }
 
-func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
+func (s *Service) enroll(ctx context.Context, r Request) (issued *Issued, err error) {
+	if err := s.closed(ctx); err != nil {
+		return nil, err
+	}
 	now, st := s.now(), s.current.Load()
 
-	// 1. Which device is this for, and may the requester act for it at all?
-	id, err := r.deviceID()
+	// 1. Which device is this for?
+	key := keyID(r.SPKI)
+	deed, err := r.Deed()
+	if err != nil {
+		return nil, err
+	}
+	id, err := r.Requester.deviceOf(deed)
 	if err != nil {
 		return nil, err
 	}
 
-	// 2. What does the ledger know of that device and that key? The certificate
-	// shown has brought the device along; whose key it is, the record will say.
-	key := keyID(r.SPKI)
+	// 2. What does the ledger know of that device and that key, and may the requester act for it?
+	// The certificate shown has brought the device along; whose key it is, the record will say.
 	standing := Standing{Device: r.Requester.standing}
 	if standing.Device == nil {
 		if standing, err = s.ledger.Standing(ctx, id, key); err != nil {
 			return nil, err
 		}
 	}
-	dev, added, err := r.device(id, standing, now)
+	dev, added, err := st.mayAct(&r.Requester, deed, id, standing.Device, now)
 	if err != nil {
 		return nil, err
-	}
-	for _, ra := range r.Approvers {
-		if err := ra.mayApprove(dev); err != nil {
-			return nil, err
-		}
 	}
 	if standing.KeyOwner != "" && !device.SameID(standing.KeyOwner, dev.ID) {
 		return nil, Errorf(BadKey, "this key is known under another device: make a new key")
@@ -85,12 +87,12 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 		return nil, err
 	}
 	if again != nil {
-		return s.handOut(st, again, true), nil
+		return s.handOutAgain(ctx, st, r, again)
 	}
 
 	// 4. Is the requester still good for one more? After step 3, since the reply
 	// that was lost may have been to the last use.
-	if err := s.mayAsk(st, r, key, now); err != nil {
+	if err := mayHaveMore(r); err != nil {
 		return nil, err
 	}
 
@@ -114,7 +116,18 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 		return nil, err
 	}
 
-	// 6. Must a person approve it, and has one? After policy, which is asked anew
+	// 6. Is there a certificate left in the budgets of those concerned? Policy has said
+	// for how long it would live, and with that how fast the device's budget fills.
+	settle, again, err := s.buy(ctx, r, dev, decision, digest, now)
+	if err != nil {
+		return nil, err
+	}
+	if again != nil {
+		return s.handOutAgain(ctx, st, r, again)
+	}
+	defer func() { settle(err) }()
+
+	// 7. Must a person approve it, and has one? After policy, which is asked anew
 	// each time: an approval overrides no rule.
 	var approved *PendingRequest
 	if profile.Approval {
@@ -123,7 +136,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 		}
 	}
 
-	// 7. Put together what will be signed, and look at it once more.
+	// 8. Put together what will be signed, and look at it once more.
 	t, err := s.template(ctx, profile, decision, r, in.Device, now)
 	if err != nil {
 		return nil, err
@@ -133,7 +146,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 		return nil, err
 	}
 
-	// 8. Make it durable, together with its decision, its audit event, and the use of
+	// 9. Make it durable, together with its decision, its audit event, and the use of
 	// the credential and of the approval.
 	inputJSON, err := in.AppendJSON(nil)
 	if err != nil {
@@ -147,7 +160,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 		Request: digest, Decision: decision, Input: inputJSON, DER: der,
 		NoStatus: profile.Status.NoRevAvail,
 	}
-	issuance := &Issuance{Certificate: cert, Manufacturer: r.Requester.Manufacturer, RA: r.Requester.RA, Event: s.event(EventIssued, r, cert)}
+	issuance := &Issuance{Certificate: cert, Possession: r.Possession, Manufacturer: r.Requester.Manufacturer, RA: r.Requester.RA, Event: s.event(EventIssued, r, cert)}
 	if added {
 		issuance.NewDevice = dev
 	}
@@ -160,7 +173,7 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 	if approved != nil {
 		issuance.Pending, issuance.Event.Request = approved.ID, approved.ID
 	}
-	issued := s.handOut(st, cert, false)
+	issued = s.handOut(st, cert, false)
 	if r.With != nil {
 		if issuance.With, err = r.With(issued); err != nil {
 			return nil, err
@@ -172,58 +185,25 @@ func (s *Service) enroll(ctx context.Context, r Request) (*Issued, error) {
 	s.counts.issued.Add(1)
 	s.revokeByRule(ctx, dev, decision, r, t.serial)
 
-	// 9. Only now hand it out.
+	// 10. Only now hand it out.
 	return issued, nil
 }
 
-// deviceID says which device the request is for: the requester's own, or, for a
-// requester that may act for several, the one that the request names.
-func (r *Request) deviceID() (string, error) {
-	if r.Requester.Kind == "" {
-		return "", Errorf(Unauthenticated, "nobody asked")
+// Deed is what the request asks for, of the device that it names. Denied if it hands on the message of another.
+func (r *Request) Deed() (Deed, error) {
+	deed := Deed{Act: ActEnrol, Device: r.Names.CommonName(), Approvers: r.Approvers}
+	if r.SPKI != nil && !r.ServerKey {
+		deed.Key = keyID(r.SPKI)
 	}
-	if r.Requester.Device != "" {
-		return r.Requester.Device, nil
-	}
-	id := r.Names.CommonName()
-	for i := 0; id == "" && i < len(r.Names.SANs); i++ {
+	for i := 0; deed.Device == "" && i < len(r.Names.SANs); i++ {
 		if san := r.Names.SANs[i]; san.Form == "dns" || san.Form == "permanent-identifier" {
-			id = san.Value
+			deed.Device = san.Value
 		}
 	}
-	if id == "" {
-		return "", Errorf(Denied, "the request names no device: put the device ID into the common name")
+	if id := deed.Device; r.Forwarded != "" && r.Requester.Device == "" && id != "" && !device.SameID(id, r.Forwarded) {
+		return deed, Errorf(Denied, "the request is for device %s, and what it hands on was sent by %s", id, r.Forwarded)
 	}
-	if err := device.CheckID(id); err != nil {
-		return "", Errorf(Denied, "%w", err)
-	}
-	if r.Forwarded != "" && !device.SameID(id, r.Forwarded) {
-		return "", Errorf(Denied, "the request is for device %s, and what it hands on was sent by %s", id, r.Forwarded)
-	}
-	if err := r.Requester.covers(id); err != nil {
-		return "", err
-	}
-	return id, nil
-}
-
-// device is the device that the certificate will name. Group credentials,
-// manufacturers and registration authorities bring devices that the inventory
-// does not know yet.
-func (r *Request) device(id string, standing Standing, now time.Time) (d *device.Device, added bool, err error) {
-	if standing.Device == nil {
-		if d = r.Requester.newcomer(id, now); d == nil {
-			return nil, false, Errorf(Denied, "there is no device %s: register it first", id)
-		}
-		return d, true, nil
-	}
-	d = standing.Device
-	switch {
-	case d.State == device.Manufactured:
-		return nil, false, Errorf(Denied, "device %s is manufactured and not yet claimed: it gets no certificate before its owner claims it", d.ID)
-	case !d.State.MayEnrol():
-		return nil, false, Errorf(Denied, "device %s is %s and gets no certificates", d.ID, d.State)
-	}
-	return d, false, r.Requester.mayEnrol(d)
+	return deed, nil
 }
 
 // digest is what makes a repeated request the same: key, names, profile.
@@ -257,21 +237,13 @@ func (s *Service) again(ctx context.Context, r Request, standing Standing, diges
 	return c, nil
 }
 
-// mayAsk checks what authentication left open because only the request decides it.
-func (s *Service) mayAsk(st *state, r Request, key [32]byte, now time.Time) error {
+// mayHaveMore checks what authentication left open because only the request decides it.
+func mayHaveMore(r Request) error {
 	if c := r.Requester.Credential; c != nil && c.Spent() && r.Requester.Account == 0 {
 		return Errorf(Unauthenticated, "this credential has no uses left; ask for a new one")
 	}
 	old := r.Requester.Certificate
-	if old == nil {
-		return nil
-	}
-	if r.Requester.Lapsed > 0 {
-		if err := mayRenewLapsed(st, r, key); err != nil {
-			return err
-		}
-	}
-	if !r.Renew {
+	if old == nil || !r.Renew {
 		return nil
 	}
 	was, err := certificateNames(r.Requester.leaf)
@@ -283,23 +255,6 @@ func (s *Service) mayAsk(st *state, r Request, key [32]byte, now time.Time) erro
 	}
 	if !was.sameSANs(r.Names) {
 		return Errorf(Denied, "re-enrolment keeps the subjectAltName of the certificate it renews: ask for the same names, or enrol anew")
-	}
-	return nil
-}
-
-// mayRenewLapsed: a device that lay in a warehouse may come back with the same
-// key for as long as its profile says.
-func mayRenewLapsed(st *state, r Request, key [32]byte) error {
-	old := r.Requester.Certificate
-	expired := fmt.Sprintf("the certificate expired at %s", old.NotAfter.UTC().Format(time.RFC3339))
-	profile, ok := st.policy.Profile(old.Profile)
-	switch {
-	case !ok || profile.RenewExpired == 0:
-		return Errorf(Unauthenticated, "%s: enrol with a credential", expired)
-	case r.Requester.Lapsed > profile.RenewExpired:
-		return Errorf(Unauthenticated, "%s, more than the %s ago that profile %s allows: enrol with a credential", expired, profile.RenewExpired, old.Profile)
-	case key != old.KeyID:
-		return Errorf(Unauthenticated, "%s: it can be renewed only with the same key, or enrol with a credential", expired)
 	}
 	return nil
 }
@@ -402,6 +357,16 @@ func (s *Service) sign(p *Profile, t template, now time.Time) ([]byte, error) {
 	return der, nil
 }
 
+// handOutAgain hands out a certificate that was issued before.
+func (s *Service) handOutAgain(ctx context.Context, st *state, r Request, c *Certificate) (*Issued, error) {
+	if r.With == nil { // no confirmation will come over this protocol: to have it is to confirm it
+		if err := s.ledger.Settle(ctx, c.Serial); err != nil {
+			return nil, recordError(err)
+		}
+	}
+	return s.handOut(st, c, true), nil
+}
+
 func (s *Service) handOut(st *state, c *Certificate, again bool) *Issued {
 	var chain [][]byte
 	if i := st.issuers[c.Issuer]; i != nil {
@@ -438,7 +403,8 @@ func (s *Service) revokeByRule(ctx context.Context, d *device.Device, decision p
 	}
 }
 
-// refused puts the refusal of an authenticated requester on the audit log, and
+// refused puts the refusal of an authenticated requester on the audit log (repeated
+// ones as a count), and
 // makes every error one that protocols can map.
 func (s *Service) refused(ctx context.Context, r Request, err error) error {
 	e := AsError(err)
@@ -452,9 +418,7 @@ func (s *Service) refused(ctx context.Context, r Request, err error) error {
 	s.counts.refused.Add(1)
 	ev := Event{Time: s.now(), Kind: EventRefused, Actor: r.Requester.Actor(), Protocol: r.Protocol,
 		Device: r.Requester.Device, Outcome: e.Kind.String(), Rule: e.Rule, Policy: s.Policy().Version(), Reason: e.Reason}
-	if recordErr := s.ledger.RecordEvent(ctx, ev); recordErr != nil {
-		s.log.Warn("a refusal could not be recorded", "err", recordErr)
-	}
+	s.recordRefusals(ctx, s.refusals.add(ev))
 	return e
 }
 
@@ -464,7 +428,7 @@ func (s *Service) event(kind EventKind, r Request, c *Certificate) Event {
 		Serial: c.Serial, Outcome: string(c.Decision.Outcome), Rule: c.Decision.Rule, Policy: c.Decision.Version,
 		Digest: hex.EncodeToString(sum[:])}
 	for i, ra := range r.Approvers {
-		e.Reason += []string{"approved by ", ", "}[min(i, 1)] + ra.Mark()
+		e.Reason += []string{"approved by ", ", "}[min(i, 1)] + "ra:" + ra.Name
 	}
 	return e
 }

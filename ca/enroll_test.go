@@ -230,7 +230,7 @@ func TestDeviceStates(t *testing.T) {
 	r, g := a.grant("lamp-1", "software", 5)
 	issued := a.enroll(a.request(r, newCSR(t, newKey(t), named("lamp-1"))))
 	self := a.byCertificate(issued.Certificate.DER)
-	move := func(to device.State) []ca.Certificate {
+	move := func(to device.State) ca.Revoked {
 		certs, err := a.MoveDevice(ctx, "LAMP-1", to, ca.ReasonCessationOfOperation, "admin:test")
 		if err != nil {
 			t.Fatal(err)
@@ -243,8 +243,8 @@ func TestDeviceStates(t *testing.T) {
 	a.refused(a.request(a.byCertificate(issued.Certificate.DER), newCSR(t, newKey(t), named("lamp-1"))), ca.Denied, "suspended")
 	move(device.Active)
 	a.enroll(a.request(self, newCSR(t, newKey(t), named("lamp-1"))))
-	if revoked := move(device.Retired); len(revoked) != 2 {
-		t.Errorf("retiring revoked %d certificates, want 2", len(revoked))
+	if revoked := move(device.Retired); revoked.Count != 2 || len(revoked.First) != 2 {
+		t.Errorf("retiring revoked %d certificates, want 2", revoked.Count)
 	}
 	a.refused(a.request(self, newCSR(t, newKey(t), named("lamp-1"))), ca.Denied, "may not enrol")
 	if _, err := a.AuthenticateCertificate(ctx, []*x509.Certificate{parse(t, issued.Certificate.DER)}); ca.KindOf(err) != ca.Unauthenticated {

@@ -51,6 +51,7 @@ type Error struct {
 	Reason     string        // a sentence, saying what to do where that is known
 	Rule       string        // the policy rule that refused, if one did
 	RetryAfter time.Duration // with Pending, RateLimited, Unavailable
+	Until      time.Time     // with Pending: when the request is forgotten
 	Err        error
 }
 

@@ -19,9 +19,9 @@ func TestEventJSON(t *testing.T) {
 		}
 		return true
 	}
-	if err := quick.Check(func(text [12]string, serial Serial, request, account int64, seconds uint32, nanoseconds int64) bool {
+	if err := quick.Check(func(text [12]string, serial Serial, request, account, count int64, seconds uint32, nanoseconds int64) bool {
 		e := Event{Time: time.Unix(int64(seconds), nanoseconds), Kind: EventKind(text[0]), Actor: text[1], Protocol: text[2], Device: text[3], Issuer: text[4],
-			Serial: serial, Outcome: text[5], Rule: text[6], Policy: text[7], Digest: text[8], Reason: text[9], Request: request, Account: account, Revocation: text[10]}
+			Serial: serial, Outcome: text[5], Rule: text[6], Policy: text[7], Digest: text[8], Reason: text[9], Request: request, Account: account, Count: count, Revocation: text[10]}
 		empty := Event{Time: e.Time.UTC(), Kind: e.Kind, Reason: e.Reason}
 		return same(e) && same(empty)
 	}, &quick.Config{MaxCount: 500}); err != nil {

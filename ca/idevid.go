@@ -3,7 +3,6 @@ package ca
 import (
 	"context"
 	"crypto/x509"
-	"encoding/asn1"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/internal/path"
 	"github.com/deviceca/deviceca/internal/revlist"
 	"github.com/deviceca/deviceca/policy"
 )
@@ -77,17 +77,8 @@ func identify(leaf *x509.Certificate) (*deviceIdentity, error) {
 // parsed: of an entry of the register nothing changes but the lists, and with them its version.
 type compiledManufacturer struct {
 	*Manufacturer
-	anchors  []*x509.Certificate
-	roots    *x509.CertPool
-	subjects map[string]bool            // of the anchors, DER
-	lists    map[[32]byte]*compiledList // by issuerID
-}
-
-// mayReach reports whether a chain can lead to one of the anchors by its names,
-// before any signature is looked at: strangers should cost little however many
-// manufacturers there are.
-func (m *compiledManufacturer) mayReach(chain []*x509.Certificate) bool {
-	return slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return m.subjects[string(c.RawIssuer)] })
+	anchors []*x509.Certificate
+	lists   map[[32]byte]*compiledList // by issuerID
 }
 
 // manufacturers are those in force at now whose anchors are for a format.
@@ -166,15 +157,13 @@ func (s *Service) listsReplaced(m *Manufacturer, lists []RevocationList) {
 }
 
 func (s *Service) compileManufacturer(ctx context.Context, m *Manufacturer) (*compiledManufacturer, error) {
-	c := &compiledManufacturer{Manufacturer: m, roots: x509.NewCertPool(), subjects: map[string]bool{}, lists: map[[32]byte]*compiledList{}}
+	c := &compiledManufacturer{Manufacturer: m, lists: map[[32]byte]*compiledList{}}
 	for _, der := range c.Anchors {
 		anchor, err := x509.ParseCertificate(der)
 		if err != nil {
 			return nil, err
 		}
 		c.anchors = append(c.anchors, anchor)
-		c.roots.AddCert(anchor)
-		c.subjects[string(anchor.RawSubject)] = true
 	}
 	if len(m.Lists) == 0 {
 		return c, nil
@@ -219,22 +208,21 @@ func (s *Service) authenticateIDevID(ctx context.Context, chain []*x509.Certific
 	if len(registered) == 0 || len(chain) > maxPeerChain {
 		return Requester{}, foreign
 	}
-	leaf := forVerifying(chain[0])
-	between := x509.NewCertPool()
-	for _, c := range chain[1:] {
-		between.AddCert(c)
-	}
+	leaf := chain[0]
 	refusal := foreign
 	for _, m := range registered {
-		if !m.mayReach(chain) {
-			continue
-		}
-		paths, err := leaf.Verify(x509.VerifyOptions{Roots: m.roots, Intermediates: between, CurrentTime: now,
-			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+		// A critical subjectAltName may hold a hardwareModuleName alone, which identify reads.
+		paths, err := path.Verify(leaf, path.Options{Anchors: m.anchors, Intermediates: chain[1:], Now: now, ReadsNames: true})
 		if err != nil {
-			// That its time is wrong is worth saying to whoever holds it.
-			if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired && refusal == foreign {
+			// That its time is wrong, or its chain weak or constrained, is worth saying to whoever holds it.
+			invalid, ok := errors.AsType[x509.CertificateInvalidError](err)
+			_, broken := errors.AsType[*path.Error](err)
+			switch {
+			case refusal != foreign:
+			case ok && invalid.Reason == x509.Expired:
 				refusal = Errorf(Unauthenticated, "the client certificate, or one of its chain, is not valid at this time")
+			case broken:
+				refusal = Errorf(Unauthenticated, "the client certificate does not lead to the anchors of manufacturer %s: %w", m.Name, err)
 			}
 			continue
 		}
@@ -255,17 +243,6 @@ func (s *Service) authenticateIDevID(ctx context.Context, chain []*x509.Certific
 		return Requester{Kind: policy.ByIDevID, Device: id.serial, Manufacturer: m.Manufacturer}, nil
 	}
 	return Requester{}, refusal
-}
-
-// forVerifying is a copy of the leaf in which a critical subjectAltName is
-// handled: crypto/x509 leaves one that holds other names only (a
-// hardwareModuleName) to its caller, and identify reads it.
-func forVerifying(leaf *x509.Certificate) *x509.Certificate {
-	c := *leaf
-	c.UnhandledCriticalExtensions = slices.DeleteFunc(slices.Clone(leaf.UnhandledCriticalExtensions), func(oid asn1.ObjectIdentifier) bool {
-		return oid.Equal(oidSubjectAltName)
-	})
-	return &c
 }
 
 // mayIdentify refuses certificates of the manufacturer's that are not for

@@ -67,6 +67,7 @@ func ReleasedText(at time.Time) string { return "released " + at.UTC().Format(te
 // Issuance is one certificate with everything that must become durable together with it.
 type Issuance struct {
 	Certificate *Certificate
+	Possession  Possession // of its key: see Standing.KeyOwner
 	// NewDevice enters the inventory with this certificate, if it is not there
 	// yet (group credentials, manufacturers).
 	NewDevice *device.Device
@@ -106,11 +107,16 @@ var (
 	ErrAccountGone = errors.New("the account was deactivated, or the credential behind it revoked")
 )
 
+// RevokedAtOnce bounds the certificates that one transaction of a bulk act revokes,
+// and those that a bulk act returns.
+const RevokedAtOnce = 500
+
 // Standing is what the ledger knows that bears on one request.
 type Standing struct {
-	Device   *device.Device // nil: not in the inventory
-	KeyOwner string         // device that holds a certificate for this key; "": none
-	Newest   Serial         // of the certificates for this key; zero: none
+	Device *device.Device // nil: not in the inventory
+	// KeyOwner is the device that has a certificate for this key and has proven that it has the key; "": none.
+	KeyOwner string
+	Newest   Serial // of the device's certificates for this key, proven or not; zero: none
 }
 
 // IssuerRecord is one CA certificate generation.
@@ -143,9 +149,12 @@ type Ledger interface {
 	// Record makes an issuance durable. A certificate without a device (our own
 	// server's) has nothing to check but its index. Within the same transaction it checks
 	// again: the device may enrol (a claimed one becomes active), the key is no
-	// other device's, the credential has a use left (and loses it), the certificate replaced is
+	// other device's (proven; or, for one that is Vouched, vouched), the credential has a use left (and loses it), the certificate replaced is
 	// not revoked (an ACME order may replace one that is). Else one of the errors above.
 	Record(ctx context.Context, i *Issuance) error
+	// Settle confirms a certificate: nothing waits for its confirmation any more, and one issued with possession
+	// to be proven Later owns its key. ErrKeyTaken, and nothing changes, if another device has proven that it has it.
+	Settle(ctx context.Context, serial Serial) error
 	// RecordEvent makes an event alone durable.
 	RecordEvent(ctx context.Context, e Event) error
 
@@ -160,12 +169,17 @@ type Ledger interface {
 	// revoked before, or on hold only and now for good, each with its Revocation, and each
 	// with its event: e with the certificate's device, issuer, serial and revocation.
 	Revoke(ctx context.Context, serials []Serial, r Revocation, e Event) ([]Certificate, error)
+	// RecordLost enters a certificate of ours that the ledger does not hold, with its revocation,
+	// and sets its ID and Revocation. A Device that is in the inventory gets it. ErrRecorded if it is there;
+	// Malformed if its index was not given out yet, or is another certificate's.
+	RecordLost(ctx context.Context, c *Certificate, r Revocation, e Event) error
 	// Release ends a hold, and enters that in the revocation journal under the next
 	// sequence. Conflict if the certificate is not on hold.
 	Release(ctx context.Context, serial Serial, at time.Time, e Event) (*Certificate, error)
 
 	Credential(ctx context.Context, reference string) (*device.Credential, error)
 	AddCredential(ctx context.Context, c *device.Credential, e Event) error
+	// RevokeCredential ends a credential, and what was queued with it (see PendingLedger).
 	RevokeCredential(ctx context.Context, reference string, at time.Time, e Event) error
 
 	Device(ctx context.Context, id string) (*device.Device, error)
@@ -173,9 +187,16 @@ type Ledger interface {
 	// for each whether it was there already (ErrRecorded).
 	AddDevices(ctx context.Context, devices []device.Device, e Event) ([]error, error)
 	// MoveDevice changes a device's state, having checked the move
-	// (device.CheckMove); on Retired it revokes, in the same transaction, all
-	// its unexpired certificates (those on hold too) with r and its credentials, and returns those certificates.
+	// (device.CheckMove). On Suspended and Retired what the device has waiting for approval is void.
+	// On Retired, in the same transaction, its credentials end, and its unexpired certificates
+	// (those on hold too) are revoked with r, each with an event: the first RevokedAtOnce of them, which are returned.
+	// Where there may be more the ledger remembers that.
 	MoveDevice(ctx context.Context, id string, to device.State, r Revocation, e Event) ([]Certificate, error)
+	// RevokeRetired goes on where MoveDevice, or the call before, left off, with as many at most and an
+	// event for each. Fewer mean that no more are left; ErrNoRecord that nothing was.
+	RevokeRetired(ctx context.Context, id string, at time.Time) ([]Certificate, error)
+	// Retiring lists devices for which RevokeRetired has something to do.
+	Retiring(ctx context.Context, limit int) ([]string, error)
 
 	Register
 
@@ -188,6 +209,6 @@ type Ledger interface {
 
 	PendingLedger
 
-	// DeactivateAccount ends a valid ACME account; ErrNoRecord if there is none.
+	// DeactivateAccount ends a valid ACME account, and what it has queued; ErrNoRecord if there is none.
 	DeactivateAccount(ctx context.Context, id int64, e Event) error
 }

@@ -135,7 +135,7 @@ func (s *Service) ImportDevices(ctx context.Context, devices []device.Device, ac
 }
 
 func (s *Service) checkDevice(d device.Device) error {
-	if err := device.CheckID(d.ID); err != nil {
+	if err := device.CheckNewID(d.ID); err != nil {
 		return Errorf(Malformed, "%w", err)
 	}
 	if d.State != device.Claimed && d.State != device.Manufactured {
@@ -192,7 +192,7 @@ func (s *Service) checkCredential(c *device.Credential, ttl *time.Duration) erro
 		return Errorf(Malformed, "a group credential needs 1 to %d name patterns, for example lamp-*", maxGlobs)
 	}
 	if c.Group != "" {
-		if err := device.CheckID(c.Group); err != nil {
+		if err := device.CheckNewID(c.Group); err != nil {
 			return Errorf(Malformed, "group name: %w", err)
 		}
 	}
@@ -226,27 +226,6 @@ func (s *Service) RevokeCredential(ctx context.Context, reference, actor string)
 		return Errorf(NotFound, "there is no credential %s", reference)
 	}
 	return err
-}
-
-// MoveDevice claims, suspends, resumes or retires a device. Resuming is a move
-// to Active. Retiring revokes its certificates for reason, ends its
-// credentials, and returns the certificates. Errors: NotFound, Conflict (a move that the state does not allow).
-func (s *Service) MoveDevice(ctx context.Context, id string, to device.State, reason int, actor string) ([]Certificate, error) {
-	now := s.now()
-	d, err := s.ledger.Device(ctx, id)
-	if errors.Is(err, ErrNoRecord) {
-		return nil, Errorf(NotFound, "there is no device %s", id)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := device.CheckMove(d.State, to); err != nil {
-		return nil, Errorf(Conflict, "device %s: %w", d.ID, err)
-	}
-	revoked, err := s.ledger.MoveDevice(ctx, d.ID, to, Revocation{Time: now, Reason: reason},
-		Event{Time: now, Kind: EventDeviceMoved, Actor: actor, Device: d.ID, Reason: fmt.Sprintf("%s to %s", d.State, to)})
-	s.changed(ctx, revoked...)
-	return revoked, err
 }
 
 // changed tells those who publish status. Certificates without status are not their affair.
@@ -297,36 +276,4 @@ func (s *Service) Release(ctx context.Context, serial Serial, actor string) (*Ce
 	}
 	s.changed(ctx, *c)
 	return c, nil
-}
-
-// RevokeDevice revokes every live certificate of a device, on hold or not, but for those kept.
-func (s *Service) RevokeDevice(ctx context.Context, id string, reason int, actor string, keep ...Serial) ([]Certificate, error) {
-	now := s.now()
-	var all []Certificate
-	for after := int64(0); ; {
-		page, err := s.ledger.Certificates(ctx, CertificateFilter{Device: id, ExpiresAfter: now}, after, 500)
-		if err != nil {
-			return all, err
-		}
-		if len(page) == 0 {
-			return all, nil
-		}
-		after = page[len(page)-1].ID
-		var serials []Serial
-		for _, c := range page {
-			if !slices.Contains(keep, c.Serial) && (c.Revocation == nil || c.Revocation.Reason == ReasonCertificateHold) {
-				serials = append(serials, c.Serial)
-			}
-		}
-		if len(serials) == 0 {
-			continue
-		}
-		revoked, err := s.ledger.Revoke(ctx, serials, Revocation{Time: now, Reason: reason},
-			Event{Time: now, Kind: EventRevoked, Actor: actor, Reason: ReasonName(reason)})
-		if err != nil {
-			return all, err
-		}
-		s.changed(ctx, revoked...)
-		all = append(all, revoked...)
-	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 // FormatIDevID is the format of certificates that devices authenticate with
@@ -39,6 +40,7 @@ type Manufacturer struct {
 	// Lists say what its CAs revoked, one for each CA that publishes any.
 	Lists   []RevocationList `json:"-"`
 	Version int64            `json:"-"` // how often Lists were replaced
+	Lineage int64            `json:"-"` // see Register
 }
 
 // Constraints narrow what a manufacturer vouches for. Empty ones allow all.
@@ -55,7 +57,7 @@ type Constraints struct {
 }
 
 // Mark is what Device.Credential says of the manufacturer's devices.
-func (m *Manufacturer) Mark() string { return "manufacturer:" + m.Name }
+func (m *Manufacturer) Mark() string { return mark("manufacturer", m.Name, m.Lineage) }
 
 func (m *Manufacturer) mayEnrol(d *device.Device) error {
 	switch {
@@ -145,7 +147,7 @@ func (s *Service) AddManufacturerWithLists(ctx context.Context, m Manufacturer, 
 		m.Format = FormatIDevID
 	}
 	switch {
-	case device.CheckID(m.Name) != nil:
+	case device.CheckNewID(m.Name) != nil:
 		return nil, Errorf(Malformed, "%q cannot be the name of a manufacturer: use 1 to %d of A-Z a-z 0-9 . _ : -", m.Name, device.MaxIDLength)
 	case !slices.Contains(Formats(), m.Format):
 		return nil, Errorf(Malformed, "format %q is not known: use %s", m.Format, strings.Join(Formats(), ", "))
@@ -184,8 +186,8 @@ func (s *Service) AddManufacturerWithLists(ctx context.Context, m Manufacturer, 
 
 // checkAnchor refuses what cannot be a manufacturer's anchor. Our own CAs
 // least of all: what they issued would come back past its revocation.
-func (s *Service) checkAnchor(der []byte, now time.Time) error {
-	c, err := x509.ParseCertificate(der)
+func (s *Service) checkAnchor(raw []byte, now time.Time) error {
+	c, err := x509.ParseCertificate(raw)
 	switch {
 	case err != nil:
 		return fmt.Errorf("the certificate cannot be read: %w", err)
@@ -201,7 +203,7 @@ func (s *Service) checkAnchor(der []byte, now time.Time) error {
 			return fmt.Errorf("it has the key of this CA's own %s, which is not a manufacturer's", own.Record.Name)
 		}
 	}
-	return nil
+	return der.AcceptKey(c.PublicKey)
 }
 
 // WithdrawManufacturer ends what a manufacturer vouches for, at once: format ""

@@ -59,11 +59,15 @@ const (
 	// PendingExpired is what a request is that was waiting or approved when its
 	// time ran out. It is not recorded: the clock says it.
 	PendingExpired PendingState = "expired"
+	// PendingVoid is what a waiting or approved request is when what it was asked with
+	// ended (the credential was revoked, the account deactivated, …), when the device was
+	// suspended or retired, or when it made room for others. Asked again, it is a new one.
+	PendingVoid PendingState = "void"
 )
 
 // PendingStates is every state.
 func PendingStates() []PendingState {
-	return []PendingState{PendingWaiting, PendingApproved, PendingDenied, PendingIssued, PendingExpired}
+	return []PendingState{PendingWaiting, PendingApproved, PendingDenied, PendingIssued, PendingExpired, PendingVoid}
 }
 
 // PendingFilter selects requests; zero fields select all.
@@ -72,8 +76,9 @@ type PendingFilter struct {
 	Device string
 }
 
-// PendingLimits bound how many requests wait at once.
-type PendingLimits struct{ PerDevice, Overall int }
+// PendingLimits bound how many requests wait at once: of one device, of one
+// requester (a credential with all accounts bound to it, else the actor), and of all.
+type PendingLimits struct{ PerDevice, PerRequester, Overall int }
 
 // Ruling is an administrator's decision on a request.
 type Ruling struct {
@@ -83,13 +88,17 @@ type Ruling struct {
 	Time    time.Time
 }
 
-// PendingLedger is the part of the Ledger that remembers requests.
+// PendingLedger is the part of the Ledger that remembers requests. What ends a credential,
+// an account, a registration authority or a manufacturer, or suspends or retires a device, makes its
+// requests that wait or are approved void in the same transaction, with an event EventRequestVoid for them.
 type PendingLedger interface {
 	// Pending finds the newest request of a key; ErrNoRecord if there is none.
 	Pending(ctx context.Context, key [32]byte) (*PendingRequest, error)
 	// AddPending remembers a request and sets its ID, and e.Request. If one of the same key
 	// is waiting, approved or denied, and not expired at p.Created, that one is
-	// returned and nothing changes. ErrCrowded if as many wait as limits allow.
+	// returned and nothing changes. If as many wait as limits allow it is one of the errors
+	// that wrap ErrCrowded; but where only Overall is reached, and a requester has at
+	// least two more waiting than this one, the newest of whoever has most is made void for it.
 	AddPending(ctx context.Context, p *PendingRequest, limits PendingLimits, e Event) (*PendingRequest, error)
 	// DecidePending rules on a request and returns it. One that is not waiting
 	// is returned as it is, with ErrDecided; ErrNoRecord if there is none.
@@ -98,9 +107,11 @@ type PendingLedger interface {
 
 // Errors of PendingLedger, and of Record where an approval is to be spent.
 var (
-	ErrCrowded    = errors.New("too many requests wait for approval")
-	ErrDecided    = errors.New("the request is not waiting")
-	ErrUnapproved = errors.New("the approval was spent, or has expired")
+	ErrCrowded          = errors.New("too many requests wait for approval")
+	ErrCrowdedDevice    = fmt.Errorf("%w: of this device", ErrCrowded)
+	ErrCrowdedRequester = fmt.Errorf("%w: of this requester", ErrCrowded)
+	ErrDecided          = errors.New("the request is not waiting")
+	ErrUnapproved       = errors.New("the approval was spent, or has expired")
 )
 
 // Events of approval.
@@ -108,6 +119,7 @@ const (
 	EventRequestPending  EventKind = "request.pending"
 	EventRequestApproved EventKind = "request.approved"
 	EventRequestDenied   EventKind = "request.denied"
+	EventRequestVoid     EventKind = "request.void"
 )
 
 // ApprovalOptions adjust approval. The zero value is good.
@@ -115,6 +127,8 @@ type ApprovalOptions struct {
 	RetryAfter time.Duration // what waiting devices are told; default a minute
 	Lifetime   time.Duration // of a request, at most; default 7 days. A credential's own end comes first.
 	MaxWaiting int           // requests that wait at once; default 1000
+	// MaxPerRequester is how many of them one requester may have: a tenth of MaxWaiting, and no less than 4, if zero.
+	MaxPerRequester int
 }
 
 const (
@@ -135,7 +149,7 @@ func (r *Request) pendingKey(device, profile string) [32]byte {
 	if r.ServerKey {
 		spki = nil // made anew for each request
 	}
-	for _, part := range []any{r.Requester.Kind, r.Requester.Actor(), device, profile, spki, r.Names} {
+	for _, part := range []any{r.Requester.Kind, r.Requester.mark(), device, profile, spki, r.Names} {
 		enc.Encode(part)
 	}
 	return [32]byte(h.Sum(nil))
@@ -150,7 +164,7 @@ func (s *Service) approval(ctx context.Context, r Request, in policy.Input, d po
 	if err != nil && !errors.Is(err, ErrNoRecord) {
 		return nil, err
 	}
-	if p == nil || p.State == PendingIssued || !now.Before(p.Expires) {
+	if p == nil || p.State == PendingIssued || p.State == PendingVoid || !now.Before(p.Expires) {
 		if p, err = s.askApproval(ctx, r, in, d, key, now); err != nil {
 			return nil, err
 		}
@@ -161,7 +175,7 @@ func (s *Service) approval(ctx context.Context, r Request, in policy.Input, d po
 	case PendingDenied:
 		return nil, Errorf(Denied, "an administrator denied request %d: %s", p.ID, p.Reason)
 	}
-	return nil, &Error{Kind: Pending, RetryAfter: s.retryPending(),
+	return nil, &Error{Kind: Pending, RetryAfter: s.retryPending(), Until: p.Expires,
 		Reason: fmt.Sprintf("request %d waits for an administrator's approval: ask again with the same key and names", p.ID)}
 }
 
@@ -180,9 +194,11 @@ func (s *Service) askApproval(ctx context.Context, r Request, in policy.Input, d
 	}
 	e := Event{Time: now, Kind: EventRequestPending, Actor: p.Actor, Protocol: r.Protocol, Device: p.Device,
 		Outcome: string(d.Outcome), Rule: d.Rule, Policy: d.Version, Reason: "profile " + d.Profile}
-	found, err := s.ledger.AddPending(ctx, p, PendingLimits{maxWaitingPerDevice, cmp.Or(o.MaxWaiting, defaultMaxWaiting)}, e)
+	overall := cmp.Or(o.MaxWaiting, defaultMaxWaiting)
+	limits := PendingLimits{maxWaitingPerDevice, cmp.Or(o.MaxPerRequester, max(maxWaitingPerDevice, overall/10)), overall}
+	found, err := s.ledger.AddPending(ctx, p, limits, e)
 	if errors.Is(err, ErrCrowded) {
-		return nil, &Error{Kind: RateLimited, RetryAfter: s.retryPending(), Err: err,
+		return nil, &Error{Kind: RateLimited, RetryAfter: s.retryPending(),
 			Reason: err.Error() + ": have an administrator decide on those, then ask again"}
 	}
 	return found, err

@@ -338,8 +338,109 @@ func TestWaitingIsBounded(t *testing.T) {
 		r, _ := a.grant(id, "software", 1)
 		a.waits(a.request(r, newCSR(t, newKey(t), named(id))))
 	}
-	r, _ = a.grant("lamp-4", "software", 1)
-	a.refused(a.request(r, newCSR(t, newKey(t), named("lamp-4"))), ca.RateLimited, "too many")
+	// A full table takes from who has most, the newest first, until all have as much.
+	for i, id := range []string{"lamp-4", "lamp-5", "lamp-6"} {
+		r, _ = a.grant(id, "software", 1)
+		a.waits(a.request(r, newCSR(t, newKey(t), named(id))))
+		if void := a.pendings(ca.PendingFilter{State: ca.PendingVoid}); len(void) != i+1 || void[i].Device != "lamp-1" || void[i].ID == first.ID {
+			t.Fatalf("void: %+v", void)
+		}
+	}
+	r, _ = a.grant("lamp-7", "software", 1)
+	a.refused(a.request(r, newCSR(t, newKey(t), named("lamp-7"))), ca.RateLimited, "too many")
+	a.refused(fifth, ca.RateLimited, "too many")
 	a.rule(first.ID, false, "no")
 	a.waits(fifth)
+}
+
+// A group's credential has a share of the places and no more, whatever accounts are bound
+// to it, and what was queued with it ends with it.
+func TestOneRequesterCannotFillTheQueue(t *testing.T) {
+	a := newAuthority(t, approve)
+	a.opts.Approval = ca.ApprovalOptions{MaxWaiting: 100}
+	a.reopen()
+	ctx := t.Context()
+	group, err := a.AddCredential(ctx, device.Credential{Group: "lamps", Names: []string{"lamp-*"}, Level: "software", Uses: 1}, 0, "admin:test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(i int) ca.Request {
+		id := fmt.Sprintf("lamp-%d", i)
+		return a.request(a.bySecret(group), newCSR(t, newKey(t), named(id)))
+	}
+	ids := map[int64]bool{}
+	for i := range 9 {
+		ids[a.waits(ask(i)).ID] = true
+	}
+	byAccount, err := a.AccountRequester(ctx, 7, group.Reference, []ca.SAN{{Form: "permanent-identifier", Value: "lamp-9"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids[a.waits(a.request(byAccount, newCSR(t, newKey(t), named("lamp-9")))).ID] = true
+	a.refused(ask(10), ca.RateLimited, "too many requests wait for approval: of this requester")
+	honest, _ := a.grant("gate-1", "software", 1)
+	other := a.waits(a.request(honest, newCSR(t, newKey(t), named("gate-1"))))
+
+	if err := a.RevokeCredential(ctx, group.Reference, "admin:alice"); err != nil {
+		t.Fatal(err)
+	}
+	void := a.pendings(ca.PendingFilter{State: ca.PendingVoid})
+	for _, p := range void {
+		if !ids[p.ID] || p.By != "admin:alice" || p.Reason != "its credential was revoked" || p.Decided == nil {
+			t.Errorf("void: %+v", p)
+		}
+	}
+	if waiting := a.pendings(ca.PendingFilter{State: ca.PendingWaiting}); len(void) != 10 || len(waiting) != 1 || waiting[0].ID != other.ID {
+		t.Errorf("%d are void and %d wait; want 10 and the one of another credential", len(void), len(waiting))
+	}
+	if events := a.events(ca.EventRequestVoid); len(events) != 1 || events[0].Count != 10 || events[0].Actor != "admin:alice" {
+		t.Errorf("events %+v", events)
+	}
+	if _, err := a.DecideRequest(ctx, void[0].ID, true, "", "admin:test"); ca.KindOf(err) != ca.Conflict {
+		t.Errorf("a void request was approved: %v", err)
+	}
+}
+
+// Whatever ends a requester or its device ends what waits, or is approved and not yet fetched.
+func TestQueuedRequestsEnd(t *testing.T) {
+	for name, end := range map[string]func(a *authority) error{
+		"suspended": func(a *authority) error {
+			_, err := a.MoveDevice(a.t.Context(), "lamp-1", device.Suspended, 0, "admin:test")
+			return err
+		},
+		"retired": func(a *authority) error {
+			_, err := a.MoveDevice(a.t.Context(), "lamp-1", device.Retired, 5, "admin:test")
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAuthority(t, approve)
+			r, _ := a.grant("lamp-1", "software", 9)
+			first := a.waits(a.request(r, newCSR(t, newKey(t), named("lamp-1"))))
+			a.rule(first.ID, true, "")
+			a.waits(a.request(r, newCSR(t, newKey(t), named("lamp-1"))))
+			if err := end(a); err != nil {
+				t.Fatal(err)
+			}
+			void := a.pendings(ca.PendingFilter{State: ca.PendingVoid})
+			if len(void) != 2 || void[0].Reason != "the device was "+name {
+				t.Errorf("void: %+v", void)
+			}
+		})
+	}
+	t.Run("a suspended device asks anew", func(t *testing.T) {
+		a := newAuthority(t, approve)
+		r, _ := a.grant("lamp-1", "software", 9)
+		request := a.request(r, newCSR(t, newKey(t), named("lamp-1")))
+		first := a.waits(request)
+		a.rule(first.ID, true, "")
+		for _, state := range []device.State{device.Suspended, device.Active} {
+			if _, err := a.MoveDevice(t.Context(), "lamp-1", state, 0, "admin:test"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if again := a.waits(request); again.ID == first.ID {
+			t.Error("an approval outlived the suspension")
+		}
+	})
 }

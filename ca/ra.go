@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 // CMCRAUse is id-kp-cmcRA (RFC 6402 §2.10): the extended key usage of
@@ -38,10 +39,11 @@ type RA struct {
 	Levels  []string   `json:"levels"` // of devices that it may act for; one it brings in gets the first
 	Created time.Time  `json:"created"`
 	Removed *time.Time `json:"removed,omitempty"`
+	Lineage int64      `json:"-"` // see Register
 }
 
 // Mark is what Device.Credential says of devices that the RA brought in.
-func (ra *RA) Mark() string { return "ra:" + ra.Name }
+func (ra *RA) Mark() string { return mark("ra", ra.Name, ra.Lineage) }
 
 // Covers reports whether the RA may act for the device id.
 func (ra *RA) Covers(id string) bool { return globsMatch(ra.Names, id) }
@@ -73,7 +75,7 @@ func globsMatch(globs []string, s string) bool {
 // Only certificates for that use are looked up, so that devices pay nothing. An
 // RA's key under another certificate is not the RA: what is registered is a certificate.
 func (s *Service) authenticateRA(ctx context.Context, leaf *x509.Certificate, now time.Time) (*RA, error) {
-	if !mayBeRA(leaf) {
+	if !MayBeRA(leaf) {
 		return nil, nil
 	}
 	ra, err := s.ledger.RAByKey(ctx, sha256.Sum256(leaf.RawSubjectPublicKeyInfo))
@@ -100,7 +102,8 @@ func (s *Service) authenticateRA(ctx context.Context, leaf *x509.Certificate, no
 	return ra, nil
 }
 
-func mayBeRA(c *x509.Certificate) bool {
+// MayBeRA reports whether a certificate is for registration authorities.
+func MayBeRA(c *x509.Certificate) bool {
 	return !c.IsCA && slices.ContainsFunc(c.UnknownExtKeyUsage, oidCMCRA.Equal)
 }
 
@@ -109,7 +112,7 @@ func mayBeRA(c *x509.Certificate) bool {
 // certificate's key is registered already.
 func (s *Service) AddRA(ctx context.Context, ra RA, actor string) (*RA, error) {
 	now := s.now()
-	if err := device.CheckID(ra.Name); err != nil {
+	if err := device.CheckNewID(ra.Name); err != nil {
 		return nil, Errorf(Malformed, "%q cannot be the name of a registration authority: use 1 to %d of A-Z a-z 0-9 . _ : -", ra.Name, device.MaxIDLength)
 	}
 	cert, err := x509.ParseCertificate(ra.Cert)
@@ -119,7 +122,7 @@ func (s *Service) AddRA(ctx context.Context, ra RA, actor string) (*RA, error) {
 	switch {
 	case cert.IsCA:
 		return nil, Errorf(Malformed, "this is a CA's certificate: a registration authority has its own, and a CA none")
-	case !mayBeRA(cert):
+	case !MayBeRA(cert):
 		return nil, Errorf(Malformed, "the certificate lacks the extended key usage id-kp-cmcRA (%s), which says that its holder may act for others", CMCRAUse)
 	case cert.KeyUsage != 0 && cert.KeyUsage&x509.KeyUsageDigitalSignature == 0:
 		return nil, Errorf(Malformed, "the certificate's key usage lacks digitalSignature, without which it cannot authenticate to TLS")
@@ -129,6 +132,9 @@ func (s *Service) AddRA(ctx context.Context, ra RA, actor string) (*RA, error) {
 		return nil, Errorf(Malformed, "a registration authority needs 1 to %d name patterns, for example lamp-*", maxGlobs)
 	case len(ra.Levels) == 0 || len(ra.Levels) > maxRALevels:
 		return nil, Errorf(Malformed, "a registration authority needs 1 to %d levels; devices that it brings in get the first", maxRALevels)
+	}
+	if err := der.AcceptKey(cert.PublicKey); err != nil {
+		return nil, Errorf(Malformed, "the certificate does not do: %w", err)
 	}
 	for _, glob := range ra.Names {
 		if err := device.CheckGlob(glob); err != nil {

@@ -161,6 +161,7 @@ func TestAddRA(t *testing.T) {
 		{"expired", func(r *ca.RA) {
 			r.Cert = der(func(c *x509.Certificate) { c.NotAfter = a.clock.Now().Add(-time.Minute) })
 		}, "expired"},
+		{"short key", func(r *ca.RA) { r.Cert = raCert(a, rsaKey(t, 1024), nil).Raw }, "RSA of 1024 bits"},
 		{"no names", func(r *ca.RA) { r.Names = nil }, "name patterns"},
 		{"bad pattern", func(r *ca.RA) { r.Names = []string{"["} }, "not a name pattern"},
 		{"no levels", func(r *ca.RA) { r.Levels = nil }, "levels"},
@@ -216,4 +217,32 @@ func TestRAApproves(t *testing.T) {
 	r = a.byChain([]*x509.Certificate{cert})
 	a.enroll(request(func(q *ca.Request) { q.Forwarded = "LAMP-1" }))
 	a.refused(request(func(q *ca.Request) { q.Forwarded = "lamp-2" }), ca.Denied, "was sent by lamp-2")
+}
+
+// A device that enters the inventory gets an ID that harms nothing; one that is there keeps its own, and renews.
+func TestNewDevicesIDs(t *testing.T) {
+	a := newAuthority(t, nil)
+	cert := raCert(a, ecKey(t, elliptic.P256()), nil)
+	a.addRA("line-1", cert, []string{"*"}, "software")
+	grouped, err := a.AddCredential(t.Context(), device.Credential{Group: "all", Names: []string{"*"}, Level: "software", Uses: 100}, 0, "admin:test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ra, group := a.byChain([]*x509.Certificate{cert}), a.bySecret(grouped)
+	for id, part := range map[string]string{"..": "begins with", ".": "begins with", "-x": "begins with", "lamp-1.": "ends with"} {
+		for _, r := range []ca.Requester{ra, group} {
+			a.refused(a.request(r, newCSR(t, newKey(t), named(id))), ca.Denied, part)
+		}
+		if _, err := a.AddDevice(t.Context(), device.Device{ID: id, Level: "software"}, 1, 0, "admin:test"); ca.KindOf(err) != ca.Malformed || !strings.Contains(err.Error(), part) {
+			t.Errorf("device add %s: %v", id, err)
+		}
+	}
+	now := a.clock.Now()
+	old := device.Device{ID: "lamp-1.", Level: "software", State: device.Active, Credential: ra.RA.Mark(), Created: now, Updated: now}
+	if errs, err := a.store.AddDevices(t.Context(), []device.Device{old}, ca.Event{Kind: ca.EventDeviceAdded, Time: now}); err != nil || errs[0] != nil {
+		t.Fatal(err, errs)
+	}
+	key := newKey(t)
+	issued := a.enroll(a.request(ra, newCSR(t, key, named(old.ID))))
+	a.enroll(a.request(a.byCertificate(issued.Certificate.DER), newCSR(t, key, named(old.ID))))
 }

@@ -85,8 +85,8 @@ func TestStatusChanges(t *testing.T) {
 
 	// Retiring revokes what is on hold for good.
 	revoked, err := a.MoveDevice(t.Context(), "lamp-1", device.Retired, ca.ReasonCessationOfOperation, "admin:test")
-	if err != nil || len(revoked) != 2 {
-		t.Fatalf("%d revoked, %v", len(revoked), err)
+	if err != nil || revoked.Count != 2 {
+		t.Fatalf("%d revoked, %v", revoked.Count, err)
 	}
 	expect("retire", two.Serial)
 }

@@ -3,6 +3,7 @@ package ca
 import (
 	"crypto"
 	"crypto/x509"
+	"strconv"
 	"time"
 
 	"github.com/deviceca/deviceca/device"
@@ -28,6 +29,8 @@ type Request struct {
 	// ServerKey says that the key was made by us for the device; Bound, that the
 	// request is bound to the TLS connection it came over. Profiles forbid the one and demand the other.
 	ServerKey, Bound bool
+	// Possession says how far it was proven that the device has the private key.
+	Possession Possession
 	// Replaces is the certificate that an ACME order says it renews.
 	Replaces Serial
 	// With, if set, is called with what is about to be handed out, before it is
@@ -43,6 +46,16 @@ type Request struct {
 	// authority, hands on: the certificate must be for that. "" where nothing shows it.
 	Forwarded string
 }
+
+// Possession is how far it was proven to us that a device has the private key of a certificate. Only
+// a proven certificate owns its key: no other device may then have one for it.
+type Possession int
+
+const (
+	Proven  Possession = iota // by a signature, or by the answer to a challenge; or the key was made here
+	Vouched                   // a registration authority says that it has verified it (RFC 4211 §4, raVerified)
+	Later                     // the certificate goes out encrypted, and its certConf will be the proof (RFC 9810 §5.2.8.3.2)
+)
 
 // Requester is who asks, and how that was proven. Make it with
 // Service.AuthenticateSecret, Service.AuthenticateCertificate or
@@ -72,12 +85,32 @@ func (r Requester) Actor() string {
 		return "credential:" + r.Credential.Reference
 	}
 	if r.Manufacturer != nil {
-		return r.Manufacturer.Mark()
+		return "manufacturer:" + r.Manufacturer.Name
 	}
 	if r.RA != nil {
-		return r.RA.Mark()
+		return "ra:" + r.RA.Name
 	}
 	return "device:" + r.Device
+}
+
+// mark is Actor, but tells a manufacturer or a registration authority from another that had its name before.
+func (r Requester) mark() string {
+	switch {
+	case r.Manufacturer != nil:
+		return r.Manufacturer.Mark()
+	case r.RA != nil:
+		return r.RA.Mark()
+	}
+	return r.Actor()
+}
+
+// mark names an entry of the register. What was marked with it is no other entry's of the same name, unless that
+// continues its line: see [Register].
+func mark(kind, name string, lineage int64) string {
+	if lineage == 0 {
+		return kind + ":" + name
+	}
+	return kind + ":" + name + "#" + strconv.FormatInt(lineage, 10) // # is in no name
 }
 
 // Names is what a request asks the certificate to say.

@@ -24,8 +24,13 @@ const (
 // Register is the part of the Ledger that holds who may vouch for devices. An
 // entry never changes but to end, and for the revocation lists of a manufacturer; a
 // name whose entry ended may be given again.
+//
+// Lineage tells those that had one name after another apart: it is 0 for the first of a name
+// (and format), that of the newest earlier one with which an entry shares an anchor, or an RA's key, and else the entry's
+// own ID. So a manufacturer that is registered anew keeps its devices, and somebody else under
+// its name inherits nothing.
 type Register interface {
-	// AddManufacturer enters a manufacturer with its Lists and sets its ID; ErrRecorded
+	// AddManufacturer enters a manufacturer with its Lists and sets its ID and Lineage; ErrRecorded
 	// if its name and format are there and not withdrawn.
 	AddManufacturer(ctx context.Context, m *Manufacturer, e Event) error
 	// Manufacturers lists all, withdrawn ones included, in the order of registration;
@@ -44,7 +49,7 @@ type Register interface {
 	// if ""), and drops its lists; ErrNoRecord if none is in force.
 	WithdrawManufacturer(ctx context.Context, name, format string, at time.Time, e Event) error
 
-	// AddRA enters a registration authority and sets its ID; ErrRecorded if its
+	// AddRA enters a registration authority and sets its ID and Lineage; ErrRecorded if its
 	// name or its key is there and not removed.
 	AddRA(ctx context.Context, ra *RA, e Event) error
 	// RAs lists all, removed ones included, in the order of registration.

@@ -6,13 +6,14 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/deviceca/deviceca/internal/der"
+	"github.com/deviceca/deviceca/internal/path"
 	"github.com/deviceca/deviceca/internal/revlist"
 )
 
@@ -167,15 +168,15 @@ func splitLists(input []byte) (lists, certs [][]byte, err error) {
 	if len(input) > 0 && input[0] == 0x30 {
 		return [][]byte{input}, nil, nil
 	}
-	for rest := input; len(bytes.TrimSpace(rest)) > 0; {
-		var block *pem.Block
-		block, rest = pem.Decode(rest)
-		switch {
-		case block == nil:
-			return nil, nil, Errorf(Malformed, "give revocation lists in PEM or DER, and beside them only certificates of CAs, in PEM")
-		case block.Type == "X509 CRL":
+	blocks, err := der.PEM(input)
+	if err != nil {
+		return nil, nil, Errorf(Malformed, "give revocation lists in PEM or DER: %w", err)
+	}
+	for _, block := range blocks {
+		switch block.Type {
+		case "X509 CRL":
 			lists = append(lists, block.Bytes)
-		case block.Type == "CERTIFICATE":
+		case "CERTIFICATE":
 			certs = append(certs, block.Bytes)
 		default:
 			return nil, nil, Errorf(Malformed, "a %.40q stands among the revocation lists: give lists and certificates of CAs alone", block.Type)
@@ -183,7 +184,7 @@ func splitLists(input []byte) (lists, certs [][]byte, err error) {
 	}
 	switch {
 	case len(lists) == 0:
-		return nil, nil, Errorf(Malformed, "there is no revocation list in it")
+		return nil, nil, Errorf(Malformed, "there is no revocation list in it, in PEM or DER")
 	case len(lists) > maxRevocationLists || len(certs) > maxRevocationLists:
 		return nil, nil, Errorf(Malformed, "more than %d lists, or certificates, at once", maxRevocationLists)
 	}
@@ -193,26 +194,24 @@ func splitLists(input []byte) (lists, certs [][]byte, err error) {
 // signers are the certificates of the CAs whose lists count: the anchors, those
 // given that lead to one, and those known from lists that are stored.
 func (m *Manufacturer) signers(given [][]byte, now time.Time) ([]*x509.Certificate, error) {
-	roots, between := x509.NewCertPool(), x509.NewCertPool()
 	var all, below []*x509.Certificate
 	for _, der := range m.Anchors {
 		c, err := x509.ParseCertificate(der)
 		if err != nil {
 			return nil, err
 		}
-		roots.AddCert(c)
 		all = append(all, c)
 	}
+	anchors := all
 	for i, der := range given {
 		c, err := x509.ParseCertificate(der)
 		if err != nil {
 			return nil, Errorf(Malformed, "certificate %d cannot be read: %w", i+1, err)
 		}
 		below = append(below, c)
-		between.AddCert(c)
 	}
 	for i, c := range below {
-		_, err := c.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+		_, err := path.Verify(c, path.Options{Anchors: anchors, Intermediates: below, Now: now})
 		if err == nil && !c.IsCA {
 			err = errors.New("it is not a CA's")
 		}

@@ -223,7 +223,7 @@ func TestRevocationListRefused(t *testing.T) {
 		{"nothing", nil, ca.Malformed, "no revocation list"},
 		{"certificates only", listsPEM(acme.between), ca.Malformed, "no revocation list"},
 		{"a web page", []byte("<html>404</html>"), ca.Malformed, "in PEM or DER"},
-		{"text behind", append(listsPEM(list(nil)), "more"...), ca.Malformed, "in PEM or DER"},
+		{"damaged, before a good one", append([]byte("-----BEGIN X509 CRL-----\n*\n-----END X509 CRL-----\n"), listsPEM(list(nil))...), ca.Malformed, "1 of 2 PEM blocks"},
 		{"a key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("secret")}), ca.Malformed, `"PRIVATE KEY"`},
 		{"too many", bytes.Repeat(listsPEM([]byte{0x30, 0}), 65), ca.Malformed, "more than 64"},
 		{"too large", append([]byte{0x30}, make([]byte, ca.MaxRevocationLists)...), ca.Malformed, "more than"},

@@ -75,7 +75,7 @@ func (s *Service) Reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	st, err := s.compile(s.current.Load().policy, issuers)
+	st, err := s.compile(ctx, s.current.Load().policy, issuers)
 	if err != nil {
 		return err
 	}

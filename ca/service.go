@@ -38,11 +38,15 @@ type Options struct {
 	// WrongPerReference and WrongPerAddress are how many wrong secrets a minute
 	// are answered as such; 10 and 60 if zero. A right secret always passes.
 	WrongPerReference, WrongPerAddress int
+	Budgets                            Budgets
 	// Reloaded, if set, is told the CAs whenever they have changed.
 	Reloaded func([]IssuerRecord)
 	// Changed, if set, is told of certificates whose revocation changed (revoked or
 	// released), once that is durable and before the change is answered.
-	Changed  func(ctx context.Context, issuer string, serials []Serial)
+	Changed func(ctx context.Context, issuer string, serials []Serial)
+	// Closed, if set, reports that nobody is served at the moment: the error is what all
+	// requesters get. The CA's own certificates are issued nevertheless.
+	Closed   func(ctx context.Context) error
 	Approval ApprovalOptions
 	Now      func() time.Time
 	Logger   *slog.Logger
@@ -56,6 +60,8 @@ type Service struct {
 	now      func() time.Time
 	log      *slog.Logger
 	attempts *attempts
+	budgets  *budgets
+	refusals *refusals
 
 	compiled  sync.Map   // of registered manufacturers: ID to *compiledManufacturer
 	compiling sync.Mutex // one at a time
@@ -93,12 +99,13 @@ func NewService(ctx context.Context, opts Options) (*Service, error) {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Service{opts: opts, ledger: opts.Ledger, now: opts.Now, log: opts.Logger,
-		attempts: newAttempts(cmp.Or(opts.WrongPerReference, 10), cmp.Or(opts.WrongPerAddress, 60))}
+		attempts: newAttempts(cmp.Or(opts.WrongPerReference, 10), cmp.Or(opts.WrongPerAddress, 60)),
+		budgets:  newBudgets(opts.Budgets), refusals: newRefusals()}
 	issuers, err := s.loadIssuers(ctx)
 	if err != nil {
 		return nil, err
 	}
-	st, err := s.compile(opts.Policy, issuers)
+	st, err := s.compile(ctx, opts.Policy, issuers)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +142,7 @@ func (s *Service) loadIssuers(ctx context.Context) ([]*Issuer, error) {
 }
 
 // compile makes the state of a policy over issuers; its error lists every fault.
-func (s *Service) compile(p *policy.Policy, issuers []*Issuer) (*state, error) {
+func (s *Service) compile(ctx context.Context, p *policy.Policy, issuers []*Issuer) (*state, error) {
 	st := &state{policy: p, issuers: map[string]*Issuer{}, profiles: map[string]*Profile{}}
 	for _, role := range []string{"root", "cross", "issuing", "quarantine"} {
 		for _, i := range issuers {
@@ -163,7 +170,7 @@ func (s *Service) compile(p *policy.Policy, issuers []*Issuer) (*state, error) {
 		}
 		st.profiles[spec.Name] = compiled
 	}
-	return st, errors.Join(append(faults, s.lintAll(st), s.lintBuiltins(st))...)
+	return st, errors.Join(append(faults, s.lintAll(ctx, st), s.lintBuiltins(st))...)
 }
 
 func profilesOf(p *policy.Policy) (all []policy.Profile) {
@@ -174,13 +181,24 @@ func profilesOf(p *policy.Policy) (all []policy.Profile) {
 	return all
 }
 
+// maxLints bounds the pairs of a profile and a life that are linted when a policy is
+// loaded: each takes a millisecond or two.
+const maxLints = 1000
+
 // lintAll lints each profile with each life that the policy can give it.
-func (s *Service) lintAll(st *state) error {
-	lives := map[string][]time.Duration{}
+func (s *Service) lintAll(ctx context.Context, st *state) error {
+	lives, pairs := map[string]map[time.Duration]bool{}, 0
 	for g := range st.policy.Grants() {
-		if !slices.Contains(lives[g.Profile], g.Validity) {
-			lives[g.Profile] = append(lives[g.Profile], g.Validity)
+		if lives[g.Profile][g.Validity] {
+			continue
 		}
+		if pairs++; pairs > maxLints {
+			return fmt.Errorf("the policy gives its profiles more than %d different validities in all: let more levels and outcomes share theirs", maxLints)
+		}
+		if lives[g.Profile] == nil {
+			lives[g.Profile] = map[time.Duration]bool{}
+		}
+		lives[g.Profile][g.Validity] = true
 	}
 	var faults []error
 	for name, validities := range lives {
@@ -188,7 +206,10 @@ func (s *Service) lintAll(st *state) error {
 		if profile == nil {
 			continue // it did not compile, and that was said
 		}
-		for _, validity := range validities {
+		for validity := range validities {
+			if err := context.Cause(ctx); err != nil {
+				return err
+			}
 			if err := profile.lint(s.now(), validity); err != nil {
 				faults = append(faults, err)
 				break
@@ -201,9 +222,10 @@ func (s *Service) lintAll(st *state) error {
 // Policy is the policy in force.
 func (s *Service) Policy() *policy.Policy { return s.current.Load().policy }
 
-// Check compiles and lints a policy against this CA without putting it in force.
-func (s *Service) Check(p *policy.Policy) error {
-	_, err := s.compile(p, s.current.Load().ordered)
+// Check compiles and lints a policy against this CA without putting it in force. It
+// ends early, with the context's error, when ctx ends.
+func (s *Service) Check(ctx context.Context, p *policy.Policy) error {
+	_, err := s.compile(ctx, p, s.current.Load().ordered)
 	return err
 }
 
@@ -212,7 +234,7 @@ func (s *Service) Check(p *policy.Policy) error {
 func (s *Service) Apply(ctx context.Context, p *policy.Policy, actor string) error {
 	s.applying.Lock()
 	defer s.applying.Unlock()
-	st, err := s.compile(p, s.current.Load().ordered)
+	st, err := s.compile(ctx, p, s.current.Load().ordered)
 	if err != nil {
 		return &Error{Kind: Malformed, Reason: err.Error(), Err: err}
 	}

@@ -27,7 +27,7 @@ type ACMEConfig struct {
 	Timeout, Wait time.Duration
 	Now           func() time.Time // nil is time.Now
 
-	// Accounts keeps the account; nil keeps it in memory.
+	// Accounts keeps the accounts; nil keeps them in memory.
 	Accounts Accounts
 	// Credential binds an account that has to be made when Auth holds none, as at a renewal.
 	Credential *Credential
@@ -71,6 +71,9 @@ func NewACME(c ACMEConfig) (*ACME, error) {
 	if !c.Trust.hasRoots() {
 		return nil, noRoots("ACME")
 	}
+	if err := c.Trust.check(); err != nil {
+		return nil, err
+	}
 	c.MinTLS = minTLS
 	setBounds(&c.Timeout, &c.Wait, &c.Now)
 	if c.Accounts == nil {
@@ -80,19 +83,9 @@ func NewACME(c ACMEConfig) (*ACME, error) {
 	if !strings.HasSuffix(directory.Path, "/directory") {
 		directory = directory.JoinPath(acmeDirectoryPath)
 	}
-	client := &http.Client{
-		Transport: &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			TLSClientConfig:        &tls.Config{MinVersion: c.MinTLS, RootCAs: pool(c.Trust.Roots), Time: c.Now},
-			TLSHandshakeTimeout:    c.Timeout,
-			DisableCompression:     true,
-			MaxResponseHeaderBytes: maxText,
-			MaxIdleConns:           2,
-			IdleConnTimeout:        30 * time.Second,
-		},
-		// What is signed for one URL is of no use at another (RFC 8555 §6.4).
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	client := newHTTP(&tls.Config{MinVersion: c.MinTLS, RootCAs: pool(c.Trust.Roots), Time: c.Now}, c.Timeout)
+	// What is signed for one URL is of no use at another (RFC 8555 §6.4).
+	client.CheckRedirect = noRedirect
 	return &ACME{directory: directory, config: c, http: client, sleep: sleep}, nil
 }
 

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -11,7 +12,7 @@ import (
 	"errors"
 	"io/fs"
 	"net/http"
-	"os"
+	"slices"
 )
 
 // Account is an ACME account (RFC 8555 §7.1.2): the key that signs its requests, and
@@ -23,89 +24,164 @@ type Account struct {
 	Key       *ecdsa.PrivateKey
 }
 
-// Accounts keeps an account; *Store does, in account.pem.
+// Accounts keeps accounts; *Store does, in account.pem.
 type Accounts interface {
-	// LoadAccount is the account kept, nil if there is none.
-	LoadAccount() (*Account, error)
-	// SaveAccount keeps an account durably, in place of the one before.
-	SaveAccount(*Account) error
+	// LoadAccounts is what is kept, none if there is nothing.
+	LoadAccounts() ([]*Account, error)
+	// SaveAccounts keeps accounts durably, in place of those before.
+	SaveAccounts([]*Account) error
 }
 
-// AccountFile holds the ACME account and its key, mode 0600.
+// AccountFile holds the ACME accounts and their keys, the one last used first, mode 0600.
 const AccountFile = "account.pem"
 
 const accountBlock = "DEVICECA ACME ACCOUNT"
 
-// SaveAccount writes account.pem.
-func (s *Store) SaveAccount(a *Account) error {
-	der, err := x509.MarshalPKCS8PrivateKey(a.Key)
-	if err != nil {
-		return saveError(AccountFile, err)
-	}
-	text := pem.EncodeToMemory(&pem.Block{Type: accountBlock, Bytes: der,
-		Headers: map[string]string{"Directory": a.Directory, "Reference": a.Reference, "URL": a.URL}})
-	if text == nil {
-		return saveError(AccountFile, errors.New("it cannot be encoded"))
+// maxAccounts is how many accounts are kept: of each server and credential that there was, but the oldest.
+const maxAccounts = 8
+
+// SaveAccounts writes account.pem.
+func (s *Store) SaveAccounts(list []*Account) error {
+	var text []byte
+	for _, a := range list {
+		der, err := x509.MarshalPKCS8PrivateKey(a.Key)
+		if err != nil {
+			return saveError(AccountFile, err)
+		}
+		block := pem.EncodeToMemory(&pem.Block{Type: accountBlock, Bytes: der,
+			Headers: map[string]string{"Directory": a.Directory, "Reference": a.Reference, "URL": a.URL}})
+		if block == nil {
+			return saveError(AccountFile, errors.New("it cannot be encoded"))
+		}
+		text = append(text, block...)
 	}
 	return s.write(AccountFile, text, 0o600)
 }
 
-// LoadAccount reads account.pem. One that cannot be read is an error: it may be all that the
+// LoadAccounts reads account.pem. One that cannot be read is an error: it may be all that the
 // server knows this device by.
-func (s *Store) LoadAccount() (*Account, error) {
-	text, err := os.ReadFile(s.path(AccountFile))
+func (s *Store) LoadAccounts() ([]*Account, error) {
+	text, err := s.read(AccountFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	fail := func(err error) (*Account, error) {
+	var list []*Account
+	for err == nil && len(bytes.TrimSpace(text)) > 0 {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil || block.Type != accountBlock {
+			err = errors.New("there is something other than accounts in it")
+			break
+		}
+		var a *Account
+		a, err = readAccount(block)
+		list = append(list, a)
+	}
+	if err == nil && len(list) == 0 {
+		err = errors.New("there is no account in it")
+	}
+	if err != nil {
 		return nil, &Error{Kind: Local, Op: "load", Text: AccountFile + " cannot be read", Err: err,
 			Hint: "put it back, or remove it and enrol with a new credential"}
 	}
-	if err != nil {
-		return fail(err)
-	}
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != accountBlock {
-		return fail(errors.New("there is no account in it"))
-	}
+	return list, nil
+}
+
+func readAccount(block *pem.Block) (*Account, error) {
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
 	ec, ok := key.(*ecdsa.PrivateKey)
 	if !ok || ec.Curve != elliptic.P256() {
-		return fail(errors.New("its key is not on P-256"))
+		return nil, errors.New("its key is not on P-256")
 	}
 	return &Account{Directory: block.Headers["Directory"], Reference: block.Headers["Reference"], URL: block.Headers["URL"], Key: ec}, nil
 }
 
-// fits reports whether a kept account is the one to use: of this server, and of the credential
-// that is given, if one is. A new credential makes a new account, as after the old one was revoked.
-func (a *Account) fits(directory string, c *Credential) bool {
-	return a != nil && a.Directory == directory && (c == nil || c.Reference == a.Reference)
-}
+// of reports whether an account may stand for the credential that is given, if one is. A new credential makes a new
+// account, as after the old one was revoked.
+func (a *Account) of(c *Credential) bool { return c == nil || c.Reference == a.Reference }
 
-// open finds the account, or makes one bound to the credential; a fresh one in any case if fresh is
-// set. Its key is kept before it is shown to the server, so that a lost answer costs no use of
-// the credential: the server finds the account by its key.
+// open finds the account to use, in this order:
+//
+//  1. one that this server made
+//  2. one that is kept for another address and that this server knows as well, as after it was renamed
+//  3. a new one, bound to the credential; or the one begun before, whose answer was lost
+//
+// With fresh the server has just said that it does not know the first. Nothing that is kept is given up for another account. A new
+// key is kept before it is shown to the server, so that a lost answer costs no use of the credential: the server
+// finds the account by its key.
 func (s *acmeSession) open(ctx context.Context, c *Credential, fresh bool) error {
-	kept, err := s.config.Accounts.LoadAccount()
+	kept, err := s.config.Accounts.LoadAccounts()
 	if err != nil {
 		return err
 	}
-	directory := s.directory.String()
-	if s.account = kept; fresh || !kept.fits(directory, c) {
-		if s.account, err = newAccount(directory, c); err != nil {
-			return err
-		}
-		if err := s.config.Accounts.SaveAccount(s.account); err != nil {
-			return err
+	var here, begun, elsewhere []*Account
+	for _, a := range kept {
+		switch {
+		case !a.of(c):
+		case a.Directory == s.directory.String() && a.URL != "":
+			here = append(here, a)
+		case a.Directory == s.directory.String():
+			begun = append(begun, a)
+		case a.URL != "":
+			elsewhere = append(elsewhere, a)
 		}
 	}
-	if s.account.URL != "" {
+	if len(here) > 0 && !fresh {
+		s.account = here[0]
 		return nil
 	}
-	return s.register(ctx, c)
+	for _, a := range elsewhere {
+		s.account = &Account{Directory: s.directory.String(), Reference: a.Reference, Key: a.Key}
+		if found, err := s.lookUp(ctx, kept); found || err != nil {
+			return err
+		}
+	}
+	if err := s.bindable(c); err != nil {
+		return err
+	}
+	if len(begun) > 0 {
+		s.account = begun[0]
+		return s.register(ctx, c, kept)
+	}
+	if s.account, err = newAccount(s.directory.String(), c); err != nil {
+		return err
+	}
+	if err := s.config.Accounts.SaveAccounts(append(bounded(kept), s.account)); err != nil {
+		return err
+	}
+	return s.register(ctx, c, kept)
+}
+
+// bounded leaves room for one more account: what no server has answered for leaves first, then what was used longest ago.
+func bounded(kept []*Account) []*Account {
+	out := slices.Clone(kept)
+	for len(out) >= maxAccounts {
+		i := slices.IndexFunc(out, func(a *Account) bool { return a.URL == "" })
+		if i < 0 {
+			i = len(out) - 1
+		}
+		out = slices.Delete(out, i, i+1)
+	}
+	return out
+}
+
+// keep puts the account in use first among those kept.
+func (s *acmeSession) keep(kept []*Account) error {
+	others := slices.DeleteFunc(slices.Clone(kept), func(a *Account) bool {
+		return a.Directory == s.account.Directory && a.Key.Equal(s.account.Key)
+	})
+	return s.config.Accounts.SaveAccounts(slices.Concat([]*Account{s.account}, bounded(others)))
+}
+
+// bindable: is there what it takes to make an account?
+func (s *acmeSession) bindable(c *Credential) error {
+	if c == nil && s.resources.Meta.ExternalAccountRequired {
+		return &Error{Kind: Unauthenticated, Op: "newAccount", Text: "the server makes accounts for holders of a credential alone",
+			Hint: "give the reference and the secret that `deviceca device add` printed"}
+	}
+	return nil
 }
 
 func newAccount(directory string, c *Credential) (*Account, error) {
@@ -120,24 +196,36 @@ func newAccount(directory string, c *Credential) (*Account, error) {
 	return a, nil
 }
 
+// newAccountRequest is RFC 8555 §7.3.
+type newAccountRequest struct {
+	Agreed   bool `json:"termsOfServiceAgreed,omitempty"`
+	Existing bool `json:"onlyReturnExisting,omitempty"`
+	Binding  *jws `json:"externalAccountBinding,omitempty"`
+}
+
 // register makes the account at the server, or finds it there by its key (RFC 8555 §7.3).
-func (s *acmeSession) register(ctx context.Context, c *Credential) error {
-	const op = "newAccount"
-	if c == nil && s.resources.Meta.ExternalAccountRequired {
-		return &Error{Kind: Unauthenticated, Op: op, Text: "the server makes accounts for holders of a credential alone",
-			Hint: "give the reference and the secret that `deviceca device add` printed"}
-	}
-	var ask struct {
-		Agreed  bool `json:"termsOfServiceAgreed,omitempty"`
-		Binding *jws `json:"externalAccountBinding,omitempty"`
-	}
-	ask.Agreed = s.resources.Meta.TermsOfService != ""
+func (s *acmeSession) register(ctx context.Context, c *Credential, kept []*Account) error {
+	ask := newAccountRequest{Agreed: s.resources.Meta.TermsOfService != ""}
 	if c != nil {
 		var err error
 		if ask.Binding, err = bindAccount(c, s.resources.NewAccount, &s.account.Key.PublicKey); err != nil {
-			return &Error{Kind: Local, Op: op, Text: "the binding cannot be made", Err: err}
+			return &Error{Kind: Local, Op: "newAccount", Text: "the binding cannot be made", Err: err}
 		}
 	}
+	return s.askAccount(ctx, ask, kept)
+}
+
+// lookUp asks whether the server knows the account's key (RFC 8555 §7.3.1).
+func (s *acmeSession) lookUp(ctx context.Context, kept []*Account) (found bool, err error) {
+	err = s.askAccount(ctx, newAccountRequest{Existing: true}, kept)
+	if err != nil && slices.Contains([]Kind{Unauthenticated, Refused, BadRequest}, KindOf(err)) {
+		return false, nil // not known, or of no use any more
+	}
+	return err == nil, err
+}
+
+func (s *acmeSession) askAccount(ctx context.Context, ask newAccountRequest, kept []*Account) error {
+	const op = "newAccount"
 	payload, err := json.Marshal(ask)
 	if err != nil {
 		return &Error{Kind: Local, Op: op, Text: "the request cannot be made", Err: err}
@@ -160,15 +248,15 @@ func (s *acmeSession) register(ctx context.Context, c *Credential) error {
 	default:
 		s.account.URL = at
 	}
-	return s.config.Accounts.SaveAccount(s.account)
+	return s.keep(kept)
 }
 
-// memory keeps an account for as long as the program runs.
-type memory struct{ account *Account }
+// memory keeps accounts for as long as the program runs.
+type memory struct{ list []*Account }
 
-func (m *memory) LoadAccount() (*Account, error) { return m.account, nil }
+func (m *memory) LoadAccounts() ([]*Account, error) { return m.list, nil }
 
-func (m *memory) SaveAccount(a *Account) error {
-	m.account = a
+func (m *memory) SaveAccounts(list []*Account) error {
+	m.list = list
 	return nil
 }

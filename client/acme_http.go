@@ -272,20 +272,21 @@ func acmeProblem(err error) string {
 // problem is the *Error for an answer that is none.
 func (a *ACME) problem(op string, resp *http.Response) error {
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxText)) // as much as came
+	asked := retryAfter(resp.Header.Get("Retry-After"), a.config.Now())
 	p := new(acmeError)
 	if got, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); got != problemType || json.Unmarshal(text, p) != nil || p.Type == "" {
 		out := &Error{Kind: BadReply, Op: op, Status: resp.StatusCode, Text: cmp.Or(printable(string(text)), http.StatusText(resp.StatusCode)),
-			Hint: "check that the URL leads to an ACME server and not to a proxy or another service", RetryAfter: retryAfter(resp.Header.Get("Retry-After"), a.config.Now())}
+			Hint: "check that the URL leads to an ACME server and not to a proxy or another service"}
 		switch s := resp.StatusCode; {
 		case s == http.StatusTooManyRequests, s == http.StatusBadGateway, s == http.StatusServiceUnavailable, s == http.StatusGatewayTimeout:
 			out.Kind, out.Hint = Busy, "try again later"
 		case s >= 300 && s < 400:
 			out.Kind, out.Hint = Untrusted, "if the redirection is meant, give its target as the server"
 		}
-		return out
+		return out.wait(asked)
 	}
-	out := p.refusal(op)
-	out.Status, out.RetryAfter = resp.StatusCode, retryAfter(resp.Header.Get("Retry-After"), a.config.Now())
+	out := p.refusal(op).wait(asked)
+	out.Status = resp.StatusCode
 	if resp.StatusCode == http.StatusServiceUnavailable || resp.StatusCode == http.StatusTooManyRequests {
 		out.Kind, out.Hint = Busy, "try again later"
 	}

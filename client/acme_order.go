@@ -187,8 +187,8 @@ func (s *acmeSession) follow(ctx context.Context, o *acmeOrder, status string) (
 func (s *acmeSession) rest(ctx context.Context, op string, a *acmeAnswer, n int, why string) error {
 	asked := retryAfter(a.header.Get("Retry-After"), s.config.Now())
 	wait := pause(asked, n)
-	pending := &Error{Kind: Pending, Op: op, Text: why, RetryAfter: cmp.Or(asked, maxBackoff),
-		Hint: "have the request approved at the CA, then run this again: it goes on with the same order"}
+	pending := (&Error{Kind: Pending, Op: op, Text: why,
+		Hint: "have the request approved at the CA, then run this again: it goes on with the same order"}).wait(cmp.Or(asked, maxBackoff))
 	if s.config.Now().Add(wait).After(s.deadline) {
 		return pending
 	}
@@ -393,9 +393,9 @@ func parseChain(text []byte) ([]*x509.Certificate, error) {
 		if len(out) == maxChain {
 			return nil, fmt.Errorf("it holds more than %d certificates", maxChain)
 		}
-		c, err := x509.ParseCertificate(block.Bytes)
+		c, err := parseCertificate(block.Bytes)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("certificate %d: %w", len(out)+1, err)
 		}
 		out = append(out, c)
 	}

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 )
@@ -89,8 +88,8 @@ func (a *ACME) Advise(ctx context.Context, cert *x509.Certificate) (*Advice, err
 	}
 	now := a.config.Now()
 	wait := noAdvice
-	if asked := retryAfterUpTo(got.header.Get("Retry-After"), now, maxAdvice); asked > 0 {
-		wait = max(asked, minAdvice)
+	if asked := retryAfter(got.header.Get("Retry-After"), now); asked > 0 {
+		wait = min(max(asked, minAdvice), maxAdvice)
 	}
 	return &Advice{Start: info.Window.Start, End: info.Window.End, Explanation: printable(info.Explanation), Again: now.Add(wait)}, nil
 }
@@ -105,7 +104,7 @@ type keptAdvice struct {
 
 // loadAdvice is what is kept for the certificate; nil for nothing, or nothing that can be read.
 func (s *Store) loadAdvice(cert *x509.Certificate) *Advice {
-	text, err := os.ReadFile(s.path(adviceFile))
+	text, err := s.read(adviceFile)
 	if err != nil {
 		return nil
 	}
@@ -128,7 +127,8 @@ func (s *Store) saveAdvice(cert *x509.Certificate, a *Advice) error {
 // to ask. Without an answer the old one stays; without any, the fraction of the validity counts.
 func (r *run) advise(ctx context.Context, id *Identity) {
 	kept := r.store.loadAdvice(id.Certificate)
-	if kept != nil && r.now().Before(kept.Again) {
+	// Later than any advice is good for: the clock was ahead when it was kept.
+	if kept != nil && r.now().Before(kept.Again) && !kept.Again.After(r.now().Add(maxAdvice)) {
 		return
 	}
 	if _, custom := r.config.Enroller.(Adviser); r.config.Protocol != "acme" && !custom {
@@ -153,16 +153,26 @@ func (r *run) advise(ctx context.Context, id *Identity) {
 	}
 	if !next.empty() && (kept == nil || !next.Start.Equal(kept.Start) || !next.End.Equal(kept.End)) {
 		r.log.Info("the CA says when to renew", "start", next.Start, "end", next.End, "why", next.Explanation)
+		if at, last := next.at(id.Certificate), id.RenewAt(lastRenewal); at.After(last) {
+			r.log.Warn("the CA says to renew when the certificate has all but expired; it is renewed before", "ca", at, "at", last)
+		}
 	}
 	if err := r.store.saveAdvice(id.Certificate, next); err != nil {
 		r.log.Warn("what the CA says about renewal is not kept", "err", err)
 	}
 }
 
+// lastRenewal is the part of the validity after which a certificate is renewed at the latest, whatever the CA says.
+const lastRenewal = 0.9
+
 // renewAt is when to renew: when the CA says, else at the fraction of the validity.
 func (r *run) renewAt(id *Identity) time.Time {
 	if a := r.store.loadAdvice(id.Certificate); a != nil && !a.empty() {
-		return a.at(id.Certificate)
+		at, last := a.at(id.Certificate), id.RenewAt(lastRenewal)
+		if at.After(last) {
+			return last
+		}
+		return at
 	}
 	return id.RenewAt(r.config.RenewFraction)
 }

@@ -30,8 +30,9 @@ import (
 // breaks a rule fails the test. Tests replace single operations to make it hostile.
 type acmeServer struct {
 	*httptest.Server
-	t  testing.TB
-	ca *testCA
+	t    testing.TB
+	ca   *testCA
+	base string // URL by the name that was asked
 	// ops answers an operation instead of the server: "directory", "newNonce", "newAccount", "newOrder",
 	// "order", "authorization", "challenge", "finalize", "certificate", "renewalInfo".
 	ops  map[string]func(w http.ResponseWriter, r *http.Request, q *acmeQuery)
@@ -90,7 +91,7 @@ func newACMEServer(t testing.TB, ca *testCA) *acmeServer {
 	s := &acmeServer{t: t, ca: ca, nonces: map[string]bool{}, asked: map[string]int{}, ops: map[string]func(http.ResponseWriter, *http.Request, *acmeQuery){}}
 	key := newKey(t)
 	cert := ca.leaf(t, "acme server", key.Public(), func(c *x509.Certificate) {
-		c.IPAddresses, c.ExtKeyUsage = []net.IP{net.IPv4(127, 0, 0, 1)}, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+		c.IPAddresses, c.DNSNames, c.ExtKeyUsage = []net.IP{net.IPv4(127, 0, 0, 1)}, []string{"localhost"}, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	})
 	s.Server = httptest.NewUnstartedServer(s)
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw, ca.issuing.Raw}, PrivateKey: key}}}
@@ -151,6 +152,7 @@ func (s *acmeServer) nonce(w http.ResponseWriter) {
 func (s *acmeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.base = "https://" + r.Host
 	op, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/acme/"), "/")
 	s.asked[op]++
 	q := &acmeQuery{op: op}
@@ -194,12 +196,12 @@ func (s *acmeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *acmeServer) directory() map[string]any {
-	d := map[string]any{"meta": map[string]any{"externalAccountRequired": true, "termsOfService": s.URL + "/terms"}}
+	d := map[string]any{"meta": map[string]any{"externalAccountRequired": true, "termsOfService": s.base + "/terms"}}
 	for _, name := range []string{"newNonce", "newAccount", "newOrder"} {
-		d[name] = s.URL + "/acme/" + name
+		d[name] = s.base + "/acme/" + name
 	}
 	if !s.window[0].IsZero() {
-		d["renewalInfo"] = s.URL + "/acme/renewalInfo"
+		d["renewalInfo"] = s.base + "/acme/renewalInfo"
 	}
 	return d
 }
@@ -247,7 +249,7 @@ func (s *acmeServer) verify(r *http.Request, q *acmeQuery) (fault string, badNon
 	if err := decoder.Decode(&h); err != nil {
 		return err.Error(), false
 	}
-	if h.Alg != "ES256" || h.URL != s.URL+r.URL.Path || (h.JWK == nil) == (h.KID == "") || (h.JWK != nil) != (q.op == "newAccount") {
+	if h.Alg != "ES256" || h.URL != s.base+r.URL.Path || (h.JWK == nil) == (h.KID == "") || (h.JWK != nil) != (q.op == "newAccount") {
 		return "a bad header: " + string(header), false
 	}
 	if !s.nonces[h.Nonce] {
@@ -261,7 +263,7 @@ func (s *acmeServer) verify(r *http.Request, q *acmeQuery) (fault string, badNon
 		}
 		q.key = key
 	} else {
-		i := slices.IndexFunc(s.accounts, func(a *acmeTestAccount) bool { return h.KID == fmt.Sprintf("%s/acme/account/%d", s.URL, a.n) })
+		i := slices.IndexFunc(s.accounts, func(a *acmeTestAccount) bool { return h.KID == fmt.Sprintf("%s/acme/account/%d", s.base, a.n) })
 		if i < 0 {
 			return "no account " + h.KID, false
 		}
@@ -340,25 +342,30 @@ func (s *acmeServer) chain(w http.ResponseWriter, certs ...*x509.Certificate) {
 func (s *acmeServer) newAccount(w http.ResponseWriter, q *acmeQuery) {
 	var ask struct {
 		TermsOfServiceAgreed   bool
+		OnlyReturnExisting     bool
 		ExternalAccountBinding struct{ Protected, Payload, Signature string }
 	}
-	if err := json.Unmarshal(q.payload, &ask); err != nil || !ask.TermsOfServiceAgreed {
+	if err := json.Unmarshal(q.payload, &ask); err != nil || !ask.TermsOfServiceAgreed && !ask.OnlyReturnExisting {
 		s.problem(w, 400, "malformed", "agree to the terms")
 		return
 	}
 	for _, a := range s.accounts {
 		if a.key.Equal(q.key) {
-			w.Header().Set("Location", fmt.Sprintf("%s/acme/account/%d", s.URL, a.n))
+			w.Header().Set("Location", fmt.Sprintf("%s/acme/account/%d", s.base, a.n))
 			s.json(w, 200, map[string]string{"status": a.status})
 			return
 		}
+	}
+	if ask.OnlyReturnExisting {
+		s.problem(w, 400, "accountDoesNotExist", "no account has this key")
+		return
 	}
 	b := ask.ExternalAccountBinding
 	header, _ := b64.DecodeString(b.Protected)
 	inner, _ := b64.DecodeString(b.Payload)
 	mac, _ := b64.DecodeString(b.Signature)
 	var bound jwk
-	want := fmt.Sprintf(`{"alg":"HS256","kid":%q,"url":%q}`, testUser, s.URL+"/acme/newAccount")
+	want := fmt.Sprintf(`{"alg":"HS256","kid":%q,"url":%q}`, testUser, s.base+"/acme/newAccount")
 	secret, err := bindingKey(testSecret)
 	if err != nil {
 		s.t.Error(err)
@@ -379,7 +386,7 @@ func (s *acmeServer) newAccount(w http.ResponseWriter, q *acmeQuery) {
 	}
 	a := &acmeTestAccount{n: len(s.accounts), key: q.key, thumb: authorization, status: "valid"}
 	s.accounts = append(s.accounts, a)
-	w.Header().Set("Location", fmt.Sprintf("%s/acme/account/%d", s.URL, a.n))
+	w.Header().Set("Location", fmt.Sprintf("%s/acme/account/%d", s.base, a.n))
 	s.json(w, 201, map[string]string{"status": "valid"})
 }
 
@@ -402,7 +409,7 @@ func (s *acmeServer) newOrder(w http.ResponseWriter, q *acmeQuery) {
 	}
 	s.orders = append(s.orders, o)
 	s.settle(o)
-	w.Header().Set("Location", fmt.Sprintf("%s/acme/order/%d", s.URL, o.n))
+	w.Header().Set("Location", fmt.Sprintf("%s/acme/order/%d", s.base, o.n))
 	s.order(w, 201, o)
 }
 
@@ -418,14 +425,14 @@ func (s *acmeServer) settle(o *acmeTestOrder) {
 }
 
 func (s *acmeServer) order(w http.ResponseWriter, status int, o *acmeTestOrder) {
-	v := map[string]any{"status": o.status, "identifiers": o.ids, "finalize": fmt.Sprintf("%s/acme/finalize/%d", s.URL, o.n)}
+	v := map[string]any{"status": o.status, "identifiers": o.ids, "finalize": fmt.Sprintf("%s/acme/finalize/%d", s.base, o.n)}
 	var list []string
 	for i := range o.states {
-		list = append(list, fmt.Sprintf("%s/acme/authorization/%d", s.URL, 10*o.n+i))
+		list = append(list, fmt.Sprintf("%s/acme/authorization/%d", s.base, 10*o.n+i))
 	}
 	v["authorizations"] = list
 	if o.status == "valid" {
-		v["certificate"] = fmt.Sprintf("%s/acme/certificate/%d", s.URL, o.n)
+		v["certificate"] = fmt.Sprintf("%s/acme/certificate/%d", s.base, o.n)
 	}
 	if o.status == "processing" {
 		w.Header().Set("Retry-After", "2")
@@ -438,7 +445,7 @@ func (s *acmeServer) authorization(o *acmeTestOrder, i int) any {
 	if o.ids[i].Type == "permanent-identifier" {
 		kind = "device-attest-01"
 	}
-	c := map[string]any{"type": kind, "url": fmt.Sprintf("%s/acme/challenge/%d", s.URL, 10*o.n+i), "status": o.states[i], "token": o.token + strconv.Itoa(i)}
+	c := map[string]any{"type": kind, "url": fmt.Sprintf("%s/acme/challenge/%d", s.base, 10*o.n+i), "status": o.states[i], "token": o.token + strconv.Itoa(i)}
 	if o.states[i] == "invalid" {
 		c["error"] = map[string]string{"type": acmeErrorPrefix + "incorrectResponse", "detail": "that is not it"}
 	}

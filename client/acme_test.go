@@ -72,6 +72,72 @@ func TestACMEEnroll(t *testing.T) {
 	}
 }
 
+// TestACMEServerRenamed: the account goes along to another name of the same server, costs no use of a credential, and is not lost to a
+// server that does not know it.
+func TestACMEServerRenamed(t *testing.T) {
+	ca := newTestCA(t, "good")
+	s, stranger := newACMEServer(t, ca), newACMEServer(t, ca)
+	c := s.config(t)
+	mustRun(t, c)
+	accounts := func() []*Account {
+		t.Helper()
+		list, err := (&Store{Dir: c.Dir}).LoadAccounts()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	first := accounts()[0]
+	c.Credential, c.Renew = nil, true
+	// A contact with another server, which has the CA's trust and does not know the account.
+	c.Server = stranger.URL
+	_, err := Run(t.Context(), c)
+	wantError(t, err, Unauthenticated, "credential")
+	c.Credential = &Credential{Reference: testUser, Secret: "spent"}
+	_, err = Run(t.Context(), c)
+	wantError(t, err, Unauthenticated, "binding is.[31m not good")
+	c.Credential = nil
+	if list := accounts(); len(list) != 2 || !list[0].Key.Equal(first.Key) || list[0].URL != first.URL || list[1].URL != "" || len(stranger.accounts) != 0 {
+		t.Errorf("after another server: %+v", list)
+	}
+	// The same server by another name.
+	c.Server = strings.Replace(s.URL, "127.0.0.1", "localhost", 1)
+	if r, err := Run(t.Context(), c); err != nil || r.Action != Renewed || len(s.accounts) != 1 {
+		t.Fatalf("%+v, %d accounts, %v", r, len(s.accounts), err)
+	}
+	if list := accounts(); len(list) != 3 || !list[0].Key.Equal(first.Key) || !strings.HasPrefix(list[0].URL, "https://localhost:") {
+		t.Errorf("under the other name: %+v", list)
+	}
+	asked := s.count("newAccount")
+	for range 2 { // and back
+		c.Server = s.URL
+		mustRun(t, c)
+		c.Server = strings.Replace(s.URL, "127.0.0.1", "localhost", 1)
+		mustRun(t, c)
+	}
+	if n := s.count("newAccount"); n != asked || len(accounts()) != 3 {
+		t.Errorf("newAccount was asked %d times more; %d accounts", n-asked, len(accounts()))
+	}
+}
+
+// TestAccountsAreBounded: what no server answered for leaves first.
+func TestAccountsAreBounded(t *testing.T) {
+	var kept []*Account
+	for _, url := range []string{"1", "", "3", "4", "5", "6", "7", "8", ""} {
+		kept = append(kept, &Account{URL: url})
+	}
+	var left []string
+	for _, a := range bounded(kept) {
+		left = append(left, a.URL)
+	}
+	if got := strings.Join(left, ","); got != "1,3,4,5,6,7,8" {
+		t.Error(got)
+	}
+	if got := bounded(bounded(kept)[:7]); len(got) != 7 {
+		t.Errorf("%d", len(got))
+	}
+}
+
 // TestACMEAccount: one account is made, whatever gets lost, and another only for another credential or server.
 func TestACMEAccount(t *testing.T) {
 	s := newACMEServer(t, newTestCA(t, "good"))
@@ -99,16 +165,16 @@ func TestACMEAccount(t *testing.T) {
 	other.Force, other.Credential = true, &Credential{Reference: "ref-2", Secret: testSecret}
 	_, err = Run(t.Context(), other)
 	wantError(t, err, Unauthenticated, "binding is.[31m not good")
-	// The refused key is never bound; the credential that is good makes an account of its own.
-	if _, err := Run(t.Context(), c); err != nil || len(s.accounts) != 2 {
+	// The refused key is never bound, and takes nobody's place.
+	if _, err := Run(t.Context(), c); err != nil || len(s.accounts) != 1 {
 		t.Errorf("%d accounts, %v", len(s.accounts), err)
 	}
 	// A server that lost the account gets a new one.
-	s.accounts[1].status = "gone"
-	if _, err := Run(t.Context(), c); err != nil || len(s.accounts) != 3 {
+	s.accounts[0].status = "gone"
+	if _, err := Run(t.Context(), c); err != nil || len(s.accounts) != 2 {
 		t.Errorf("%d accounts, %v", len(s.accounts), err)
 	}
-	s.accounts[2].status = "gone"
+	s.accounts[1].status = "gone"
 	c.Credential = nil
 	_, err = Run(t.Context(), c)
 	wantError(t, err, Unauthenticated, "credential")

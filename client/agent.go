@@ -7,7 +7,6 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"strings"
 	"time"
 )
@@ -21,6 +20,9 @@ type Agent struct {
 	// another process: at least once per certificate, and once at the very
 	// first start. After an error it is called again later. Nil for none.
 	Hook func(ctx context.Context, r Result) error
+	// Open gets what a run needs and should not hold meanwhile, such as a TPM: it sets Config.Signer
+	// and Config.Attester, and returns what gives them back. It is called before each run. Nil for none.
+	Open func(ctx context.Context, c *Config) (shut func() error, err error)
 }
 
 // Waiting times of an Agent.
@@ -32,7 +34,7 @@ const (
 
 // Watch runs until ctx ends, and returns its error; or at once with an error of
 // kind Usage, which no waiting cures. All else is logged and tried again: after
-// what the server asked, or after 10 s, twice that, and so on up to an hour (a twentieth of
+// what the server asked (a day at most, and half of what is left of the certificate), or after 10 s, twice that, and so on up to an hour (a twentieth of
 // the validity for certificates that live shorter), each with jitter. What a server finally
 // refuses is tried again at the longest interval, for an operator may lift it.
 func (a *Agent) Watch(ctx context.Context) error {
@@ -46,16 +48,9 @@ func (a *Agent) Watch(ctx context.Context) error {
 	}
 	failures := 0
 	for {
-		result, err := Run(ctx, a.Config)
+		result, err := a.once(ctx, log)
 		if ctx.Err() != nil {
 			return ctx.Err()
-		}
-		// What was forced is done once.
-		if err == nil {
-			a.Config.Force, a.Config.Renew = false, false
-		}
-		if err == nil {
-			err = a.hook(ctx, result)
 		}
 		var wait time.Duration
 		switch {
@@ -71,7 +66,7 @@ func (a *Agent) Watch(ctx context.Context) error {
 			return err
 		default:
 			failures++
-			wait = a.retryIn(err, failures)
+			wait = a.retryIn(err, failures, now())
 			log.Warn("not done, will try again", "err", err, "hint", HintOf(err), "in", wait.Round(time.Second))
 		}
 		if err := sleep(ctx, wait); err != nil {
@@ -80,18 +75,48 @@ func (a *Agent) Watch(ctx context.Context) error {
 	}
 }
 
-// retryIn is how long to wait after the n-th failure in a row.
-func (a *Agent) retryIn(err error, n int) time.Duration {
-	longest := agentMaxRetry
+// once is one run, and the hook after it.
+func (a *Agent) once(ctx context.Context, log *slog.Logger) (Result, error) {
+	if a.Open != nil {
+		shut, err := a.Open(ctx, &a.Config)
+		if err != nil {
+			return Result{}, err
+		}
+		defer func() {
+			if err := shut(); err != nil {
+				log.Warn("not given back", "err", err)
+			}
+		}()
+	}
+	result, err := Run(ctx, a.Config)
+	if err != nil {
+		return Result{}, err
+	}
+	// What was forced is done once.
+	a.Config.Force, a.Config.Renew = false, false
+	if result.Action != Current {
+		for _, w := range result.Warnings {
+			log.Warn(w)
+		}
+	}
+	return result, a.hook(ctx, result)
+}
+
+// retryIn is how long to wait after the n-th failure in a row. What the server asks for counts up to a day, and never beyond half
+// of what is left of the certificate: then it is asked again, whatever it said.
+func (a *Agent) retryIn(err error, n int, now time.Time) time.Duration {
+	longest, end := agentMaxRetry, maxWait
 	if r, err := Show(a.Config); err == nil {
 		longest = min(longest, max(r.NotAfter.Sub(r.NotBefore)/20, agentMinRetry))
+		if left := r.NotAfter.Sub(now); left > 0 {
+			end = max(left/2, agentMinRetry)
+		}
 	}
 	d := min(agentMinRetry<<min(n-1, 16), longest)
 	if e, ok := errors.AsType[*Error](err); ok {
 		switch {
 		case e.RetryAfter > 0:
-			d = e.RetryAfter
-			return d + rand.N(d/4+1)
+			return min(pause(e.RetryAfter, n), end)
 		case e.Final() && e.Kind != Local:
 			d = longest
 		}
@@ -111,7 +136,7 @@ func (a *Agent) hook(ctx context.Context, r Result) error {
 	}
 	sum := sha256.Sum256(id.Certificate.Raw)
 	digest := hex.EncodeToString(sum[:])
-	if last, err := os.ReadFile(store.path(hookedFile)); err == nil && strings.TrimSpace(string(last)) == digest {
+	if last, err := store.read(hookedFile); err == nil && strings.TrimSpace(string(last)) == digest {
 		return nil
 	}
 	if err := a.Hook(ctx, r); err != nil {

@@ -70,15 +70,16 @@ func NewCMP(c CMPConfig) (*CMP, error) {
 	case !c.Trust.hasRoots():
 		return nil, noRoots("CMP")
 	}
+	if err := c.Trust.check(); err != nil {
+		return nil, err
+	}
 	setBounds(&c.Timeout, &c.Wait, &c.Now)
 	base := (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimSuffix(strings.TrimSuffix(u.Path, "/"), cmpWellKnown)}).JoinPath(cmpWellKnown)
 	if c.Label != "" {
 		base = base.JoinPath("p", url.PathEscape(c.Label))
 	}
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, IdleConnTimeout: time.Minute,
-		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool(c.Trust.Roots), Time: c.Now}}
-	client := &http.Client{Transport: transport, Timeout: c.Timeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := newHTTP(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool(c.Trust.Roots), Time: c.Now}, c.Timeout)
+	client.Timeout, client.CheckRedirect = c.Timeout, noRedirect
 	return &CMP{url: base.String(), config: c, http: client, sleep: sleep}, nil
 }
 
@@ -139,10 +140,10 @@ func (c *CMP) enroll(ctx context.Context, of cmp.BodyType, req *Request) (*Reply
 		if !waiting {
 			break
 		}
-		if c.config.Now().Add(wait).After(deadline) {
-			return nil, &Error{Kind: Pending, Op: s.op, Text: "the CA waits for a person to approve", RetryAfter: wait, Hint: "ask again later: the same request is found again"}
+		if c.config.Now().Add(min(wait, maxWait)).After(deadline) {
+			return nil, (&Error{Kind: Pending, Op: s.op, Text: "the CA waits for a person to approve", Hint: "ask again later: the same request is found again"}).wait(wait)
 		}
-		if err := c.sleep(ctx, wait); err != nil {
+		if err := c.sleep(ctx, min(wait, maxWait)); err != nil {
 			return nil, &Error{Kind: Pending, Op: s.op, Text: "given up while waiting", Err: err}
 		}
 		answer, err = s.exchange(ctx, cmp.Reply(answer, &cmp.PollRequests{CertReqIDs: []int64{0}}, c.config.Now()), deadline)
@@ -150,7 +151,7 @@ func (c *CMP) enroll(ctx context.Context, of cmp.BodyType, req *Request) (*Reply
 	if err != nil {
 		return nil, err
 	}
-	return s.accept(ctx, answer, deadline)
+	return s.accept(ctx, req, answer, deadline)
 }
 
 // open decides how messages are protected.
@@ -217,22 +218,41 @@ func (s *session) request(of cmp.BodyType, req *Request) (*cmp.Message, error) {
 	return m, nil
 }
 
-// accept takes the certificate out of the answer, and confirms it where the CA
-// wants that.
-func (s *session) accept(ctx context.Context, answer *cmp.Message, deadline time.Time) (*Reply, error) {
+// accept takes the certificate out of the answer, has it checked, and confirms or rejects it where the CA
+// wants to hear (RFC 9483 §4.1.1): what this device cannot use, the CA should not go on vouching for.
+func (s *session) accept(ctx context.Context, req *Request, answer *cmp.Message, deadline time.Time) (*Reply, error) {
 	b, ok := answer.Body.(*cmp.CertResponses)
 	if !ok || len(b.Responses) != 1 || b.Responses[0].KeyPair == nil || b.Responses[0].KeyPair.Certificate == nil {
 		return nil, badCMP(s.op, errors.New("the answer holds no certificate"))
 	}
 	r := b.Responses[0]
-	out := &Reply{Outcome: "issue"}
-	for _, raw := range slices.Concat([][]byte{r.KeyPair.Certificate}, answer.ExtraCerts) {
-		c, err := x509.ParseCertificate(raw)
-		if err != nil {
-			return nil, badCMP(s.op, err)
-		}
-		out.Certificates = append(out.Certificates, c)
+	implicit, err := answer.Header.GeneralInfo.ImplicitConfirm()
+	if err != nil {
+		return nil, badCMP(s.op, err)
 	}
+	out, err := s.reply(&r, answer.ExtraCerts)
+	if err == nil {
+		err = req.check(out)
+	}
+	switch {
+	case err != nil && implicit:
+		return nil, &Error{Kind: KindOf(err), Op: s.op, Text: "the certificate is rejected, and the CA does not ask whether it is", Err: err,
+			Hint: "have the CA's operator revoke it: deviceca cert list shows the device's newest"}
+	case err != nil:
+		return nil, errors.Join(err, s.confirm(ctx, answer, &r, rejection(err), deadline))
+	case implicit:
+		return out, nil
+	}
+	return out, s.confirm(ctx, answer, &r, nil, deadline)
+}
+
+// reply is what the answer gives.
+func (s *session) reply(r *cmp.CertResponse, extra [][]byte) (*Reply, error) {
+	certs, err := parseCertificates(slices.Concat([][]byte{r.KeyPair.Certificate}, extra), maxReplyCerts)
+	if err != nil {
+		return nil, badCMP(s.op, err)
+	}
+	out := &Reply{Certificates: certs, Outcome: "issue"}
 	for _, text := range r.Status.Text {
 		if outcome, ok := strings.CutPrefix(text, "outcome: "); ok {
 			out.Outcome = printable(outcome)
@@ -240,23 +260,32 @@ func (s *session) accept(ctx context.Context, answer *cmp.Message, deadline time
 			out.Reasons = append(out.Reasons, printable(text))
 		}
 	}
-	if granted, err := answer.Header.GeneralInfo.ImplicitConfirm(); err != nil {
-		return nil, badCMP(s.op, err)
-	} else if granted {
-		return out, nil
+	return out, nil
+}
+
+// rejection says why a certificate is not taken, without what is of this device alone.
+func rejection(err error) *cmp.StatusInfo {
+	out := &cmp.StatusInfo{Status: cmp.Rejection, FailInfo: cmp.IncorrectData}
+	if e, ok := errors.AsType[*Error](err); ok {
+		out.Text = []string{printable(e.Text)}
 	}
-	status, err := cmp.Confirmation(r.KeyPair.Certificate, r.CertReqID, nil)
+	return out
+}
+
+// confirm sends certConf and waits for pkiConf.
+func (s *session) confirm(ctx context.Context, answer *cmp.Message, r *cmp.CertResponse, info *cmp.StatusInfo, deadline time.Time) error {
+	status, err := cmp.Confirmation(r.KeyPair.Certificate, r.CertReqID, info)
 	if err != nil {
-		return nil, badCMP(s.op, err)
+		return badCMP(s.op, err)
 	}
 	done, err := s.exchange(ctx, cmp.Reply(answer, &cmp.Confirmations{List: []cmp.CertStatus{status}}, s.config.Now()), deadline)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if done.Body.Type() != cmp.PKIConf {
-		return nil, badCMP(s.op, fmt.Errorf("%s instead of pkiConf", done.Body.Type()))
+		return badCMP(s.op, fmt.Errorf("%s instead of pkiConf", done.Body.Type()))
 	}
-	return out, nil
+	return nil
 }
 
 // exchange sends a message and verifies the answer. What can be tried again is, with the same octets.
@@ -299,7 +328,7 @@ func (s *session) once(ctx context.Context, m *cmp.Message) (*cmp.Message, error
 	case err != nil:
 		return nil, &Error{Kind: Unreachable, Op: s.op, Text: "the answer broke off", Err: err}
 	case resp.StatusCode == http.StatusServiceUnavailable || resp.StatusCode == http.StatusTooManyRequests:
-		return nil, &Error{Kind: Busy, Op: s.op, Status: resp.StatusCode, Text: "the server is busy"}
+		return nil, (&Error{Kind: Busy, Op: s.op, Status: resp.StatusCode, Text: "the server is busy"}).wait(retryAfter(resp.Header.Get("Retry-After"), s.config.Now()))
 	case resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != cmpMediaType:
 		return nil, &Error{Kind: BadReply, Op: s.op, Status: resp.StatusCode, Text: printable(string(body[:min(len(body), 500)])),
 			Hint: "check that the URL leads to a CMP server"}
@@ -310,11 +339,38 @@ func (s *session) once(ctx context.Context, m *cmp.Message) (*cmp.Message, error
 	if err != nil {
 		return nil, badCMP(s.op, err)
 	}
+	if err := boundCMP(answer); err != nil {
+		return nil, badCMP(s.op, err)
+	}
 	if err := s.verify(answer, m); err != nil {
 		return nil, &Error{Kind: Untrusted, Op: s.op, Text: "the answer does not prove that it is the CA's", Err: err,
 			Hint: "compare the roots, and the credential's secret, with the CA's operator"}
 	}
 	return answer, refusal(s.op, answer)
+}
+
+// boundCMP bounds what verifying an answer costs, before anything of it is verified.
+func boundCMP(m *cmp.Message) error {
+	if len(m.ExtraCerts) > maxReplyCerts {
+		return fmt.Errorf("%d extraCerts, and %d is the most taken", len(m.ExtraCerts), maxReplyCerts)
+	}
+	for i, raw := range m.ExtraCerts {
+		if len(raw) > maxCertificate {
+			return fmt.Errorf("extraCerts %d: it has %d octets, and %d is the most taken", i+1, len(raw), maxCertificate)
+		}
+		cert, err := x509.ParseCertificate(raw)
+		if err != nil {
+			continue // it is of no use, and costs nothing
+		}
+		if err := checkKey(cert); err != nil {
+			return fmt.Errorf("extraCerts %d: %w", i+1, err)
+		}
+	}
+	if m.UsesMAC() {
+		_, err := cmp.MACPolicy{}.ParseMACParams(m.Header.ProtectionAlg)
+		return err
+	}
+	return nil
 }
 
 // idKpCMCCA is what the certificate of a CA's delegate may do (RFC 9483 §1.5).

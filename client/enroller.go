@@ -83,6 +83,17 @@ type Request struct {
 	State []byte
 	// Save keeps state durably before the request is sent. Nil keeps nothing.
 	Save func(state []byte) error
+
+	// Check judges a reply before an Enroller confirms its certificate to the CA; with an
+	// error the CA is told that it is rejected, where the protocol can say so. Nil accepts.
+	Check func(*Reply) error
+}
+
+func (r *Request) check(reply *Reply) error {
+	if r.Check == nil {
+		return nil
+	}
+	return r.Check(reply)
 }
 
 func (r *Request) save(state []byte) error {

@@ -40,10 +40,21 @@ type Error struct {
 	Status     int           // HTTP status, 0 where there was none
 	Text       string        // what is wrong; the server's own words where it gave any, made printable
 	Hint       string        // what to do about it, may be ""
-	RetryAfter time.Duration // with Pending and Busy: when the server wants to be asked again
+	RetryAfter time.Duration // with Pending and Busy: when the server wants to be asked again, at most a day
+	Asked      time.Duration // what the server asked for, where it is longer than RetryAfter
 	Err        error
 }
 
+// wait sets RetryAfter to what the server asks for, within bounds.
+func (e *Error) wait(asked time.Duration) *Error {
+	if e.RetryAfter = min(asked, maxWait); asked > maxWait {
+		e.Asked = asked
+	}
+	return e
+}
+
+// Error is one line for each error joined in it, fit to show on a terminal: the errors beneath, of TLS and HTTP, repeat what
+// a server sent.
 func (e *Error) Error() string {
 	var b strings.Builder
 	if e.Op != "" {
@@ -53,10 +64,19 @@ func (e *Error) Error() string {
 	if e.Status != 0 {
 		fmt.Fprintf(&b, " (HTTP %d)", e.Status)
 	}
+	if e.Asked > 0 {
+		fmt.Fprintf(&b, " (the server asks to wait %v; this client waits %v at most)", e.Asked, e.RetryAfter)
+	}
 	if e.Err != nil {
 		b.WriteString(": " + e.Err.Error())
 	}
-	return b.String()
+	const limit = 4000
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && !unicode.IsPrint(r) {
+			return '.'
+		}
+		return r
+	}, b.String()[:min(b.Len(), limit)])
 }
 
 func (e *Error) Unwrap() error { return e.Err }

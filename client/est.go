@@ -64,6 +64,9 @@ func NewEST(c ESTConfig) (*EST, error) {
 	case c.Trust.empty():
 		return nil, &Error{Kind: Usage, Op: "est", Text: "nothing says how to recognise the CA", Hint: "give the CA's root certificate or its SHA-256 (Trust; -roots or -root-sha256)"}
 	}
+	if err := c.Trust.check(); err != nil {
+		return nil, err
+	}
 	c.MinTLS = minTLS
 	setBounds(&c.Timeout, &c.Wait, &c.Now)
 	path := strings.TrimSuffix(u.Path, "/")
@@ -89,12 +92,14 @@ func (e *EST) CACerts(ctx context.Context) (*CACerts, error) {
 	if err != nil {
 		return nil, err
 	}
-	certs, err := parseCertsOnly(reply.body)
+	certs, err := parseCertsOnly(reply.body, maxCACertCount)
 	if err != nil {
 		return nil, badReply("cacerts", err)
 	}
 	ca := sortCACerts(certs)
-	if len(ca.Roots) == 0 {
+	if n := len(ca.Roots); n > maxAnchors {
+		return nil, badReply("cacerts", fmt.Errorf("it lists %d roots, and %d is the most taken", n, maxAnchors))
+	} else if n == 0 {
 		return nil, &Error{Kind: BadReply, Op: "cacerts", Text: "the server sent no root certificate", Hint: "a root must be in cacerts (RFC 7030 §4.1.3)"}
 	}
 	if len(e.config.Trust.RootSHA256) > 0 && e.config.Trust.pinned(ca.Roots) == nil && e.config.Trust.pinned(e.config.Trust.Roots) == nil {
@@ -103,7 +108,8 @@ func (e *EST) CACerts(ctx context.Context) (*CACerts, error) {
 	return ca, nil
 }
 
-// bootstrap turns a pin into a trust anchor, once.
+// bootstrap turns a pin into a trust anchor, once. The reply comes from anybody: it is compared with the pin before
+// any certificate in it is parsed, and only the one that fits is.
 func (e *EST) bootstrap(ctx context.Context) error {
 	e.mu.Lock()
 	known := len(e.roots) > 0
@@ -115,13 +121,21 @@ func (e *EST) bootstrap(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	certs, err := parseCertsOnly(reply.body)
+	raw, err := readCertsOnly(reply.body)
 	if err != nil {
 		return badReply("cacerts", err)
 	}
-	root := e.config.Trust.pinned(sortCACerts(certs).Roots)
-	if root == nil {
+	i := slices.IndexFunc(raw, e.config.Trust.isPinned)
+	if i < 0 {
 		return wrongPin()
+	}
+	root, err := parseCertificate(raw[i])
+	if err != nil {
+		return badReply("cacerts", err)
+	}
+	if !selfSigned(root) {
+		return &Error{Kind: Untrusted, Op: "cacerts", Text: "the certificate with the given SHA-256, of \"" + printable(root.Subject.String()) + "\", is not a root",
+			Hint: "give the SHA-256 of the CA's root certificate (deviceca ca export root)"}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -208,7 +222,7 @@ func (e *EST) enroll(ctx context.Context, op string, req *Request) (*Reply, erro
 	if err != nil {
 		return nil, err
 	}
-	certs, err := parseCertsOnly(reply.body)
+	certs, err := parseCertsOnly(reply.body, maxReplyCerts)
 	if err != nil {
 		return nil, badReply(op, err)
 	}

@@ -49,27 +49,27 @@ func plainDER(body []byte) ([]byte, bool) {
 	return body, len(body) > 2 && body[0] == 0x30 && body[1] >= 0x80
 }
 
-// parseCertsOnly reads the body of a cacerts or enrolment reply (RFC 7030
-// §4.1.3, §4.2.3): a degenerate SignedData with at least one certificate.
-func parseCertsOnly(body []byte) ([]*x509.Certificate, error) {
+// readCertsOnly reads the body of a cacerts or enrolment reply (RFC 7030
+// §4.1.3, §4.2.3): a degenerate SignedData with at least one certificate, in DER and not looked into.
+func readCertsOnly(body []byte) ([][]byte, error) {
 	der, err := decodeBody(body)
 	if err != nil {
 		return nil, err
 	}
 	raw, err := cms.ParseCertsOnly(der)
+	if err == nil && len(raw) == 0 {
+		err = errors.New("the reply holds no certificate")
+	}
+	return raw, err
+}
+
+// parseCertsOnly is readCertsOnly with at most so many certificates, parsed and bounded.
+func parseCertsOnly(body []byte, most int) ([]*x509.Certificate, error) {
+	raw, err := readCertsOnly(body)
 	if err != nil {
 		return nil, err
 	}
-	if len(raw) == 0 {
-		return nil, errors.New("the reply holds no certificate")
-	}
-	certs := make([]*x509.Certificate, len(raw))
-	for i, der := range raw {
-		if certs[i], err = x509.ParseCertificate(der); err != nil {
-			return nil, fmt.Errorf("certificate %d: %w", i+1, err)
-		}
-	}
-	return certs, nil
+	return parseCertificates(raw, most)
 }
 
 // decodeCSRAttrs is decodeBody for csrattrs, whose DER is often too short for plainDER to know it.

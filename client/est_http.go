@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"mime"
 	"net"
@@ -28,10 +29,10 @@ const (
 )
 
 // Waiting between attempts: the server's Retry-After within these bounds, and
-// without one an exponential backoff between them.
+// without one an exponential backoff up to maxBackoff.
 const (
 	minWait     = time.Second
-	maxWait     = time.Hour
+	maxWait     = 24 * time.Hour
 	maxBackoff  = time.Minute
 	maxAttempts = 6 // for a server that is busy or away; an approval is asked for until Wait ends
 )
@@ -82,11 +83,11 @@ func (e *EST) do(ctx context.Context, c call) (*answer, error) {
 }
 
 // pause is how long to wait before attempt n+1. A fleet that was told the same
-// Retry-After spreads over a quarter of it more; never less than was asked.
+// Retry-After spreads over a quarter of it more, an hour at most; never less than was asked.
 func pause(retryAfter time.Duration, n int) time.Duration {
 	if retryAfter > 0 {
 		d := min(max(retryAfter, minWait), maxWait)
-		return d + rand.N(d/4+1)
+		return d + rand.N(min(d/4, time.Hour)+1)
 	}
 	d := min(minWait<<min(n-1, 16), maxBackoff)
 	return d/2 + rand.N(d/2+1)
@@ -189,22 +190,28 @@ func (e *EST) client(c call) *http.Client {
 		// Only the fetch of a certificate whose digest is known beforehand: see CACerts.
 		config.InsecureSkipVerify, config.RootCAs, config.ClientSessionCache = true, nil, nil
 	}
-	client := &http.Client{
-		Transport: &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			TLSClientConfig:        config,
-			TLSHandshakeTimeout:    e.config.Timeout,
-			DisableCompression:     true,
-			MaxResponseHeaderBytes: maxText,
-			MaxIdleConns:           2,
-			IdleConnTimeout:        30 * time.Second,
-			// A TLSClientConfig of our own keeps Go at HTTP/1.1, as EST expects.
-		},
-		CheckRedirect: sameOrigin,
-	}
+	client := newHTTP(config, e.config.Timeout)
+	client.CheckRedirect = sameOrigin
 	e.conns[key] = client
 	return client
 }
+
+// newHTTP is the HTTP client of each protocol. It unpacks nothing, and bounds what comes before a body; each protocol bounds its
+// bodies. A TLSClientConfig of our own keeps Go at HTTP/1.1, as EST expects. In the handshake Go itself bounds the server's chain: 256 KiB,
+// RSA keys of 8192 bits, 100 signatures tried.
+func newHTTP(config *tls.Config, timeout time.Duration) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		TLSClientConfig:        config,
+		TLSHandshakeTimeout:    timeout,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxText,
+		MaxIdleConns:           2,
+		IdleConnTimeout:        30 * time.Second,
+	}}
+}
+
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 var errRedirect = errors.New("redirect not followed")
 
@@ -249,8 +256,8 @@ func transportError(op string, err error) *Error {
 // statusError sorts the HTTP statuses other than 200 and 204.
 func (e *EST) statusError(c call, resp *http.Response) *Error {
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10)) // as much as came
-	out := &Error{Op: c.op, Status: resp.StatusCode, Text: cmp.Or(printable(string(text)), http.StatusText(resp.StatusCode)),
-		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), e.config.Now())}
+	out := (&Error{Op: c.op, Status: resp.StatusCode, Text: cmp.Or(printable(string(text)), http.StatusText(resp.StatusCode))}).
+		wait(retryAfter(resp.Header.Get("Retry-After"), e.config.Now()))
 	switch s := resp.StatusCode; {
 	case s == http.StatusAccepted:
 		out.Kind, out.Hint = Pending, "have the request approved at the CA, then run this again: it asks with the same request"
@@ -273,17 +280,15 @@ func (e *EST) statusError(c call, resp *http.Response) *Error {
 	return out
 }
 
-// retryAfter reads seconds or a date (RFC 9110 §10.2.3); 0 when absent or unreadable.
+// retryAfter reads seconds or a date (RFC 9110 §10.2.3); 0 when absent or unreadable. It is what the server asks, without any
+// bound: see Error.wait.
 func retryAfter(value string, now time.Time) time.Duration {
-	return retryAfterUpTo(value, now, maxWait)
-}
-
-func retryAfterUpTo(value string, now time.Time, most time.Duration) time.Duration {
-	if n, err := strconv.Atoi(strings.TrimSpace(value)); err == nil {
-		return time.Duration(min(max(n, 0), int(most/time.Second))) * time.Second
+	n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+	if err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(min(max(n, 0), int64(math.MaxInt64/time.Second))) * time.Second
 	}
 	if at, err := http.ParseTime(value); err == nil {
-		return min(max(at.Sub(now), 0), most)
+		return max(at.Sub(now), 0)
 	}
 	return 0
 }

@@ -38,7 +38,7 @@ func replySeeds(t testing.TB) (forms map[string][]byte, certs []*x509.Certificat
 func TestParseCertsOnly(t *testing.T) {
 	forms, want := replySeeds(t)
 	for name, body := range forms {
-		got, err := parseCertsOnly(body)
+		got, err := parseCertsOnly(body, maxCACertCount)
 		if err != nil || len(got) != len(want) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -49,7 +49,7 @@ func TestParseCertsOnly(t *testing.T) {
 		"garbage in it": append([]byte("%%%%"), line...), "URL alphabet": []byte("_-_-"), "one certificate bare": encodeBody(want[0].Raw),
 		"trailing DER": append(append([]byte{}, forms["DER"]...), 0), "no certificate": encodeBody(cms.CertsOnly()), "not a certificate": encodeBody(cms.CertsOnly([]byte{0x30, 0})),
 	} {
-		if got, err := parseCertsOnly(body); err == nil {
+		if got, err := parseCertsOnly(body, maxCACertCount); err == nil {
 			t.Errorf("%s: %d certificates", name, len(got))
 		}
 	}
@@ -61,15 +61,21 @@ func FuzzParseCertsOnly(f *testing.F) {
 		f.Add(body)
 		f.Add(body[:len(body)/2])
 	}
+	for _, raw := range [][]byte{hugeRoot(f, 16384, 65537), hugeRoot(f, 2048, 1<<31-1), hugeRoot(f, 1<<18, 65537)} {
+		f.Add(encodeBody(cms.CertsOnly(raw)))
+	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		certs, err := parseCertsOnly(body)
+		certs, err := parseCertsOnly(body, maxCACertCount)
 		if err != nil {
 			return
 		}
 		// What was read can be written and is read the same.
-		again, err := parseCertsOnly([]byte(certsOnlyText(certs...)))
+		again, err := parseCertsOnly([]byte(certsOnlyText(certs...)), maxCACertCount)
 		if err != nil || len(again) != len(certs) || len(certs) == 0 {
 			t.Errorf("%d certificates, then %d: %v", len(certs), len(again), err)
+		}
+		if err := checkKeys(certs); err != nil {
+			t.Error(err)
 		}
 	})
 }

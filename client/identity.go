@@ -114,6 +114,10 @@ func ReadCertificates(path string) ([]*x509.Certificate, error) {
 	if err != nil {
 		return nil, &Error{Kind: Local, Op: "load", Text: "the certificates cannot be read", Err: err}
 	}
+	return parseFile(path, text)
+}
+
+func parseFile(path string, text []byte) ([]*x509.Certificate, error) {
 	certs, err := ParseCertificates(text)
 	if err != nil {
 		return nil, &Error{Kind: KindOf(err), Op: "load", Text: path, Err: err}

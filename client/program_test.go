@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +28,12 @@ func TestProgram(t *testing.T) {
 	roots, secret, dir := filepath.Join(tmp, "root.pem"), filepath.Join(tmp, "secret"), filepath.Join(tmp, "tls")
 	writeFile(t, roots, encodeCertificates(ca.root), 0o644)
 	writeFile(t, secret, []byte(testSecret+"\n"), 0o600)
+
+	open, bad := filepath.Join(tmp, "open"), filepath.Join(tmp, "bad.pem")
+	if err := errors.Join(os.Mkdir(open, 0o755), os.Chmod(open, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, bad, encodeCertificates(ca.root, ca.leaf(t, "lamp-1", newKey(t).Public(), nil)), 0o644)
 
 	run := func(env string, args ...string) (stdout, stderr string, code int) {
 		t.Helper()
@@ -72,11 +79,19 @@ func TestProgram(t *testing.T) {
 		{name: "reference without secret", args: enroll(dir, "-roots", roots, "-reference", testUser), code: 2, stderr: "DEVICECA_SECRET"},
 		{name: "secret without reference", args: enroll(dir, "-roots", roots, "-secret-file", secret), code: 2, stderr: "-reference"},
 		{name: "roots that are not there", args: enroll(dir, "-roots", roots+"x"), code: 1, stderr: "no such file"},
+		{name: "a leaf among the roots", args: enroll(dir, "-roots", bad), code: 1, stderr: bad + `: certificate 2, of "CN=lamp-1", is no trust anchor`},
+		{name: "a directory for everybody", args: enroll(open, "-roots", roots, "-reference", testUser, "-secret-file", secret), code: 1, stderr: "hint: look through it, then: chmod go-w " + open},
+		{name: "show of a directory for everybody", args: []string{"show", "-dir", open}, code: 1, stderr: "chmod go-w"},
 		{name: "wrong secret", env: "DEVICECA_SECRET=wrong", args: enroll(dir, "-roots", roots, "-reference", testUser), code: 1, stderr: "not known"},
 		{name: "enrol by file and pin", args: enroll(dir, "-root-sha256", pin, "-reference", testUser, "-secret-file", secret, "-json"), stdout: `"action": "enrolled"`},
 		{name: "again", args: enroll(dir, "-json"), stdout: `"action": "current"`},
 		{name: "show", args: []string{"show", "-dir", dir}, stdout: "current: sensor-1"},
 		{name: "renew", args: enroll(dir, "-renew"), stdout: "renewed: sensor-1"},
+		{name: "two servers", args: enroll(dir, "-server", "https://other.example"), code: 2, stderr: "given twice"},
+		{name: "two profiles", args: enroll(dir, "-label", "a", "-profile", "b"), code: 2, stderr: "-label and -profile"},
+		{name: "a secret that is gone", args: enroll(dir, "-reference", testUser, "-secret-file", secret+"x"), stdout: "current: sensor-1", stderr: "the device is enrolled and goes on without"},
+		{name: "a secret that is gone, and needed", args: enroll(dir, "-force", "-reference", testUser, "-secret-file", secret+"x"), code: 1, stderr: "no such file"},
+		{name: "another name", args: enroll(dir, "-dns", "b.example"), stdout: "current: sensor-1", stderr: "warning: asked for, and not in the certificate: DNS b.example"},
 		{name: "another device", args: []string{"enroll", "-dir", dir, "-server", s.URL, "-id", "sensor-2"}, code: 2, stderr: "sensor-1"},
 		{name: "force by environment", env: "DEVICECA_SECRET=" + testSecret, args: enroll(dir, "-force", "-reference", testUser, "-key", "ed25519", "-dns", "a.example", "-ip", "192.0.2.1", "-uri", "urn:x:y"), stdout: "enrolled: sensor-1"},
 	} {

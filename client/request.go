@@ -8,7 +8,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"io/fs"
-	"os"
 	"slices"
 )
 
@@ -54,7 +53,7 @@ func (s *Store) savePending(p pending) error {
 // loadPending is the kept request for this purpose, or nil: one for another
 // purpose or key is of no use any more, nor is one that cannot be read.
 func (s *Store) loadPending(purposeWanted string) (*pending, error) {
-	text, err := os.ReadFile(s.path(requestFile))
+	text, err := s.read(requestFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

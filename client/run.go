@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -84,7 +85,7 @@ type Result struct {
 	// "restricted", "quarantine" or "update-required".
 	Outcome  string   `json:"outcome,omitempty"`
 	Reasons  []string `json:"reasons,omitempty"`
-	Warnings []string `json:"warnings,omitempty"` // what differs from what was asked, without harm
+	Warnings []string `json:"warnings,omitempty"` // what differs from what was asked, without harm; a key that everybody can read
 	Files    Files    `json:"files"`
 }
 
@@ -97,12 +98,17 @@ func Run(ctx context.Context, c Config) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	return r.run(ctx)
+}
+
+func (r *run) run(ctx context.Context) (Result, error) {
+	c := r.config
 	unlock, err := r.store.lock()
 	if err != nil {
 		return Result{}, err
 	}
 	defer unlock()
-	if err := r.store.Recover(); err != nil && !c.Force {
+	if err := r.store.recover(c.Device); err != nil && !c.Force {
 		return Result{}, err
 	}
 	id, err := r.store.Load()
@@ -112,8 +118,7 @@ func Run(ctx context.Context, c Config) (Result, error) {
 	case err != nil:
 		return Result{}, err
 	case c.Device != "" && !sameID(c.Device, id.Device()):
-		return Result{}, &Error{Kind: Usage, Op: "load", Text: fmt.Sprintf("the certificate in %s is for %q, not %q", c.Dir, id.Device(), c.Device),
-			Hint: "use another directory, or force a new enrolment"}
+		return Result{}, r.store.another(id, c.Device)
 	case id.Lapsed(r.now()):
 		// The server may let a lapsed certificate renew itself for a while; then the
 		// device falls back to what it enrolled with.
@@ -127,12 +132,24 @@ func Run(ctx context.Context, c Config) (Result, error) {
 		return r.obtain(ctx, Renewed, attempts)
 	}
 	if !c.Renew {
+		if err := r.checkClock(id); err != nil {
+			return Result{}, err
+		}
 		r.advise(ctx, id)
 	}
 	if c.Renew || !r.now().Before(r.renewAt(id)) {
 		return r.obtain(ctx, Renewed, []attempt{{renews: id, auth: Auth{Certificate: id.TLS()}, keepKey: c.KeepKey}})
 	}
 	return r.result(Current, id), nil
+}
+
+// checkClock: before the certificate was issued, nothing can be said of when it is due, and no server's certificate is valid.
+func (r *run) checkClock(id *Identity) error {
+	if from := id.Certificate.NotBefore; from.Sub(r.now()) > maxAhead {
+		return &Error{Kind: Local, Op: "clock", Text: fmt.Sprintf("this device's clock says %s, and its certificate is valid from %s", r.now().UTC().Format(time.RFC3339), from.UTC().Format(time.RFC3339)),
+			Hint: "set the clock; key and certificate are in place"}
+	}
+	return nil
 }
 
 // Show is what Run would find, without a lock, a request or a write: the
@@ -284,10 +301,10 @@ func (r *run) obtain(ctx context.Context, action Action, attempts []attempt) (Re
 			}
 			return Result{}, err
 		}
-		live := slices.DeleteFunc(slices.Clone(kept), func(c *x509.Certificate) bool { return r.now().After(c.NotAfter) })
-		// Anchors are added, and leave when they expire: during a change of roots the
-		// server itself may still stand under the old one.
-		if err := r.store.SaveRoots(union(ca.Roots, live)); err != nil {
+		if err := r.store.remove(reserveFile); err != nil {
+			return Result{}, err
+		}
+		if err := r.keepAnchors(ca.Roots, kept); err != nil {
 			return Result{}, err
 		}
 		if err := r.store.Save(id); err != nil {
@@ -295,11 +312,27 @@ func (r *run) obtain(ctx context.Context, action Action, attempts []attempt) (Re
 		}
 		r.advise(ctx, id)
 		out := r.result(action, id)
-		out.Protocol, out.Outcome, out.Reasons, out.Warnings = e.Protocol(), reply.Outcome, reply.Reasons, warnings
+		out.Protocol, out.Outcome, out.Reasons, out.Warnings = e.Protocol(), reply.Outcome, reply.Reasons, append(warnings, out.Warnings...)
 		r.log.Info(string(action), "device", out.Device, "serial", out.Serial, "protocol", out.Protocol, "outcome", out.Outcome)
 		return out, nil
 	}
 	return Result{}, errors.Join(refusals...)
+}
+
+// keepAnchors saves the CA's anchors beside those kept: during a change of roots the server itself may still
+// stand under the old one.
+func (r *run) keepAnchors(listed, kept []*x509.Certificate) error {
+	keep := r.config.Trust.keepAnchors(listed, kept, r.now())
+	tell := func(text string, certs, in []*x509.Certificate) {
+		for _, c := range certs {
+			if !slices.ContainsFunc(in, c.Equal) {
+				r.log.Info(text, "subject", printable(c.Subject.String()), "sha256", fmt.Sprintf("%x", sha256.Sum256(c.Raw)), "not_after", c.NotAfter.UTC())
+			}
+		}
+	}
+	tell("trust anchor is new", keep, kept)
+	tell("trust anchor is dropped: it expired, or others took its place", kept, keep)
+	return r.store.SaveRoots(keep)
 }
 
 // try makes one attempt and checks its answer.
@@ -344,7 +377,17 @@ func (r *run) try(ctx context.Context, e Enroller, ca *CACerts, a attempt) (*Ide
 	req.Save = func(state []byte) error {
 		return r.store.savePending(pending{purpose: why, key: req.Key, state: state})
 	}
+	req.Check = func(reply *Reply) error {
+		_, _, err := accept(reply, req, ca, r.now())
+		return err
+	}
+	if err := r.store.reserve(); err != nil {
+		return nil, nil, nil, err
+	}
 	reply, err := send(ctx, req)
+	if err != nil {
+		err = errors.Join(err, r.store.remove(reserveFile))
+	}
 	if KindOf(err) == BadRequest && err != nil {
 		// The request is at fault, perhaps its key: the next one starts afresh.
 		return nil, nil, nil, errors.Join(err, r.store.remove(requestFile))
@@ -356,10 +399,32 @@ func (r *run) try(ctx context.Context, e Enroller, ca *CACerts, a attempt) (*Ide
 	return id, reply, warnings, err
 }
 
+// otherNames warns of names asked for that the certificate lacks: a renewal repeats the names that it has.
+func (r *run) otherNames(id *Identity) (warnings []string) {
+	if alt := r.config.AltNames; len(alt.DNS)+len(alt.IP)+len(alt.URI) == 0 {
+		return nil
+	}
+	names, err := DeviceNames(id.Device(), r.config.AltNames)
+	if err != nil {
+		return []string{"the names asked for are not looked at: " + err.Error()}
+	}
+	for _, name := range missingNames(names.SAN, id.Certificate) {
+		warnings = append(warnings, "asked for, and not in the certificate: "+name+"; a renewal keeps the names, so enrol anew for others (-force, with a credential)")
+	}
+	return warnings
+}
+
 func (r *run) result(action Action, id *Identity) Result {
-	return Result{
+	out := Result{
 		Action: action, Protocol: cmp.Or(r.config.Protocol, "est"), Device: id.Device(), Serial: id.Serial(),
 		NotBefore: id.Certificate.NotBefore.UTC(), NotAfter: id.Certificate.NotAfter.UTC(),
 		RenewAt: r.renewAt(id).UTC(), Files: r.store.Files(),
 	}
+	if warning := r.store.exposed(); warning != "" {
+		out.Warnings = append(out.Warnings, warning)
+	}
+	if action != Enrolled {
+		out.Warnings = append(out.Warnings, r.otherNames(id)...)
+	}
+	return out
 }

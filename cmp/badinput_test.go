@@ -108,7 +108,7 @@ func TestFlippedBitIsRefused(t *testing.T) {
 func byMAC(secret string) func(*Message) error {
 	return func(m *Message) error {
 		// No more work for the flipped count than for the right one.
-		_, err := m.VerifyMAC([]byte(secret), MACPolicy{MaxIterations: 2000})
+		_, err := m.VerifyMAC([]byte(secret), MACPolicy{MaxWork: 2000})
 		return err
 	}
 }

@@ -4,6 +4,7 @@ import (
 	encasn1 "encoding/asn1"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -133,7 +134,7 @@ func (p *printer) params(a Algorithm) string {
 	}
 	if a.OID.Equal(oidPBM) || a.OID.Equal(oidPBMAC1) {
 		// Any count is worth showing, for nothing is computed.
-		anything := MACPolicy{MinIterations: 1, MaxIterations: 1<<31 - 1}
+		anything := MACPolicy{MinIterations: 1, MaxWork: math.MaxInt64}
 		if m, err := anything.ParseMACParams(a); err == nil {
 			return fmt.Sprintf(", %s, %d iterations, HMAC with %s, salt %x", m.OWF, m.Iterations, m.MAC, m.Salt)
 		}

@@ -2,6 +2,7 @@ package cmp
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/rsa"
 	"crypto/x509"
 	"io"
@@ -43,7 +44,7 @@ func FuzzMessage(f *testing.F) {
 		}
 		_, _ = m.Verify(VerifyOptions{ // whatever it says, it must not panic
 			Secret: func([]byte) ([]byte, error) { return []byte("x"), nil },
-			MAC:    MACPolicy{MaxIterations: 200},
+			MAC:    MACPolicy{MaxWork: 200},
 			Trust:  TrustRoots(nil, at(noon)),
 		})
 		_ = m.VerifyCertificate(cert)
@@ -73,7 +74,7 @@ func FuzzCRMF(f *testing.F) {
 			t.Fatalf("encoded anew as\n%x\nwas\n%x, %v", again, raw, err)
 		}
 		for _, q := range list {
-			_ = q.VerifyPOP(POPRules{Sender: CommonName("me"), Secret: []byte("x"), MAC: MACPolicy{MaxIterations: 200}})
+			_ = q.VerifyPOP(POPRules{Sender: CommonName("me"), Secret: []byte("x"), MAC: MACPolicy{MaxWork: 200}})
 			_, _, _ = q.Controls.OldCertID()
 			p := &printer{w: io.Discard}
 			if p.request(q); p.err != nil {
@@ -94,10 +95,14 @@ func FuzzPBMParams(f *testing.F) {
 		}
 	}
 	f.Add(must[*MAC](f)(NewMAC(nil, nil, MACParams{Kind: PBMAC1})).alg.Params, true)
+	for _, length := range []int{256, 1<<31 - 1} { // of 13 blocks, and of a hundred million
+		long := must[Algorithm](f)(MACParams{Kind: PBMAC1, OWF: crypto.SHA1, MAC: crypto.SHA1, Iterations: 100_000, KeyLength: length}.algorithm())
+		f.Add(long.Params, true)
+	}
 	if seeds < 10 {
 		f.Fatalf("only %d seeds", seeds)
 	}
-	policy := MACPolicy{MaxIterations: 1000}
+	policy := MACPolicy{MaxWork: 1000}
 	f.Fuzz(func(t *testing.T, params []byte, pbmac1 bool) {
 		alg := Algorithm{OID: oidPBM, Params: params}
 		if pbmac1 {
@@ -107,7 +112,7 @@ func FuzzPBMParams(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if p.Iterations < 100 || p.Iterations > 1000 || len(p.Salt) > maxSalt || p.KeyLength > 256 || !p.OWF.Available() || !p.MAC.Available() {
+		if p.Iterations < 100 || p.Work() > 1000 || len(p.Salt) > maxSalt || p.KeyLength > 64 || !p.OWF.Available() || !p.MAC.Available() {
 			t.Fatalf("out of bounds: %+v", p)
 		}
 		k := must[*MAC](t)(NewMAC(nil, []byte("x"), p))

@@ -141,7 +141,7 @@ func (v *POPInput) check(rules POPRules) error {
 	if err != nil {
 		return err
 	}
-	key, err := p.derive(rules.Secret)
+	key, err := rules.MAC.derive(p, rules.Secret)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package cmp
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/sha512"
 	"crypto/x509"
@@ -253,6 +254,12 @@ func TestPBMAC1Key(t *testing.T) {
 
 func TestMACPolicy(t *testing.T) {
 	alg := func(p MACParams) Algorithm { return must[*MAC](t)(NewMAC(nil, nil, p)).alg }
+	// params encodes without deriving.
+	params := func(p MACParams) Algorithm {
+		p.Salt, p.OWF, p.MAC = []byte("salt"), cmp.Or(p.OWF, crypto.SHA256), cmp.Or(p.MAC, crypto.SHA256)
+		p.KeyLength, p.Iterations = cmp.Or(p.KeyLength, p.MAC.Size()), cmp.Or(p.Iterations, 1000)
+		return must[Algorithm](t)(p.algorithm())
+	}
 	counted := func(count string) Algorithm {
 		a := alg(MACParams{Iterations: 256})
 		n := must[[]byte](t)(hex.DecodeString(count))
@@ -268,8 +275,18 @@ func TestMACPolicy(t *testing.T) {
 	}{
 		{"100 rounds", alg(MACParams{Iterations: 100}), 0},
 		{"99 rounds", alg(MACParams{Iterations: 99}), BadAlg},
-		{"100,000 rounds", alg(MACParams{Iterations: 100_000, OWF: crypto.SHA1}), 0},
-		{"100,001 rounds", counted("02030186a1"), BadAlg},
+		{"as much work as may be", params(MACParams{Iterations: DefaultMaxWork, OWF: crypto.SHA1}), 0},
+		{"one round more", params(MACParams{Iterations: DefaultMaxWork + 1, OWF: crypto.SHA1}), BadAlg},
+		{"as much work as may be with a long hash", params(MACParams{Iterations: DefaultMaxWork / 3, OWF: crypto.SHA512}), 0},
+		{"one round more with a long hash", params(MACParams{Iterations: DefaultMaxWork/3 + 1, OWF: crypto.SHA512}), BadAlg},
+		{"PBMAC1 as common clients have it", params(MACParams{Kind: PBMAC1, Iterations: 262_144}), 0},
+		{"PBMAC1 as common clients have it, SHA-512", params(MACParams{Kind: PBMAC1, Iterations: 262_144, OWF: crypto.SHA512, MAC: crypto.SHA512}), 0},
+		{"PBMAC1 with one round more, SHA-512", params(MACParams{Kind: PBMAC1, Iterations: 262_145, OWF: crypto.SHA512, MAC: crypto.SHA512}), BadAlg},
+		{"PBMAC1 with a key of two blocks", params(MACParams{Kind: PBMAC1, Iterations: DefaultMaxWork / 4, MAC: crypto.SHA512}), 0},
+		{"PBMAC1 with a key of two blocks and one round more", params(MACParams{Kind: PBMAC1, Iterations: DefaultMaxWork/4 + 1, MAC: crypto.SHA512}), BadAlg},
+		{"PBMAC1 with a key longer than its hashes", params(MACParams{Kind: PBMAC1, KeyLength: 33}), BadAlg},
+		{"PBMAC1 with a key of 13 blocks", params(MACParams{Kind: PBMAC1, Iterations: 100_000, OWF: crypto.SHA1, KeyLength: 256}), BadAlg},
+		{"PBMAC1 with a key of 2^31 octets", params(MACParams{Kind: PBMAC1, KeyLength: 1<<31 - 1}), BadAlg},
 		{"a billion rounds", counted("02043b9aca00"), BadAlg},
 		{"2^64 rounds", counted("0209010000000000000000"), BadAlg},
 		{"minus one round", counted("0201ff"), BadAlg},
@@ -286,6 +303,29 @@ func TestMACPolicy(t *testing.T) {
 			checkInfo(t, err, c.want)
 		})
 	}
+}
+
+// TestMACWorkBegins: no key is derived unless Begin lets it, and done follows.
+func TestMACWorkBegins(t *testing.T) {
+	k := must[*MAC](t)(NewMAC([]byte("ref"), []byte("secret"), MACParams{Kind: PBMAC1, Iterations: 1000}))
+	m := NewRequest(&General{}, HeaderOptions{})
+	if err := m.Protect(k); err != nil {
+		t.Fatal(err)
+	}
+	var begun, done int64
+	policy := MACPolicy{Begin: func(work int64) (func(), error) { begun += work; return func() { done++ }, nil }}
+	if _, err := m.VerifyMAC([]byte("secret"), policy); err != nil || begun != 2000 || done != 1 {
+		t.Errorf("work of %d, done %d times, %v; want 2000, once", begun, done, err)
+	}
+	busy := errors.New("busy")
+	policy.Begin = func(int64) (func(), error) { return nil, busy }
+	if _, err := m.VerifyMAC([]byte("secret"), policy); err != busy {
+		t.Errorf("error %v, want that of Begin", err)
+	}
+	policy.Begin = func(int64) (func(), error) { t.Error("work on parameters that are refused"); return nil, busy }
+	policy.MaxWork = 1999
+	_, err := m.VerifyMAC([]byte("secret"), policy)
+	checkInfo(t, err, BadAlg)
 }
 
 // TestMACParamsFixed: the parameters stay the same within a transaction (RFC 9810

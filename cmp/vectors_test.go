@@ -161,7 +161,7 @@ func TestVectorsMAC(t *testing.T) {
 		{"go-pkicmp/ir_golden.der", "Pass", "myref", MACPolicy{}, BadMessageCheck},
 		{"go-pkicmp/ir_golden.der", "pass", "myref", weak, BadAlg},
 		{"go-pkicmp/ir_golden.der", "pass", "myref", MACPolicy{MinIterations: 501}, BadAlg},
-		{"go-pkicmp/ir_golden.der", "pass", "myref", MACPolicy{MaxIterations: 499}, BadAlg},
+		{"go-pkicmp/ir_golden.der", "pass", "myref", MACPolicy{MaxWork: 499}, BadAlg},
 		{"rustcrypto/ir_req_01.bin", "1234-5678-1234-5678", "1234", MACPolicy{}, 0},
 		{"rustcrypto/cr_req_01.bin", "1234-5678-1234-5678", "1234", MACPolicy{}, 0},
 		{"rustcrypto/p10cr_req_01.bin", "1234-5678-1234-5678", "1234", MACPolicy{}, 0},

@@ -6,8 +6,11 @@ import (
 	"crypto/subtle"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
+
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 // HeaderRules say what a header must be (RFC 9483 §3.1, §3.5). The zero value
@@ -122,7 +125,7 @@ const maxCandidates = 32
 //     badMessageCheck), and the sender is the one that the certificate names.
 //  5. The signer is trusted (else signerNotTrusted).
 //
-// Every error is an [Error], but for those of Secret.
+// Every error is an [Error], but for those of Secret and of MAC.Begin.
 func (m *Message) Verify(o VerifyOptions) (*Verified, error) {
 	if err := m.Header.Check(o.Header); err != nil {
 		return nil, err
@@ -255,7 +258,8 @@ func (m *Message) VerifyKey(pub crypto.PublicKey) error {
 // TrustRoots returns a Trust function that validates the path of the signer to
 // one of roots by RFC 5280, at the time now gives, with extraCerts as
 // intermediates. usages, if any, are extended key usages of which one must hold
-// for the whole path; none accepts any. It does not look at revocation.
+// for the whole path; none accepts any. Keys are RSA of 2048 to 8192 bits, ECDSA or Ed25519. It
+// does not look at revocation.
 func TrustRoots(roots *x509.CertPool, now func() time.Time, usages ...x509.ExtKeyUsage) func(*x509.Certificate, []*x509.Certificate) error {
 	if len(usages) == 0 {
 		usages = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
@@ -265,7 +269,25 @@ func TrustRoots(roots *x509.CertPool, now func() time.Time, usages ...x509.ExtKe
 		for _, c := range others {
 			pool.AddCert(c)
 		}
-		_, err := signer.Verify(x509.VerifyOptions{Roots: roots, Intermediates: pool, CurrentTime: now(), KeyUsages: usages})
+		paths, err := signer.Verify(x509.VerifyOptions{Roots: roots, Intermediates: pool, CurrentTime: now(), KeyUsages: usages})
+		if err != nil {
+			return err
+		}
+		for _, p := range paths {
+			if err = strong(p); err == nil {
+				return nil
+			}
+		}
 		return err
 	}
+}
+
+// strong refuses keys on a path whose signatures prove nothing; crypto/x509 refuses MD5 and SHA-1 by itself.
+func strong(path []*x509.Certificate) error {
+	for _, c := range path {
+		if err := der.AcceptKey(c.PublicKey); err != nil {
+			return fmt.Errorf("%s: %w", c.Subject, err)
+		}
+	}
+	return nil
 }

@@ -64,6 +64,7 @@ type journal struct {
 	revoked  map[ca.Serial]Change
 	changes  []Change
 	away     error
+	gaps     []Gap
 	read     int // entries and changes given out
 }
 
@@ -155,6 +156,8 @@ func (j *journal) Revoked(_ context.Context, _ string, q Query) iter.Seq2[Entry,
 		}
 	}
 }
+
+func (j *journal) Gaps(context.Context, string) ([]Gap, error) { return j.gaps, nil }
 
 func (j *journal) Indexes(_ context.Context, _ string, now time.Time) (uint64, uint64, error) {
 	j.mu.Lock()

@@ -1,10 +1,15 @@
 package crl
 
 import (
+	"archive/zip"
 	"bytes"
+	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -154,6 +159,26 @@ func FuzzParse(f *testing.F) {
 		}
 		f.Add(read(f, rel))
 	}
+	// PKITS has every form of scope, and lists that are signed with keys of others.
+	archive, err := zip.OpenReader("../internal/path/testdata/pkits.zip")
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer archive.Close()
+	for _, file := range archive.File {
+		if !strings.HasSuffix(file.Name, ".crl") {
+			continue
+		}
+		r, err := file.Open()
+		if err != nil {
+			f.Fatal(err)
+		}
+		raw, err := io.ReadAll(r)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		l, err := Parse(in)
 		if err != nil {
@@ -162,6 +187,9 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
+		// As a list of a CA of that name: the scope is for a certificate's points to meet.
+		points := pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 31}, Value: in}
+		l.Covers(&x509.Certificate{RawIssuer: l.Issuer, Extensions: []pkix.Extension{points}})
 		x, err := x509.ParseRevocationList(in)
 		if err != nil {
 			return
@@ -235,12 +263,21 @@ func TestLookup(t *testing.T) {
 	if err := part.CheckDelta(make(6, 5, point)); err != nil {
 		t.Error(err)
 	}
-	leaf := &x509.Certificate{RawIssuer: issuer.RawSubject}
-	if part.Covers(leaf) || !full.Covers(leaf) {
+	leaf := func(urls ...string) *x509.Certificate {
+		raw, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: revoked.Big(), CRLDistributionPoints: urls}, issuer, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := x509.ParseCertificate(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	if part.Covers(leaf()) || part.Covers(leaf(point+"x")) || !full.Covers(leaf()) {
 		t.Error("a certificate without the partition's URL is not in it")
 	}
-	leaf.CRLDistributionPoints = []string{point}
-	if !part.Covers(leaf) {
+	if !part.Covers(leaf(point)) || !part.Covers(leaf(point+"x", point)) {
 		t.Error("not covered")
 	}
 	other := newCA(t, "issuing-2", newKey(t))

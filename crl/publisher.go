@@ -256,7 +256,16 @@ func (p *Publisher) addScopes(ctx context.Context, is *publication, now time.Tim
 		return err
 	}
 	first, last := Partition(min(oldest, next), p.opts.Partition), Partition(next, p.opts.Partition)+1
+	empty, err := p.emptyPartitions(ctx, is, now)
+	if err != nil {
+		return err
+	}
 	for id := first; id <= last; id++ {
+		for _, run := range empty {
+			if run.from <= id && id < run.to {
+				id = run.to
+			}
+		}
 		if scopes[id] == nil {
 			scopes[id] = &scope{}
 		}
@@ -271,6 +280,41 @@ func (p *Publisher) addScopes(ctx context.Context, is *publication, now time.Tim
 		}
 	}
 	return nil
+}
+
+// run is a range of partitions, from ≤ id < to.
+type run struct{ from, to int }
+
+// emptyPartitions are those within gaps that hold nothing revoked, ascending. The partition in which a gap begins and the
+// one after are never among them: certificates that a restore lost are likely to name them.
+func (p *Publisher) emptyPartitions(ctx context.Context, is *publication, now time.Time) (empty []run, err error) {
+	gaps, err := p.opts.Source.Gaps(ctx, is.Name)
+	if err != nil {
+		return nil, err
+	}
+	size := p.opts.Partition
+	for _, g := range gaps {
+		at := run{Partition(g.First, size) + 2, Partition(g.Next, size)}
+		if at.from >= at.to {
+			continue
+		}
+		q := Query{From: uint64(at.from) * uint64(size), To: uint64(at.to) * uint64(size), Since: now}
+		for e, err := range p.opts.Source.Revoked(ctx, is.Name, q) {
+			if err != nil {
+				return nil, err
+			}
+			if id := Partition(e.Serial.Index(), size); id >= at.from {
+				if at.from < id {
+					empty = append(empty, run{at.from, id})
+				}
+				at.from = id + 1
+			}
+		}
+		if at.from < at.to {
+			empty = append(empty, at)
+		}
+	}
+	return empty, nil
 }
 
 // due lists the scopes that need a complete list, those whose delta has

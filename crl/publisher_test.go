@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"io/fs"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -440,4 +441,38 @@ type slowToken struct{ *token }
 func (k slowToken) Sign(r io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	time.Sleep(100 * time.Millisecond)
 	return k.token.Sign(r, digest, opts)
+}
+
+// A restore moves indexes far on. Partitions in the gap have no lists, but for those in which a certificate that was
+// lost is revoked, and the first two, where lost ones are likely.
+func TestGap(t *testing.T) {
+	h := newHouse(t, t.TempDir(), nil)
+	for range 25 { // partitions 0 to 2
+		h.j.issue(time.Hour)
+	}
+	const next = 1 << 40
+	h.j.gaps = []Gap{{25, next}}
+	h.j.next = next
+	after := h.j.issue(time.Hour)
+	lost := serial(77_777_777)
+	h.j.notAfter[lost] = time.Now().Add(time.Hour)
+	h.j.revoke(lost, ca.ReasonKeyCompromise)
+	if err := h.p.Publish(t.Context(), "issuing-1"); err != nil {
+		t.Fatal(err)
+	}
+	last := Partition(next, 10)
+	for _, id := range []int{Whole, 0, 1, 2, 3, Partition(lost.Index(), 10), Partition(after.Index(), 10), last + 1} {
+		h.list(id, false)
+		h.list(id, true)
+	}
+	for _, id := range []int{4, 5, Partition(lost.Index(), 10) - 1, Partition(lost.Index(), 10) + 1, last - 1} {
+		if _, err := os.Stat(h.p.file("issuing-1", id, false)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("partition %d, in which nothing is, has a list: %v", id, err)
+		}
+	}
+	for _, id := range []int{Whole, Partition(lost.Index(), 10)} {
+		if got := h.status(id, lost); got != ca.ReasonKeyCompromise {
+			t.Errorf("the lost certificate on list %d: %d", id, got)
+		}
+	}
 }

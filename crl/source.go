@@ -28,7 +28,13 @@ type Source interface {
 	// Indexes returns the lowest issuance index among certificates that have not
 	// expired at now (next, if all have) and the next index to be issued.
 	Indexes(ctx context.Context, issuer string, now time.Time) (oldest, next uint64, err error)
+	// Gaps lists the ranges of indexes below next that were passed over, ascending.
+	Gaps(ctx context.Context, issuer string) ([]Gap, error)
 }
+
+// Gap is a range of indexes, First ≤ index < Next, that a restore passed over. No certificate
+// on record has one of them, but for those that were entered as revoked since.
+type Gap struct{ First, Next uint64 }
 
 // Change is one line of the journal: revoked (Entry), or released from hold.
 type Change struct {

@@ -46,7 +46,7 @@ type Device struct {
 	Level      string    `json:"level"`
 	Group      string    `json:"group,omitempty"`
 	State      State     `json:"state"`
-	Credential string    `json:"credential,omitempty"` // who brought it in: a group credential's reference, "manufacturer:NAME" or "ra:NAME"; "" an administrator
+	Credential string    `json:"credential,omitempty"` // who brought it in: a group credential's reference, "manufacturer:NAME" or "ra:NAME", with #N where another had the name before; "" an administrator
 	Created    time.Time `json:"created"`
 	Updated    time.Time `json:"updated"`
 }

@@ -17,12 +17,32 @@ import (
 func (s *server) authenticate(r *http.Request) (ca.Requester, error) {
 	if chain := r.TLS.PeerCertificates; len(chain) > 0 {
 		requester, err := s.Authority.AuthenticateCertificate(r.Context(), chain)
+		if err == nil && requester.RA != nil && r.TLS.DidResume {
+			return ca.Requester{}, errResumed
+		}
 		if err == nil || !offersSecret(r) || ca.KindOf(err) != ca.Unauthenticated {
 			return requester, err
 		}
 	}
 	return s.bySecret(r)
 }
+
+// may asks whether the requester may do something, and returns it. Where its certificate lapsed
+// too long ago for that, the secret decides, if there is one.
+func (s *server) may(r *http.Request, requester ca.Requester, deed ca.Deed) (ca.Requester, error) {
+	err := s.Authority.MayActFor(r.Context(), requester, deed)
+	if err == nil || requester.Lapsed == 0 || !offersSecret(r) || ca.KindOf(err) != ca.Unauthenticated {
+		return requester, err
+	}
+	if requester, err = s.bySecret(r); err == nil {
+		err = s.Authority.MayActFor(r.Context(), requester, deed)
+	}
+	return requester, err
+}
+
+// errResumed: a registration authority enrols others, so it must hold its key now, and not only have held it
+// when the session began. It gets no tickets; one from before its registration may still be about.
+var errResumed = ca.Errorf(ca.Unauthenticated, "a registration authority needs a full TLS handshake, and this session was resumed: connect again without resuming")
 
 // bySecret authenticates by HTTP Basic.
 func (s *server) bySecret(r *http.Request) (ca.Requester, error) {

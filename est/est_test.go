@@ -119,6 +119,7 @@ type call struct {
 	as          *identity
 	header      map[string]string
 	http2       bool
+	sessions    tls.ClientSessionCache // to resume from
 }
 
 type result struct {
@@ -131,6 +132,7 @@ type result struct {
 func (e *env) do(t testing.TB, c call) result {
 	t.Helper()
 	config := &tls.Config{RootCAs: e.server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
+	config.ClientSessionCache = c.sessions
 	if c.as != nil {
 		config.Certificates = []tls.Certificate{{Certificate: [][]byte{c.as.cert.DER}, PrivateKey: c.as.key}}
 	}

@@ -143,6 +143,8 @@ func (a *authority) AuthenticateCertificate(_ context.Context, chain []*x509.Cer
 	return ca.Requester{Kind: policy.ByCertificate, Device: c.Device, Certificate: c, Lapsed: max(0, a.now().Sub(c.NotAfter))}, nil
 }
 
+func (a *authority) MayActFor(context.Context, ca.Requester, ca.Deed) error { return nil }
+
 func (a *authority) Enroll(ctx context.Context, r ca.Request) (*ca.Issued, error) {
 	if a.before != nil {
 		if err := a.before(ctx, r); err != nil {
@@ -237,6 +239,8 @@ func (a *authority) sign(id string, pub crypto.PublicKey, names ca.Names, notAft
 	a.issued[serial] = cert
 	return cert, nil
 }
+
+func (a *authority) Spend(ca.Requester, string, string) error { return nil }
 
 func (a *authority) Anchors() [][]byte { return [][]byte{a.root.Raw} }
 

@@ -175,7 +175,10 @@ func (s *server) csrattrs(_ http.ResponseWriter, r *http.Request, label string) 
 	var requester ca.Requester
 	var err error
 	if !anonymous(r) {
-		if requester, err = s.authenticate(r); err != nil {
+		if requester, err = s.authenticate(r); err == nil {
+			requester, err = s.may(r, requester, ca.Deed{Act: ca.ActAsk})
+		}
+		if err != nil {
 			return nil, err
 		}
 	}

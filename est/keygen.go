@@ -47,7 +47,7 @@ func (s *server) serverkeygen(w http.ResponseWriter, r *http.Request, label stri
 		return nil, ca.Errorf(ca.Denied, "profile %s does not allow that keys are made by the server: make one and use simpleenroll", profile.Name)
 	}
 
-	// 3. What is asked, over this connection, and who shall be able to read the key.
+	// 3. What is asked, over this connection, by who may have it, and who shall be able to read the key.
 	der, err := decodeRequest(body)
 	if err != nil {
 		return nil, err
@@ -59,19 +59,31 @@ func (s *server) serverkeygen(w http.ResponseWriter, r *http.Request, label stri
 	if err := s.bound(r, requester, label, csr); err != nil {
 		return nil, err
 	}
-	envelope, err := s.envelope(r.Context(), requester, csr, allowed)
+	asked := request(r, requester, label, csr, false)
+	asked.ServerKey = true
+	deed, err := asked.Deed()
+	if err == nil {
+		asked.Requester, err = s.may(r, requester, deed)
+	}
+	if err != nil {
+		return nil, err
+	}
+	envelope, err := s.envelope(r.Context(), asked.Requester, csr, allowed)
 	if err != nil {
 		return nil, err
 	}
 
-	// 4. The key.
+	// 4. The key. It costs more than a certificate does, whatever comes of the request.
+	if err := s.Authority.Spend(requester, requester.Device, r.RemoteAddr); err != nil {
+		return nil, err
+	}
 	key, err := ca.MakeKey(r.Context(), profile.Keys, hint)
 	if err != nil {
 		return nil, err
 	}
 	defer ca.WipeKey(key)
-	csr.PublicKey = key.Public()
-	if csr.SPKI, err = x509.MarshalPKIXPublicKey(csr.PublicKey); err != nil {
+	asked.PublicKey = key.Public()
+	if asked.SPKI, err = x509.MarshalPKIXPublicKey(asked.PublicKey); err != nil {
 		return nil, fmt.Errorf("encoding a key just made: %w", err)
 	}
 
@@ -83,13 +95,11 @@ func (s *server) serverkeygen(w http.ResponseWriter, r *http.Request, label stri
 	defer clear(private.body)
 
 	// 6. The core decides, issues, and makes it durable.
-	asked := request(r, requester, label, csr, false)
-	asked.ServerKey = true
 	issued, err := s.issue(r, asked)
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.Contains(issued.Certificate.DER, csr.SPKI) {
+	if !bytes.Contains(issued.Certificate.DER, asked.SPKI) {
 		return nil, errors.New("the certificate issued is not for the key that was made")
 	}
 

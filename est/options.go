@@ -28,6 +28,10 @@ type Authority interface {
 	// or to check a MAC with. A reference that does not exist gets a random secret
 	// and the zero Requester, which earns nothing.
 	CredentialSecret(ctx context.Context, reference string) (ca.Requester, device.Secret, error)
+	// Spend takes an act of the requester for a device (beside a certificate) out of their budgets: RateLimited.
+	Spend(r ca.Requester, device, address string) error
+	// MayActFor reports why the requester may not do something for a device. Enroll asks by itself.
+	MayActFor(ctx context.Context, r ca.Requester, deed ca.Deed) error
 	// Enroll decides and issues. The record is durable when it returns.
 	Enroll(ctx context.Context, r ca.Request) (*ca.Issued, error)
 	// Anchors are the certificates of cacerts, DER.

@@ -56,7 +56,7 @@ func (p *Proxies) includes(r *http.Request) bool {
 // anyone else the header fields are a forgery.
 //
 // The rest of the TLS state stays the proxy's, so that a request bound to the
-// device's own TLS session does not pass for bound.
+// device's own TLS session does not pass for bound. But whether the proxy resumed says nothing of the device.
 func (p *Proxies) client(r *http.Request) (*http.Request, error) {
 	leaf, chain := r.Header.Values(ClientCertHeader), r.Header.Values(ClientCertChainHeader)
 	if !p.includes(r) {
@@ -70,7 +70,7 @@ func (p *Proxies) client(r *http.Request) (*http.Request, error) {
 		return r, fmt.Errorf("%w: %w", errProxied, err)
 	}
 	state := *r.TLS
-	state.PeerCertificates, state.VerifiedChains = certs, nil
+	state.PeerCertificates, state.VerifiedChains, state.DidResume = certs, nil, false
 	proxied := r.WithContext(r.Context())
 	proxied.TLS = &state
 	return proxied, nil

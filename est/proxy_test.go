@@ -3,6 +3,7 @@ package est_test
 import (
 	"crypto/ecdsa"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -218,6 +219,15 @@ func TestRAOverHTTP(t *testing.T) {
 	s.do(t, call{path: "csrattrs", as: &ra}).wantStatus(t, 200)
 	enrol("simpleenroll", "gw-1").wantRefusal(t, 403, "registration authority line-1 may not act for device gw-1")
 	enrol("simpleenroll", "lamp-9").wantRefusal(t, 403, "may not act for devices of level hsm")
+	sessions := tls.NewLRUClientSessionCache(1)
+	for _, resumed := range []bool{false, true} {
+		r := s.do(t, call{path: "simpleenroll", as: &ra, body: base64Body(newCSR(t, newKey(t), "lamp-2")), sessions: sessions})
+		if resumed {
+			r.wantRefusal(t, 401, "full TLS handshake")
+		} else {
+			r.certs(t)
+		}
+	}
 	if err := s.core.RemoveRA(t.Context(), "line-1", "admin:test"); err != nil {
 		t.Fatal(err)
 	}

@@ -273,12 +273,19 @@ openssl pkey -in key -pubout && openssl x509 -in crt -noout -pubkey`
 		// Too long ago for that: a new credential lets the device in, on the same path.
 		s.late.Store(int64(time.Until(first.NotAfter) + 365*24*time.Hour))
 		enroll(t, lapsed, csr).wantRefusal(t, 401, "expired")
+		question := call{path: "csrattrs", as: &own}
+		s.do(t, question).wantRefusal(t, 401, "expired")
+		enroll(t, call{path: "serverkeygen", as: &own}, csr).wantRefusal(t, 401, "expired")
 		grant, err := s.core.AddCredential(t.Context(), device.Credential{Device: "lamp-1", Level: "software", Uses: 1}, time.Hour, "admin:test")
 		if err != nil {
 			t.Fatal(err)
 		}
 		lapsed.user, lapsed.pass = grant.Reference, grant.Secret
 		enroll(t, lapsed, csr).certs(t)
+		question.user, question.pass = grant.Reference, grant.Secret
+		if r := s.do(t, question); r.status != 200 {
+			t.Errorf("csrattrs by the secret beside a lapsed certificate: %d %s", r.status, r.body)
+		}
 	})
 	t.Run("revoked", func(t *testing.T) {
 		serial, _ := ca.SerialFromBig(first.SerialNumber)

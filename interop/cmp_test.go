@@ -118,8 +118,9 @@ func TestOpenSSLCMP(t *testing.T) {
 
 	c.ok(with(c.signed("kur"), "-cmd", "rr", "-oldcert", "kur.crt", "-revreason", "1")...)
 	c.fails(with(c.signed("kur"), "-cmd", "kur", "-newkey", c.key("late"), "-certout", "late.crt"), "signerNotTrusted", "revoked")
-	c.ok(with(own, "-cmd", "rr", "-oldcert", "cr.crt", "-revreason", "4")...)
-	c.fails(with(own, "-cmd", "rr", "-oldcert", "cr.crt", "-revreason", "4"), "certRevoked")
+	// A certificate revokes itself alone (RFC 9483 §4.2).
+	c.fails(with(own, "-cmd", "rr", "-oldcert", "cr.crt", "-revreason", "4"), "notAuthorized")
+	c.ok(with(c.signed("cr"), "-cmd", "rr", "-oldcert", "cr.crt", "-revreason", "4")...)
 
 	// Wrong secret and unknown reference: the same answer.
 	key := c.key("no")

@@ -48,8 +48,8 @@ func verify(r *Response, issuer *x509.Certificate, now time.Time, sha1 bool) err
 		return fail("%v", err)
 	}
 	alg := der.SignatureOf(r.Algorithm)
-	if alg == x509.UnknownSignatureAlgorithm || alg == x509.SHA1WithRSA && !sha1 {
-		return fail("its signature algorithm is not accepted")
+	if err := accept(alg, signer, sha1); err != nil {
+		return fail("%v", err)
 	}
 	if err := signer.CheckSignature(alg, r.TBS, r.Signature); err != nil {
 		return fail("its signature is wrong: %v", err)
@@ -70,6 +70,17 @@ func verify(r *Response, issuer *x509.Certificate, now time.Time, sha1 bool) err
 	return nil
 }
 
+// accept judges the strength of a signature. An issuer's or delegate's CertID may be hashed with SHA-1 all the same.
+func accept(alg x509.SignatureAlgorithm, signer *x509.Certificate, sha1 bool) error {
+	if err := der.AcceptSignature(alg); err != nil && !(sha1 && alg == x509.SHA1WithRSA) {
+		return err
+	}
+	if err := der.AcceptKey(signer.PublicKey); err != nil {
+		return fmt.Errorf("%s: %w", signer.Subject, err)
+	}
+	return nil
+}
+
 // signer finds the certificate of whoever claims to have signed.
 func (r *Response) signer(issuer *x509.Certificate, now time.Time, sha1 bool) (*x509.Certificate, error) {
 	if r.isSigner(issuer) {
@@ -83,13 +94,15 @@ func (r *Response) signer(issuer *x509.Certificate, now time.Time, sha1 bool) (*
 		if !bytes.Equal(cert.RawIssuer, issuer.RawSubject) {
 			return nil, errors.New("another CA issued the responder's certificate")
 		}
-		if cert.SignatureAlgorithm == x509.SHA1WithRSA && !sha1 {
-			return nil, errors.New("the responder's certificate is signed with SHA-1")
+		if err := accept(cert.SignatureAlgorithm, issuer, sha1); err != nil {
+			return nil, fmt.Errorf("the responder's certificate: %w", err)
 		}
 		if err := issuer.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature); err != nil {
 			return nil, fmt.Errorf("the issuer did not sign the responder's certificate: %w", err)
 		}
 		switch {
+		case cert.IsCA: // there the usage only confines what is below it
+			return nil, errors.New("the responder's certificate is a CA's")
 		case !slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning):
 			return nil, errors.New("the responder's certificate is not for OCSP signing")
 		case cert.KeyUsage != 0 && cert.KeyUsage&x509.KeyUsageDigitalSignature == 0:
@@ -115,12 +128,14 @@ func (r *Response) isSigner(cert *x509.Certificate) bool {
 	return bytes.Equal(r.ByName, cert.RawSubject)
 }
 
-// Find is what the response says of one certificate, nil if nothing.
-func (r *Response) Find(issuer *x509.Certificate, serial *big.Int) *SingleResponse {
+// Find is what the response says of one certificate, nil if nothing. If it says several
+// things, revoked counts, or else the first.
+func (r *Response) Find(issuer *x509.Certificate, serial *big.Int) (found *SingleResponse) {
 	for i := range r.Responses {
-		if s := &r.Responses[i]; s.ID.SerialNumber().Cmp(serial) == 0 && s.ID.matches(issuer) {
-			return s
+		s := &r.Responses[i]
+		if s.ID.SerialNumber().Cmp(serial) == 0 && s.ID.matches(issuer) && (found == nil || s.Status == Revoked && found.Status != Revoked) {
+			found = s
 		}
 	}
-	return nil
+	return found
 }

@@ -2,10 +2,17 @@ package ocsp
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -166,6 +173,9 @@ func FuzzResponse(f *testing.F) {
 	}
 	f.Add(ors(f, "D1.ors"))
 	f.Add(ErrorResponse(TryLater))
+	for _, hostile := range hostileResponses(f) {
+		f.Add(hostile.raw)
+	}
 	issuer := certFile(f, "rustcrypto", "rsa-2048-sha256-ca.der")
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		compare(t, raw)
@@ -173,4 +183,95 @@ func FuzzResponse(f *testing.F) {
 			resp.signer(issuer, time.Unix(1700000000, 0), true)
 		}
 	})
+}
+
+type hostile struct {
+	name   string
+	raw    []byte
+	issuer *x509.Certificate
+	says   string // of Verify; "" accepts
+}
+
+// hostileResponses are what no relying party should take, and one that it should.
+func hostileResponses(t testing.TB) (all []hostile) {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	now := time.Now().Truncate(time.Second)
+	strong, err := rsa.GenerateKey(rand.Reader, 2048)
+	must(err)
+	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(err)
+	make := func(key crypto.Signer, by *x509.Certificate, byKey crypto.Signer, edit func(*x509.Certificate)) *x509.Certificate {
+		c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "issuer"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
+			BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign}
+		if by != nil {
+			c.Subject.CommonName, c.IsCA, c.KeyUsage = "responder", false, x509.KeyUsageDigitalSignature
+			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning}
+			edit(c)
+		} else {
+			by = c
+		}
+		raw, err := x509.CreateCertificate(rand.Reader, c, by, key.Public(), byKey)
+		must(err)
+		cert, err := x509.ParseCertificate(raw)
+		must(err)
+		return cert
+	}
+	answer := func(issuer, responder *x509.Certificate, key crypto.Signer, alg x509.SignatureAlgorithm) []byte {
+		r := xocsp.Response{SerialNumber: big.NewInt(7), ThisUpdate: now, NextUpdate: now.Add(time.Hour), SignatureAlgorithm: alg}
+		if responder != issuer {
+			r.Certificate = responder
+		}
+		raw, err := xocsp.CreateResponse(issuer, responder, r, key)
+		must(err)
+		return raw
+	}
+	rsaIssuer, ecIssuer := make(strong, nil, strong, nil), make(ec, nil, ec, nil)
+	delegate := func(edit func(*x509.Certificate)) []byte {
+		return answer(ecIssuer, make(ec, ecIssuer, ec, edit), ec, x509.ECDSAWithSHA256)
+	}
+	return []hostile{
+		{"plain", answer(rsaIssuer, rsaIssuer, strong, x509.SHA256WithRSA), rsaIssuer, ""},
+		{"SHA-1", answer(rsaIssuer, rsaIssuer, strong, x509.SHA1WithRSA), rsaIssuer, "signed with SHA1-RSA"},
+		{"ECDSA with SHA-1", answer(ecIssuer, ecIssuer, ec, x509.ECDSAWithSHA1), ecIssuer, "not accepted"},
+		{"delegate", delegate(func(*x509.Certificate) {}), ecIssuer, ""},
+		{"delegate's certificate by ECDSA with SHA-1", delegate(func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA1 }), ecIssuer, "signed with ECDSA-SHA1"},
+		{"delegate that is a CA", delegate(func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, c.KeyUsage|x509.KeyUsageCertSign }), ecIssuer, "is a CA's"},
+		{"expired delegate", delegate(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }), ecIssuer, "expired"},
+	}
+}
+
+func TestHostileResponses(t *testing.T) {
+	for _, tt := range hostileResponses(t) {
+		t.Run(tt.name, func(t *testing.T) {
+			r, err := ParseResponse(tt.raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = Verify(r, tt.issuer, time.Now())
+			if tt.says == "" && err != nil || tt.says != "" && (!errors.Is(err, ErrNotTrusted) || !strings.Contains(err.Error(), tt.says)) {
+				t.Errorf("%v, want %q", err, tt.says)
+			}
+		})
+	}
+}
+
+// Of several answers about one certificate in a response, revoked counts.
+func TestFindRevoked(t *testing.T) {
+	plain := hostileResponses(t)[0]
+	r, err := ParseResponse(plain.raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := r.Responses[0]
+	again.Status = Revoked
+	r.Responses = append(r.Responses, again, r.Responses[0])
+	if found := r.Find(plain.issuer, big.NewInt(7)); found == nil || found.Status != Revoked {
+		t.Errorf("%+v", found)
+	}
 }

@@ -144,3 +144,31 @@ func TestDelegateInDeltas(t *testing.T) {
 		t.Errorf("relying party: %v", err)
 	}
 }
+
+// A delegate counts for nothing whose certificate is signed with SHA-1, or by an RSA key that can be factored.
+func TestDelegateWeakSignature(t *testing.T) {
+	t.Setenv("GODEBUG", "rsa1024min=0")
+	key := testKey("delegate")
+	for _, tc := range []struct {
+		name string
+		bits int
+		alg  x509.SignatureAlgorithm
+		ok   bool
+	}{{"RSA 2048, SHA-256", 2048, x509.SHA256WithRSA, true}, {"RSA 2048, SHA-1", 2048, x509.SHA1WithRSA, false}, {"RSA 1024, SHA-256", 1024, x509.SHA256WithRSA, false}} {
+		t.Run(tc.name, func(t *testing.T) {
+			by := must[*rsa.PrivateKey](t)(rsa.GenerateKey(rand.Reader, tc.bits))
+			c := &ca{cert: issuerCert(t, by), key: by}
+			template := delegateTemplate()
+			template.SignatureAlgorithm = tc.alg
+			cert := certificate(t, template, c.cert, key.Public(), by)
+			st := must[*State](t)(NewState(c.header(1, 1, 0, 1000), slices.Values([]uint64{1})))
+			e := envelope{contentType: contentType, kid: keyID(cert), alg: -8, cert: cert.Raw, payload: st.appendPack(nil, Hash{})}
+			e.protected = e.appendProtected(nil)
+			alg, _ := algorithmOf(key.Public())
+			e.signature = must[[]byte](t)(alg.sign(key, e.toBeSigned(nil)))
+			if _, err := Verify(e.append(nil), c.options()); tc.ok != (err == nil) || !tc.ok && !errors.Is(err, ErrSigner) {
+				t.Error(err)
+			}
+		})
+	}
+}

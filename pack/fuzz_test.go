@@ -93,9 +93,13 @@ func FuzzVerify(f *testing.F) {
 		f.Add(must[[]byte](f)(states[0].Sign(by, Hash{})), must[[]byte](f)(states[0].Delta(states[1], by)))
 	}
 	f.Fuzz(func(t *testing.T, full, delta []byte) {
+		issuer, peekErr := IssuerOf(full)
 		p, err := Verify(full, c.options())
 		if err != nil {
 			return
+		}
+		if peekErr != nil || issuer != IssuerHash(c.cert) {
+			t.Fatalf("%x: of %x, %v", full, issuer, peekErr)
 		}
 		// A signature over anything else would be a forgery.
 		if e, err := parseEnvelope(full, contentType); err != nil || !bytes.Equal(e.append(nil), full) || p.Hash() != states[0].Hash() {

@@ -156,6 +156,17 @@ func checkIssuer(issuer *x509.Certificate) error {
 	return nil
 }
 
+// acceptIssuer refuses RSA keys that can be factored, or cost too much to verify with. crypto/x509 refuses MD5 and
+// SHA-1 by itself.
+func acceptIssuer(by crypto.PublicKey) error {
+	if k, ok := by.(*rsa.PublicKey); ok {
+		if n := k.N.BitLen(); n < 2048 || n > 8192 {
+			return fmt.Errorf("its issuer's key is RSA of %d bits: 2048 to 8192 are accepted", n)
+		}
+	}
+	return nil
+}
+
 // checkDelegate holds a delegated certificate to all rules but those that take the pack to tell.
 func checkDelegate(issuer, cert *x509.Certificate) error {
 	refuse := func(why string) error {
@@ -174,6 +185,9 @@ func checkDelegate(issuer, cert *x509.Certificate) error {
 		return refuse("extended key usage must be " + signingEKU.String() + " alone")
 	case len(cert.UnhandledCriticalExtensions) != 0:
 		return refuse("has an unknown critical extension")
+	}
+	if err := acceptIssuer(issuer.PublicKey); err != nil {
+		return refuse(err.Error())
 	}
 	if err := cert.CheckSignatureFrom(issuer); err != nil {
 		return refuse(err.Error())

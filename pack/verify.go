@@ -88,6 +88,23 @@ func Verify(data []byte, o Options, deltas ...[]byte) (*Pack, error) {
 	return p, nil
 }
 
+// IssuerOf reads which issuing CA a full pack says it is of. Nothing is verified: it is for choosing [Options.Issuer]
+// among several CAs.
+func IssuerOf(data []byte) (issuer Hash, err error) {
+	if limit := (Limits{}).orDefault().Bytes; len(data) > limit {
+		return issuer, fmt.Errorf("%w: %d octets, limit %d", ErrLimit, len(data), limit)
+	}
+	e, err := parseEnvelope(data, contentType)
+	if err != nil {
+		return issuer, err
+	}
+	r := &reader{rest: e.payload}
+	r.expect(majorArray, 12, "payload")
+	r.expect(majorUint, kindPack, "kind")
+	copy(issuer[:], r.fixed(len(issuer), "issuer"))
+	return issuer, r.err
+}
+
 // open verifies a full pack. Nothing in it is believed before step 4, and what comes before is bounded by its length.
 func open(data []byte, o Options) (*Pack, error) {
 	if o.Issuer == nil {

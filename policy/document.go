@@ -33,6 +33,25 @@ func (v value) item(i int) value {
 	return value{v.node.Content[i], fmt.Sprintf("%s[%d]", v.path, i)}
 }
 
+// maxFaults is how many faults of one file are told: nobody mends more at a time.
+const maxFaults = 200
+
+// Bounds of what a policy describes. Reading a condition, and issuing a sample under a profile, take
+// around a millisecond each, and levels, rules and profiles multiply.
+const (
+	maxProfiles = 100
+	maxLevels   = 100
+	maxRules    = 300
+)
+
+// tooMany reports, as a fault, that there are more of something than a policy may have.
+func (d *document) tooMany(v value, n, most int, what string) bool {
+	if n > most {
+		d.fault(v, "a policy is written by hand; move generated lists elsewhere", "there are %d %s, more than %d", n, what, most)
+	}
+	return n > most
+}
+
 // document reads typed values out of a YAML file and gathers what is wrong
 // with them; reading goes on after a fault.
 type document struct {
@@ -41,6 +60,9 @@ type document struct {
 }
 
 func (d *document) fault(v value, hint, format string, args ...any) {
+	if len(d.faults) >= maxFaults {
+		return
+	}
 	d.faults = append(d.faults, Fault{File: d.file, Line: max(v.node.Line, 1), Column: max(v.node.Column, 1),
 		Path: v.path, Message: fmt.Sprintf(format, args...), Hint: hint})
 }

@@ -25,7 +25,11 @@ type level struct {
 
 func (d *document) levels(v value, profiles map[string]*Profile, profileOrder []string, c *compiler) (levels map[string]*level, order []string) {
 	levels = map[string]*level{}
-	for _, f := range d.entries(v) {
+	entries := d.entries(v)
+	if d.tooMany(v, len(entries), maxLevels, "levels") {
+		return levels, order
+	}
+	for _, f := range entries {
 		d.name(f)
 		levels[f.name] = d.level(f, profiles, profileOrder, c)
 		order = append(order, f.name)

@@ -39,6 +39,9 @@ func (d *document) outcomes(v value, profiles map[string]*Profile, profileOrder 
 	var always *rule
 	names, conditions := map[string]int{}, map[string]*rule{}
 	items := d.items(v)
+	if d.tooMany(v, len(items), maxRules, "outcomes") {
+		return nil
+	}
 	if len(items) == 0 && v.node.Kind == yaml.SequenceNode {
 		d.fault(v, "add at least {name: sound, when: verdict.required_affirming, then: issue}", "there are no outcomes, so every request is denied")
 	}

@@ -47,7 +47,11 @@ func (d *document) profiles(v value) (profiles map[string]*Profile, order []stri
 	profiles = map[string]*Profile{}
 	given := map[string]map[string]value{}
 	at := map[string]value{}
-	for _, f := range d.entries(v) {
+	entries := d.entries(v)
+	if d.tooMany(v, len(entries), maxProfiles, "profiles") {
+		return profiles, order
+	}
+	for _, f := range entries {
 		d.name(f)
 		if slices.Contains(estOperations, f.name) {
 			d.fault(f.key, "choose another name", "%q is an EST operation, so it cannot be a profile (RFC 7030 §3.2.2)", f.name)

@@ -155,8 +155,7 @@ func letterOrDigit(c byte) bool {
 	return 'a' <= c && c <= 'z' || '0' <= c && c <= '9'
 }
 
-// validHost accepts LDH host names without a final dot; with wildcard, also
-// "*." before one.
+// validHost accepts what IsHostName does; with wildcard, also "*." before one.
 func validHost(s string, wildcard bool) bool {
 	if len(s) > 253 {
 		return false
@@ -174,9 +173,23 @@ func validHost(s string, wildcard bool) bool {
 			}
 		}
 	}
-	// Software that is given 10.0.0.1 as a host name connects to the address.
-	_, err := netip.ParseAddr(s)
-	return err != nil
+	return !endsInNumber(s)
+}
+
+// IsHostName reports whether s is a host name as certificates have it: labels of letters, digits and
+// hyphens (RFC 1123 §2.1), without a final dot, of at most 253 octets, and no number as its last
+// label: software that is given 10.0.0.1, 127.1 or 0x7f000001 as a host name connects to an address.
+func IsHostName(s string) bool { return validHost(s, false) }
+
+// endsInNumber reports whether the last label is a number, decimal or hexadecimal,
+// which inet_aton and browsers take for the end of an IPv4 address.
+func endsInNumber(s string) bool {
+	last := strings.ToLower(s[strings.LastIndexByte(s, '.')+1:])
+	if strings.Trim(last, "0123456789") == "" {
+		return true
+	}
+	hex, ok := strings.CutPrefix(last, "0x")
+	return ok && strings.Trim(hex, "0123456789abcdef") == ""
 }
 
 // absoluteURI accepts a scheme and something after it (RFC 3986 §3.1), all of

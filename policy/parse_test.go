@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -73,13 +74,44 @@ func TestParseIsBounded(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			start := time.Now()
-			if _, err := Parse("policy.yaml", c.data); err == nil {
-				t.Error("accepted")
+			_, err := Parse("policy.yaml", c.data)
+			if faults, ok := errors.AsType[Faults](err); !ok || len(faults) > maxFaults {
+				t.Errorf("%d faults are told, want 1 to %d", len(faults), maxFaults)
 			}
 			if took := time.Since(start); took > 30*time.Second {
 				t.Errorf("took %v", took)
 			}
 		})
+	}
+}
+
+// What a policy may describe is bounded by number, since each condition and each profile is work.
+func TestPolicyIsBounded(t *testing.T) {
+	many := func(n int, line string) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, line, i)
+		}
+		return b.String()
+	}
+	base := string(Default())
+	after := func(heading, text string) string {
+		return strings.Replace(base, "\n"+heading+":\n", "\n"+heading+":\n"+text, 1)
+	}
+	for _, c := range []struct {
+		name   string
+		policy string
+		want   string // fault, "" if there is none
+	}{
+		{"as many profiles as may be", after("profiles", many(maxProfiles-4, "  p%d: {extends: device}\n")), ""},
+		{"a profile more", after("profiles", many(maxProfiles-3, "  p%d: {extends: device}\n")), "there are 101 profiles, more than 100"},
+		{"a level too many", after("levels", many(maxLevels-4, "  l%d: {evidence: [], requesters: [credential], protocols: [est], profiles: [device], validity: 1h}\n")), "there are 101 levels, more than 100"},
+		{"an outcome too many", after("outcomes", many(maxRules-5, "  - {name: r%d, when: verdict.any >= WARNING, then: deny}\n")), "there are 301 outcomes, more than 300"},
+	} {
+		_, err := Parse("policy.yaml", []byte(c.policy))
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v; want %q", c.name, err, c.want)
+		}
 	}
 }
 

@@ -202,7 +202,7 @@ certificates 2
 say "backup and restore"
 in_server deviceca backup /backup/one
 compose stop deviceca >"$temp/log" 2>&1
-compose run --rm --no-deps -T --entrypoint sh init -c 'mv ca ca.old && deviceca restore --home "$DEVICECA_HOME" --from /backup/one' 2>"$temp/log" ||
+compose run --rm --no-deps -T --entrypoint sh init -c 'mv ca ca.old && deviceca restore --home "$DEVICECA_HOME" --from /backup/one && deviceca recover --home "$DEVICECA_HOME" --acknowledge "the server was stopped right after the backup"' 2>"$temp/log" ||
 	{ cat "$temp/log"; die "the restore failed"; }
 up
 certificates 2

@@ -21,11 +21,14 @@ var oidLoadable = asn1.ObjectIdentifier{2, 23, 133, 10, 1, 3}
 // is the "ASN.1 format for TPM 2.0 keys" that the TPM engines and providers of OpenSSL read:
 //
 //	TPMKey ::= SEQUENCE {
-//	  type       OBJECT IDENTIFIER,              -- 2.23.133.10.1.3, loadable
-//	  emptyAuth  [0] EXPLICIT BOOLEAN OPTIONAL,  -- TRUE
-//	  parent     INTEGER,                        -- a persistent handle, or the owner: its primary storage key, ECC P-256
-//	  pubkey     OCTET STRING,                   -- TPM2B_PUBLIC
-//	  privkey    OCTET STRING }                  -- TPM2B_PRIVATE
+//	  type        OBJECT IDENTIFIER,              -- 2.23.133.10.1.3, loadable
+//	  emptyAuth   [0] EXPLICIT BOOLEAN OPTIONAL,  -- see ParseKeyFile
+//	  policy      [1] …, secret [2] …, authPolicy [3] … OPTIONAL,   -- not understood here
+//	  description [4] EXPLICIT UTF8String OPTIONAL,
+//	  rsaParent   [5] EXPLICIT BOOLEAN OPTIONAL,  -- TRUE is not understood here
+//	  parent      INTEGER,                        -- a persistent handle, or the owner: its primary storage key, ECC P-256
+//	  pubkey      OCTET STRING,                   -- TPM2B_PUBLIC
+//	  privkey     OCTET STRING }                  -- TPM2B_PRIVATE
 type KeyFile struct {
 	Parent  uint32
 	Public  []byte // TPMT_PUBLIC
@@ -48,7 +51,8 @@ func (k KeyFile) Marshal() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: b.BytesOrPanic()})
 }
 
-// ParseKeyFile reads a file of a key without authorization value or policy.
+// ParseKeyFile reads a file of a key without policy. Whether the key has an authorization value is for the TPM to say: emptyAuth is
+// left out by some programs, and tpm2_encodeobject 5.4 writes FALSE for keys without one and TRUE for others.
 func ParseKeyFile(text []byte) (*KeyFile, error) {
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != keyBlock {
@@ -62,19 +66,14 @@ func ParseKeyFile(text []byte) (*KeyFile, error) {
 	if !kind.Equal(oidLoadable) {
 		return nil, fmt.Errorf("a TPM key of type %v, where a loadable one (%v) is due", kind, oidLoadable)
 	}
-	var auth cryptobyte.String
-	var has, empty bool
-	if !seq.ReadOptionalASN1(&auth, &has, cbasn1.Tag(0).ContextSpecific().Constructed()) || has && (!auth.ReadASN1Boolean(&empty) || !auth.Empty()) {
-		return nil, errors.New("not a TPMKey")
-	}
-	if !empty {
-		return nil, errors.New("the key has an authorization value: make one without")
+	if err := skipOptions(&seq); err != nil {
+		return nil, err
 	}
 	var parent int64
 	var public, private cryptobyte.String
 	if !seq.ReadASN1Integer(&parent) || parent < 0 || parent > math.MaxUint32 ||
 		!seq.ReadASN1(&public, cbasn1.OCTET_STRING) || !seq.ReadASN1(&private, cbasn1.OCTET_STRING) || !seq.Empty() {
-		return nil, errors.New("not a TPMKey that this program can use: one without policies is due")
+		return nil, errors.New("not a TPMKey")
 	}
 	k := &KeyFile{Parent: uint32(parent)}
 	for _, part := range []struct {
@@ -88,4 +87,43 @@ func ParseKeyFile(text []byte) (*KeyFile, error) {
 		*part.to = content
 	}
 	return k, nil
+}
+
+// skipOptions passes over the optional fields, and refuses those that change how the key is used.
+func skipOptions(seq *cryptobyte.String) error {
+	for tag := range uint8(6) {
+		var field cryptobyte.String
+		var has bool
+		if !seq.ReadOptionalASN1(&field, &has, cbasn1.Tag(tag).ContextSpecific().Constructed()) {
+			return errors.New("not a TPMKey")
+		}
+		switch {
+		case !has:
+		case tag == 0 || tag == 5:
+			truth, ok := readBoolean(&field)
+			if !ok || !field.Empty() {
+				return errors.New("not a TPMKey")
+			}
+			if tag == 5 && truth {
+				return errors.New("its parent is an RSA key: make it below an ECC P-256 storage key, or a persistent one")
+			}
+		case tag == 4:
+			var description cryptobyte.String
+			if !field.ReadASN1(&description, cbasn1.UTF8String) || !field.Empty() {
+				return errors.New("not a TPMKey")
+			}
+		default:
+			return errors.New("it has a policy or a secret, which this program cannot satisfy: make one without")
+		}
+	}
+	return nil
+}
+
+// readBoolean reads a BOOLEAN in BER, where any octet but 0 is TRUE: tpm2_encodeobject writes 1.
+func readBoolean(in *cryptobyte.String) (truth, ok bool) {
+	var value cryptobyte.String
+	if !in.ReadASN1(&value, cbasn1.BOOLEAN) || len(value) != 1 {
+		return false, false
+	}
+	return value[0] != 0, true
 }

@@ -18,6 +18,7 @@
 package tpm
 
 import (
+	"context"
 	"crypto"
 	"crypto/x509"
 	"errors"
@@ -39,6 +40,8 @@ import (
 // Config says where the TPM is and which keys of it to use. Keys have no authorization value, and the
 // owner hierarchy has none either.
 type Config struct {
+	// Context ends the use of the TPM, also while it does not answer; nil is never.
+	Context context.Context
 	// Path is the TPM: a device such as /dev/tpmrm0 (with the kernel's resource manager, which is
 	// the one to take), or "socket:" and the path of a Unix socket, as swtpm has it.
 	Path string
@@ -87,6 +90,7 @@ func Open(c Config) (*Device, error) {
 	if err != nil {
 		return nil, local("the TPM cannot be opened", err, "name a device such as /dev/tpmrm0, or socket:PATH; reading and writing it takes the right (group tss)")
 	}
+	t = newPatient(c.Context, t)
 	d := &Device{tpm: t, pcrs: slices.Compact(pcrs), chain: chain}
 	if err := d.load(c); err != nil {
 		return nil, errors.Join(err, d.Close())
@@ -103,7 +107,11 @@ func (d *Device) load(c Config) error {
 		d.ak, err = loadFile(d.tpm, c.AK)
 	}
 	if err != nil {
-		return local("the attestation key cannot be used", err, "name its persistent handle, such as 0x81010002, or its file")
+		hint := ""
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, tpm2.TPMRCHandle) {
+			hint = "name its persistent handle, such as 0x81010002 (tpm2_getcap handles-persistent lists them), or its file"
+		}
+		return local("the attestation key cannot be used", err, hint)
 	}
 	if d.akBy, err = schemeOf(d.ak.public); err != nil {
 		return local("the attestation key cannot be used", err, "make one with SHA-256")
@@ -116,7 +124,11 @@ func (d *Device) load(c Config) error {
 		d.key, err = makeKey(d.tpm, c.Key, c.KeyFile)
 	}
 	if err != nil {
-		return local("the device's key cannot be used", err, "was "+c.KeyFile+" made by another TPM, or was this one cleared? Remove it, and the device gets a new key")
+		hint := ""
+		if errors.Is(err, tpm2.TPMRCIntegrity) {
+			hint = c.KeyFile + " was made by another TPM, or this one was cleared since: remove it, and the device gets a new key"
+		}
+		return local("the device's key cannot be used", err, hint)
 	}
 	return nil
 }
@@ -182,6 +194,8 @@ func storageTemplate() tpm2.TPMTPublic {
 	return t
 }
 
+var errOwner = errors.New("the owner hierarchy has a password, and this program uses it without (tpm2_changeauth -c owner -p OLD removes it; or name a key below a persistent parent)")
+
 // withStorage runs do with the owner's storage primary key loaded.
 func withStorage(t transport.TPM, do func(parent tpm2.AuthHandle) error) error {
 	r, err := tpm2.CreatePrimary{
@@ -189,6 +203,9 @@ func withStorage(t transport.TPM, do func(parent tpm2.AuthHandle) error) error {
 		InPublic:      tpm2.New2B(storageTemplate()),
 	}.Execute(t)
 	if err != nil {
+		if errors.Is(err, tpm2.TPMRCBadAuth) || errors.Is(err, tpm2.TPMRCAuthFail) {
+			return fmt.Errorf("%w: %w", errOwner, err)
+		}
 		return fmt.Errorf("the owner's storage key: %w", err)
 	}
 	primary := &loaded{handle: tpm2.NamedHandle{Handle: r.ObjectHandle, Name: r.Name}, transient: true}
@@ -293,8 +310,13 @@ func usage(text, hint string) error {
 // explain adds to a TPM's answer what it does not say by itself.
 func explain(err error) error {
 	switch {
+	case errors.Is(err, errOwner): // said already
 	case errors.Is(err, tpm2.TPMRCObjectMemory):
 		return fmt.Errorf("%w: other programs have left keys in its memory; use the resource manager's device (/dev/tpmrm0), or flush them (tpm2_flushcontext -t)", err)
+	case errors.Is(err, tpm2.TPMRCIntegrity):
+		return fmt.Errorf("%w: the key was made by another TPM, or this one was cleared since", err)
+	case errors.Is(err, tpm2.TPMRCBadAuth), errors.Is(err, tpm2.TPMRCAuthFail):
+		return fmt.Errorf("%w: the key has an authorization value, and this program uses keys without", err)
 	case errors.Is(err, tpm2.TPMRCLockout):
 		return fmt.Errorf("%w: it is locked after wrong passwords, and recovers by itself", err)
 	}

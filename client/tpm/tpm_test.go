@@ -20,6 +20,7 @@ import (
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
 
 	"github.com/deviceca/deviceca/client"
 	"github.com/deviceca/deviceca/client/tpm"
@@ -230,7 +231,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"no AK file", func(c *tpm.Config) { c.AK = filepath.Join(dir, "none") }, client.Local, "attestation key cannot be used"},
 		{"an AK that signs anything", func(c *tpm.Config) { c.AK = fmt.Sprintf("%#x", uint32(plain.Handle)) }, client.Local, "is not an attestation key"},
 		{"the key as AK", func(c *tpm.Config) { c.AK = good.KeyFile }, client.Local, "is not an attestation key"},
-		{"a key of another TPM", func(c *tpm.Config) { c.KeyFile = write("spoilt", spoilt.Marshal()) }, client.Local, "made by another TPM"},
+		{"a key of another TPM", func(c *tpm.Config) { c.KeyFile = write("spoilt", spoilt.Marshal()) }, client.Local, "remove it, and the device gets a new key"},
 		{"a key whose parent is gone", func(c *tpm.Config) { c.KeyFile = write("orphan", orphan.Marshal()) }, client.Local, "its parent 0x81000123"},
 		{"a key file that is none", func(c *tpm.Config) { c.KeyFile = write("text", []byte("text")) }, client.Local, "there is no TSS2 PRIVATE KEY"},
 		{"a kind that TPMs do not make", func(c *tpm.Config) { c.KeyFile, c.Key = filepath.Join(dir, "new"), client.Ed25519 }, client.Local, `no key of kind "ed25519"`},
@@ -244,6 +245,9 @@ func TestOpenRefuses(t *testing.T) {
 			device.Close()
 			t.Errorf("%s: opened", c.name)
 			continue
+		}
+		if c.name != "a key of another TPM" && strings.Contains(client.HintOf(err), "remove") {
+			t.Errorf("%s: hint %q", c.name, client.HintOf(err))
 		}
 		if text := err.Error() + client.HintOf(err); client.KindOf(err) != c.kind || !strings.Contains(text, c.says) {
 			t.Errorf("%s: %v (%v), hint %q", c.name, err, client.KindOf(err), client.HintOf(err))
@@ -272,12 +276,40 @@ func TestKeyFile(t *testing.T) {
 		der[at] = to
 		return wrap(der)
 	}
+	// optional is the file with another optional field in the place of emptyAuth.
+	optional := func(tag uint8, content ...byte) []byte {
+		old := string(block.Bytes[10:15])
+		if old != "\xa0\x03\x01\x01\xff" {
+			t.Fatalf("emptyAuth is %x", old)
+		}
+		field := append([]byte{0xa0 | tag, byte(len(content))}, content...)
+		der := append(append(bytes.Clone(block.Bytes[:10]), field...), block.Bytes[15:]...)
+		der[1] = byte(len(der) - 2)
+		return wrap(der)
+	}
+	none := append(bytes.Clone(block.Bytes[:10]), block.Bytes[15:]...)
+	none[1] = byte(len(none) - 2)
+	for name, text := range map[string][]byte{
+		"TRUE as 1":     changed(14, 1),
+		"FALSE":         changed(14, 0),
+		"nothing":       wrap(none),
+		"a description": optional(4, 12, 3, 'a', 'k', '1'),
+		"an ECC parent": optional(5, 1, 1, 0),
+	} {
+		if k, err := tpm.ParseKeyFile(text); err != nil || !bytes.Equal(k.Private, good.Private) {
+			t.Errorf("%s: %+v, %v", name, k, err)
+		}
+	}
 	for name, text := range map[string][]byte{
 		"nothing":          nil,
 		"another block":    pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: block.Bytes}),
 		"a tail":           wrap(append(bytes.Clone(block.Bytes), 0)),
 		"another type":     changed(8, 4), // an importable key, 2.23.133.10.1.4 and so on
-		"with a password":  changed(14, 0),
+		"a policy":         optional(1, 0x30, 0),
+		"a secret":         optional(2, 4, 0),
+		"an RSA parent":    optional(5, 1, 1, 0xff),
+		"a long boolean":   optional(0, 1, 2, 0, 0),
+		"no description":   optional(4, 4, 0),
 		"negative parent":  changed(17, 0x80),
 		"a longer TPM2B":   changed(23, 4),
 		"an empty private": wrap(must(pemBytes(tpm.KeyFile{Parent: 1, Public: []byte{1}}.Marshal()))(t)),
@@ -296,9 +328,52 @@ func pemBytes(text []byte) ([]byte, error) {
 	return block.Bytes, nil
 }
 
+// encodedByTools is what tpm2_encodeobject 5.4 of Debian 12 makes: an ECDSA key below 0x81000001, without authorization value.
+const encodedByTools = `-----BEGIN TSS2 PRIVATE KEY-----
+MIHzBgZngQUKAQOgAwEBAAIFAIEAAAEEWgBYACMACwAFBHIAAAAQABgACwADABAA
+IJfPVyZOrh6e5cIfaRG3mOObYjC7b6mKFSCghtJp8bnhACAdK7Ni+z3zcGzQvp09
+lNpFRocNr3qIXv5kZmECGt8uUwSBgAB+ACCjI/B2Zkk+4P7euJiZArko/XhthKxb
+MySnmdqcwyzqHwAQh1xxSm5MfYI/pE4uBgypn10i05+eC/MrOYfeO34CPL+6Kkff
+mK7y8W00SgE9Yei+ldHruQK9wqu7ZdHx9m0f+Ao7QK7U7zEaPNCmvaTDlmRc0jPv
+sUKP9T/p
+-----END TSS2 PRIVATE KEY-----
+`
+
+func TestKeyFileOfTools(t *testing.T) {
+	k := must(tpm.ParseKeyFile([]byte(encodedByTools)))(t)
+	public := must(tpm2.Unmarshal[tpm2.TPMTPublic](k.Public))(t)
+	if a := public.ObjectAttributes; k.Parent != 0x81000001 || public.Type != tpm2.TPMAlgECC || !a.Restricted || !a.SignEncrypt || !a.NoDA {
+		t.Errorf("parent %#x, %+v", k.Parent, public)
+	}
+}
+
+// TestOwnerPassword: the advice is about the password, and not to throw the key away.
+func TestOwnerPassword(t *testing.T) {
+	hardware, c := ready(t)
+	must(tpm.Open(c))(t).Close()
+	owner := func(old, new string) {
+		t.Helper()
+		conn := must(linuxudstpm.Open(hardware.Socket))(t)
+		defer conn.Close()
+		if _, err := (tpm2.HierarchyChangeAuth{AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth([]byte(old))},
+			NewAuth: tpm2.TPM2BAuth{Buffer: []byte(new)}}).Execute(conn); err != nil {
+			t.Fatal(err)
+		}
+	}
+	owner("", "secret")
+	_, err := tpm.Open(c)
+	owner("secret", "")
+	if err == nil || !strings.Contains(err.Error(), "the owner hierarchy has a password") || strings.Contains(err.Error()+client.HintOf(err), "remove it") ||
+		strings.Contains(err.Error(), "authorization value") {
+		t.Errorf("%v, hint %q", err, client.HintOf(err))
+	}
+	must(tpm.Open(c))(t).Close()
+}
+
 // What is read is written alike, or differs in what DER leaves open here: whether emptyAuth is there.
 func FuzzParseKeyFile(f *testing.F) {
 	f.Add(tpm.KeyFile{Parent: 0x40000001, Public: []byte{1, 2, 3}, Private: []byte{4, 5}}.Marshal())
+	f.Add([]byte(encodedByTools))
 	f.Add([]byte("-----BEGIN TSS2 PRIVATE KEY-----\nMAA=\n-----END TSS2 PRIVATE KEY-----\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		k, err := tpm.ParseKeyFile(text)

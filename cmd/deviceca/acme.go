@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/deviceca/deviceca/acme"
@@ -10,7 +11,7 @@ import (
 
 // ACMEConfig is about the ACME server.
 type ACMEConfig struct {
-	URL                     string   `yaml:"url" doc:"Public base of ACME, for example https://ca.example:8443, if clients come through a proxy that changes the host. Empty: https:// and the host that each request names."`
+	URL                     string   `yaml:"url" doc:"Public base of ACME, for example https://ca.example:8443, if clients come through a proxy or to another port than that of listen.https. Empty: https:// and the host that each request names, which must be one of the server's names (tls.names) with the port of listen.https."`
 	ExternalAccountRequired bool     `yaml:"external_account_required" doc:"Lets in only accounts that are bound to an enrolment credential. If false, others may come too, and get what levels give to the requester kind account: by default nothing."`
 	Terms                   string   `yaml:"terms" doc:"URL of terms of service, to which new accounts must agree. Empty: there are none."`
 	Website                 string   `yaml:"website" doc:"URL that the directory names for people."`
@@ -23,6 +24,9 @@ type ACMEConfig struct {
 	OrdersPerDevice         int      `yaml:"orders_per_device" doc:"New orders of all accounts of one device." unit:"per minute"`
 	OrdersPerAddress        int      `yaml:"orders_per_address" doc:"New orders from one address." unit:"per minute"`
 	FailuresPerAccount      int      `yaml:"failures_per_account" doc:"Challenges of one account that fail." unit:"per minute"`
+	NoncesPerAddress        int      `yaml:"nonces_per_address" doc:"Nonces for one address whose requests show no account." unit:"per minute"`
+	RenewalInfoPerAddress   int      `yaml:"renewal_info_per_address" doc:"Questions about renewal from one address." unit:"per minute"`
+	OpenOrdersPerAccount    int      `yaml:"open_orders_per_account" doc:"Orders without a certificate that one account may have. A new one takes the place of the oldest."`
 }
 
 // check finds what cannot work.
@@ -46,7 +50,8 @@ func (c *ACMEConfig) check(fault func(key, format string, args ...any)) {
 		{"acme.http01_port", c.HTTP01Port, 65535}, {"acme.tlsalpn01_port", c.TLSALPN01Port, 65535},
 		{"acme.accounts_per_address", c.AccountsPerAddress, 1e6}, {"acme.orders_per_account", c.OrdersPerAccount, 1e6},
 		{"acme.orders_per_device", c.OrdersPerDevice, 1e6}, {"acme.orders_per_address", c.OrdersPerAddress, 1e6},
-		{"acme.failures_per_account", c.FailuresPerAccount, 1e6},
+		{"acme.failures_per_account", c.FailuresPerAccount, 1e6}, {"acme.nonces_per_address", c.NoncesPerAddress, 1e6},
+		{"acme.renewal_info_per_address", c.RenewalInfoPerAddress, 1e6}, {"acme.open_orders_per_account", c.OpenOrdersPerAccount, 10_000},
 	} {
 		if n.value < 1 || n.value > n.max {
 			fault(n.key, "%d is not between 1 and %d", n.value, n.max)
@@ -96,11 +101,16 @@ func (s *server) newACME() (*acme.Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	var hosts []string
+	for _, name := range serverNames(s.cfg.TLS.Names, s.cfg.Listen.HTTPS) {
+		hosts = append(hosts, strings.ToLower(name.Value))
+	}
 	return acme.New(acme.Options{
 		Authority: s.service, Ledger: s.store, Validators: validators, Verifiers: verifiers(),
-		URL: c.URL, Terms: c.Terms, Website: c.Website, OpenAccounts: !c.ExternalAccountRequired,
+		URL: c.URL, Hosts: hosts, Terms: c.Terms, Website: c.Website, OpenAccounts: !c.ExternalAccountRequired,
 		Limits: acme.Limits{AccountsPerAddress: c.AccountsPerAddress, OrdersPerAccount: c.OrdersPerAccount, OrdersPerDevice: c.OrdersPerDevice,
-			OrdersPerAddress: c.OrdersPerAddress, FailuresPerAccount: c.FailuresPerAccount},
+			OrdersPerAddress: c.OrdersPerAddress, FailuresPerAccount: c.FailuresPerAccount,
+			NoncesPerAddress: c.NoncesPerAddress, RenewalInfoPerAddress: c.RenewalInfoPerAddress, OpenOrders: c.OpenOrdersPerAccount},
 		BodyTimeout: time.Duration(s.cfg.Limits.ReadTimeout), Observe: s.metrics.observe("acme"), Logger: s.log,
 	}), nil
 }

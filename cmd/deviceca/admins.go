@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/deviceca/deviceca/device"
@@ -25,8 +24,8 @@ func (a *app) adminCommand() *cobra.Command {
 	return a.target(group("admin", "Who may administer the CA from other hosts", a.adminAdd(), a.adminList(), a.adminRemove()))
 }
 
-// adminValidity is that of the certificates made here. They stand for a key in
-// a register, so renewing them is adding a new one.
+// adminValidity is that of the certificates made here. Renewing one is adding the
+// administrator again.
 const adminValidity = 2 * 365 * 24 * time.Hour
 
 func (a *app) adminAdd() *cobra.Command {
@@ -34,8 +33,9 @@ func (a *app) adminAdd() *cobra.Command {
 	cmd := withJSON(&cobra.Command{
 		Use:   "add NAME --role ROLE",
 		Short: "Register an administrator's certificate",
-		Long: `Register who may use --server, by the key of a client certificate (--cert, any
-issuer), or make a key and a self-signed certificate in --out. Roles:
+		Long: `Register who may use --server, by a client certificate (--cert, any issuer), or
+make a key and a self-signed certificate in --out. Only that very certificate counts,
+until it expires: to renew it, remove the administrator and add it again. Roles:
 
   admin     everything but backups, which stay on the host
   operator  devices, credentials, revocation, withdrawing who vouches; reads the rest
@@ -52,7 +52,7 @@ Here --cert is the newcomer's. With --server, yours comes from $DEVICECA_CERT.`,
 			if !slices.Contains(admin.Roles(), admin.Role(role)) {
 				return &usageError{fmt.Errorf("--role: %q is not a role", role), "use admin, operator or auditor"}
 			}
-			if device.CheckID(args[0]) != nil {
+			if device.CheckNewID(args[0]) != nil {
 				return usagef("%q cannot be the name of an administrator: use A-Z a-z 0-9 . _ : -", args[0])
 			}
 			if (certFile == "") == (out == "") {
@@ -72,19 +72,20 @@ Here --cert is the newcomer's. With --server, yours comes from $DEVICECA_CERT.`,
 }
 
 func (a *app) runAdminAdd(ctx context.Context, cmd *cobra.Command, c *admin.Client, name string, role admin.Role, certFile, out string) error {
-	var cert []byte
+	var cert, made string
 	var err error
-	made := ""
 	if certFile != "" {
-		cert, err = os.ReadFile(certFile)
+		cert, err = readPEM("CERTIFICATE", []string{certFile}, os.ReadFile)
 	} else {
 		made = filepath.Join(out, name)
-		cert, err = makeAdminCert(name, made, a.now())
+		var raw []byte
+		raw, err = makeAdminCert(name, made, a.now())
+		cert = string(raw)
 	}
 	if err != nil {
 		return err
 	}
-	added, err := c.AddAdmin(ctx, admin.NewAdmin{Name: name, Role: role, Cert: string(cert)})
+	added, err := c.AddAdmin(ctx, admin.NewAdmin{Name: name, Role: role, Cert: cert})
 	if err != nil {
 		if made != "" { // made here just now, and of no use
 			os.Remove(made + ".key")
@@ -105,7 +106,8 @@ func (a *app) runAdminAdd(ctx context.Context, cmd *cobra.Command, c *admin.Clie
 	return o.print(ans, func(fact func(name, value string)) {
 		fact("admin", added.Name)
 		fact("role", added.Role)
-		fact("key", added.KeySHA256)
+		fact("certificate", added.CertSHA256)
+		fact("expires", instant(added.NotAfter))
 		fact("cert file", ans.Cert)
 		fact("key file", ans.Key)
 	})
@@ -169,15 +171,22 @@ func writeNew(path string, data []byte, mode os.FileMode) error {
 
 func (a *app) adminList() *cobra.Command {
 	return withJSON(&cobra.Command{
-		Use: "list", Short: "List administrators", Example: `  deviceca admin list`, Args: takes(),
+		Use: "list", Short: "List administrators",
+		Long: `List administrators with the SHA-256 of their certificate. Of those added by
+earlier versions only the key is known, and any valid certificate with that key does:
+remove them and add them again.`,
+		Example: `  deviceca admin list`, Args: takes(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
 				admins, err := c.Admins(ctx)
 				if err != nil {
 					return err
 				}
-				return list(a.output(cmd), all(admins), []string{"NAME", "ROLE", "CREATED", "KEY"}, func(x admin.Admin) []string {
-					return []string{x.Name, x.Role, instant(x.Created), strings.ToLower(x.KeySHA256)}
+				return list(a.output(cmd), all(admins), []string{"NAME", "ROLE", "CREATED", "EXPIRES", "CERTIFICATE"}, func(x admin.Admin) []string {
+					if x.ByKey() {
+						return []string{x.Name, x.Role, instant(x.Created), "as any with its key", "key " + x.KeySHA256}
+					}
+					return []string{x.Name, x.Role, instant(x.Created), instant(x.NotAfter), x.CertSHA256}
 				})
 			})
 		},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 
@@ -31,11 +32,31 @@ func (l auditLog) CheckHeads(ctx context.Context, heads []audit.Checkpoint) (fau
 		return l.auditFault.Error(), nil
 	}
 	for _, c := range heads {
-		if err := audit.CheckHead(ctx, l.store, audit.OneKey(l.audit.Public()), c); err != nil {
+		if err := l.checkHead(ctx, c); err != nil {
 			return faultText(err)
 		}
 	}
 	return "", nil
+}
+
+// checkHead holds the log against a head. A restore is a truncation too, and is named if the head is of what it cut off.
+func (l auditLog) checkHead(ctx context.Context, c audit.Checkpoint) error {
+	err := audit.CheckHead(ctx, l.store, audit.OneKey(l.audit.Public()), c)
+	f, is := errors.AsType[*audit.Fault](err)
+	if !is {
+		return err
+	}
+	instances, ierr := l.store.Instances(ctx)
+	if ierr != nil {
+		return ierr
+	}
+	for _, i := range instances {
+		if i.Restored() && c.Time.After(i.Snapshot) && c.Time.Before(i.Since) {
+			f.What += fmt.Sprintf(" (this CA was restored at %s from a backup that knows nothing after %s: keep heads of between with the old home, and give those of before and after)",
+				instant(i.Since), instant(i.Snapshot))
+		}
+	}
+	return f
 }
 
 // faultText tells what is wrong with the log from a log that cannot be read.
@@ -83,7 +104,7 @@ func (l auditLog) ownHeads(ctx context.Context, report *admin.AuditReport) (faul
 	read := admin.AuditHeads{File: path, Own: true}
 	read.Without, err = audit.ReadHeads(f, func(c audit.Checkpoint) error {
 		read.Add(c)
-		return audit.CheckHead(ctx, l.store, audit.OneKey(l.audit.Public()), c)
+		return l.checkHead(ctx, c)
 	})
 	if read.Heads > 0 {
 		report.Heads = append(report.Heads, read)

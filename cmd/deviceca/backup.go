@@ -40,6 +40,9 @@ as safely. This works on the CA's host alone.`,
 					fact("backup", report.Dir)
 					fact("files", fmt.Sprint(len(report.Files)))
 					fact("size", size(report.Bytes))
+					for _, file := range report.Outside {
+						fact("not in it", file)
+					}
 				})
 			})
 		},
@@ -57,29 +60,4 @@ func size(n int64) string {
 		return fmt.Sprintf("%d B", n)
 	}
 	return fmt.Sprintf("%.1f %s", f, units[i])
-}
-
-func (a *app) restoreCommand() *cobra.Command {
-	var from, home string
-	cmd := &cobra.Command{
-		Use:   "restore --home DIR --from BACKUP",
-		Short: "Make a new home out of a backup",
-		Long: `Bring a backup back into a new home. Serial numbers continue above a margin, so
-that certificates issued after the backup keep theirs; the audit log says that this happened.`,
-		Example: `  deviceca restore --home ./deviceca-new --from /backup/deviceca-2030-01-31`,
-		Args:    takes(),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := need(cmd, "home", "from"); err != nil {
-				return err
-			}
-			if err := a.restore(cmd.Context(), from, home); err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "restored into %s; start it with: deviceca serve --home %s\n", home, home)
-			return nil
-		},
-	}
-	cmd.Flags().StringVar(&home, "home", "", "home directory to make")
-	cmd.Flags().StringVar(&from, "from", "", "directory that deviceca backup made")
-	return cmd
 }

@@ -9,14 +9,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/internal/admin"
-	"github.com/deviceca/deviceca/internal/store"
 )
 
 // A backup is a directory like a home, with a manifest instead of a lock and a
@@ -35,11 +35,6 @@ type manifest struct {
 	Policy  string            `json:"policy"`
 	Files   map[string]string `json:"files"` // path below the backup: SHA-256, hex
 }
-
-// restoreMargin is how far a restored ledger's issuance indexes move beyond
-// the highest that any record shows: certificates issued after the backup was
-// made are out there, and their indexes must not come again.
-const restoreMargin = 1 << 24
 
 // homeParts are the files and directories of a home that a backup takes, beside
 // the ledger. What is not there is left out: the root's token may be elsewhere.
@@ -65,7 +60,9 @@ func (s *system) backup(ctx context.Context, dir, actor string) (report admin.Ba
 	if err := s.store.Backup(ctx, filepath.Join(dir, "ledger.db")); err != nil {
 		return report, err
 	}
-	for _, part := range homeParts {
+	parts, outside := s.backupParts()
+	report.Outside = outside
+	for _, part := range parts {
 		if err := copyTree(s.home.path(part), filepath.Join(dir, part)); err != nil {
 			return report, fmt.Errorf("%s: %w", part, err)
 		}
@@ -83,84 +80,6 @@ func (s *system) backup(ctx context.Context, dir, actor string) (report admin.Ba
 		return report, err
 	}
 	return report, writeFile(filepath.Join(dir, manifestFile), append(raw, '\n'), 0o600)
-}
-
-// restoreHome makes a new home from a backup: checks every file against the
-// manifest, copies, and moves the issuance indexes on. It does not start anything.
-func restoreHome(ctx context.Context, from, dir string) (err error) {
-	home := Home(dir)
-	if home.exists() {
-		return hinted(fmt.Errorf("there is a CA in %s already", home), "restore to a directory that does not exist")
-	}
-	m, err := readManifest(from)
-	if err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return hinted(err, "restore to a directory that does not exist")
-	}
-	defer func() {
-		if err != nil {
-			os.RemoveAll(dir)
-		}
-	}()
-	for name := range m.Files {
-		if err := copyTree(filepath.Join(from, name), home.path(name)); err != nil {
-			return err
-		}
-	}
-	if _, err := os.Stat(home.softhsm()); err == nil {
-		if err := home.writeSoftHSMConf(); err != nil { // tokens are where the home is now
-			return err
-		}
-	}
-	cfg, err := loadHome(home, os.Getenv)
-	if err != nil {
-		return err
-	}
-	// The snapshot becomes the home's ledger, even if the configuration names another place.
-	ledger, err := store.Open(ctx, home.path("ledger.db"), store.Options{Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return err
-	}
-	_, err = ledger.AdvanceIndexes(ctx, restoreMargin, ca.Event{Time: time.Now(), Kind: ca.EventRestored, Actor: "admin:local",
-		Reason: fmt.Sprintf("backup of %s; issuance indexes moved %d beyond the highest known", m.Made.Format(time.RFC3339), restoreMargin)})
-	if err := errors.Join(err, ledger.Close()); err != nil {
-		return err
-	}
-	if filepath.Base(cfg.DB) != "ledger.db" || filepath.Dir(cfg.DB) != filepath.Dir(cfg.Policy) {
-		return hinted(fmt.Errorf("the configuration keeps its ledger at db: %s", cfg.DB),
-			"the restored ledger is %s: put it there, or take db out of %s", home.path("ledger.db"), home.config())
-	}
-	// The proof that it works: open all of it, as the server would.
-	s, err := open(ctx, home, cfg, slog.New(slog.DiscardHandler), time.Time{})
-	if err != nil {
-		return fmt.Errorf("the restored home does not open: %w", err)
-	}
-	return s.Close()
-}
-
-func readManifest(from string) (m manifest, err error) {
-	raw, err := os.ReadFile(filepath.Join(from, manifestFile))
-	if err != nil {
-		return m, hinted(err, "name a directory that `deviceca backup` made")
-	}
-	if err := json.Unmarshal(raw, &m); err != nil {
-		return m, fmt.Errorf("%s: %w", manifestFile, err)
-	}
-	have, _, err := hashTree(from)
-	if err != nil {
-		return m, err
-	}
-	for name, sum := range m.Files {
-		if !filepath.IsLocal(name) {
-			return m, fmt.Errorf("the manifest names %q, outside of the backup", name)
-		}
-		if have[name] != sum {
-			return m, fmt.Errorf("%s is missing, or not what was backed up", filepath.Join(from, name))
-		}
-	}
-	return m, nil
 }
 
 // hashTree is the SHA-256 of every file below dir but the manifest.
@@ -215,6 +134,38 @@ func copyTree(from, to string) error {
 		return copyFile(from, to, info.Mode().Perm())
 	}
 	return nil
+}
+
+// backupParts are homeParts with the other files in the home that the configuration names, and the files
+// that it names elsewhere, which a backup leaves out.
+func (s *system) backupParts() (parts, outside []string) {
+	parts = slices.Clone(homeParts)
+	for _, file := range s.cfg.files() {
+		name, err := filepath.Rel(string(s.home.abs()), file)
+		if err != nil || !filepath.IsLocal(name) {
+			outside = append(outside, file)
+		} else if !slices.ContainsFunc(parts, func(part string) bool {
+			return name == part || strings.HasPrefix(name, part+string(filepath.Separator))
+		}) {
+			parts = append(parts, name)
+		}
+	}
+	return parts, outside
+}
+
+// files are those that the configuration, resolved, names beside the ledger.
+func (c Config) files() (all []string) {
+	for _, file := range []string{c.Policy, c.Webhook.Roots, c.EST.ProxyCert} {
+		if file != "" {
+			all = append(all, file)
+		}
+	}
+	for _, uri := range []string{c.Keys.PINRoot, c.Keys.PINIssuing, c.Webhook.Secret} {
+		if file, ok := strings.CutPrefix(uri, "file:"); ok {
+			all = append(all, file)
+		}
+	}
+	return all
 }
 
 func copyFile(from, to string, mode fs.FileMode) error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -162,19 +163,29 @@ func checkReason(name string) error {
 }
 
 func (a *app) certRevoke() *cobra.Command {
-	var reason, invalid string
+	var reason, invalid, file, issuer, end string
 	cmd := withJSON(&cobra.Command{
-		Use:   "revoke SERIAL --reason REASON",
+		Use:   "revoke SERIAL|--of FILE --reason REASON",
 		Short: "Revoke a certificate",
 		Long: `Revoke a certificate: for good, unless the reason is certificateHold, which
 cert release ends. REASON is a name of RFC 5280 §5.3.1. OCSP, delta CRLs and delta
 packs say so within a second. The
-invalidity date says since when the key may have been in other hands (§5.3.2).`,
+invalidity date says since when the key may have been in other hands (§5.3.2).
+
+After a restore from a backup, the ledger does not hold certificates that were issued since. Give the
+certificate with --of, or its serial with the CA's name in --issuer: a record is made, and published like any other.
+From the serial alone nobody can tell when the certificate ends, so that it stays on the lists until
+--not-after, or else until its CA ends.`,
 		Example: `  deviceca cert revoke $SERIAL --reason superseded
-  deviceca cert revoke $SERIAL --reason keyCompromise --invalidity-date 2030-01-31T12:00:00Z`,
-		Args: takes("SERIAL"),
+  deviceca cert revoke $SERIAL --reason keyCompromise --invalidity-date 2030-01-31T12:00:00Z
+  deviceca cert revoke --of lost.pem --reason keyCompromise
+  deviceca cert revoke $SERIAL --issuer issuing --reason keyCompromise`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			serial, err := parseSerial(args[0])
+			if file != "" && issuer != "" {
+				return usagef("--of and --issuer exclude each other")
+			}
+			serial, lost, err := certToRevoke(args, file)
 			if err != nil {
 				return err
 			}
@@ -189,7 +200,14 @@ invalidity date says since when the key may have been in other hands (§5.3.2).`
 				return err
 			}
 			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
-				cert, err := c.RevokeCertificate(ctx, serial, reason, since)
+				r := admin.Revoke{Reason: reason, Invalid: since, Cert: lost, Issuer: issuer}
+				if r.NotAfter, err = parseTime("not-after", end); err != nil {
+					return err
+				}
+				cert, err := c.RevokeCertificate(ctx, serial, r)
+				if p, ok := errors.AsType[*admin.Problem](err); ok && p.Kind == ca.NotFound.String() && lost == "" && issuer == "" {
+					return hinted(err, "list serials with: deviceca cert list; one that was issued after the backup that this CA was restored from takes --issuer NAME or --of FILE")
+				}
 				if err != nil {
 					return err
 				}
@@ -207,8 +225,36 @@ invalidity date says since when the key may have been in other hands (§5.3.2).`
 	})
 	cmd.Flags().StringVar(&reason, "reason", "", "why: keyCompromise, superseded, cessationOfOperation, …")
 	cmd.Flags().StringVar(&invalid, "invalidity-date", "", "since when the key is not to be trusted (RFC 3339)")
+	cmd.Flags().StringVar(&file, "of", "", "the certificate, PEM or DER, in place of SERIAL; it need not be in the ledger")
+	cmd.Flags().StringVar(&issuer, "issuer", "", "CA of a certificate that is not in the ledger (issuing, or a generation such as issuing-1)")
+	cmd.Flags().StringVar(&end, "not-after", "", "with --issuer: when the certificate ends at the latest (RFC 3339)")
 	cmd.RegisterFlagCompletionFunc("reason", completeReasons)
 	return cmd
+}
+
+// certToRevoke reads what cert revoke is given: a serial, or a certificate, which it returns in PEM.
+func certToRevoke(args []string, file string) (serial ca.Serial, cert string, err error) {
+	if file == "" {
+		if len(args) == 0 {
+			return serial, "", usagef("SERIAL is missing")
+		}
+		serial, err = parseSerial(args[0])
+		return serial, "", err
+	}
+	certs, err := readCerts(file)
+	if err != nil {
+		return serial, "", err
+	}
+	serial, ours := ca.SerialFromBig(certs[0].SerialNumber)
+	if !ours {
+		return serial, "", fmt.Errorf("%s has serial %x, which is none of a deviceca CA: 38 hex digits that begin with 01", file, certs[0].SerialNumber)
+	}
+	if len(args) > 0 {
+		if given, err := parseSerial(args[0]); err != nil || given != serial {
+			return serial, "", usagef("SERIAL is not that of %s: give one of them", file)
+		}
+	}
+	return serial, string(pemCert(certs[0].Raw)), nil
 }
 
 func (a *app) certRelease() *cobra.Command {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/internal/webhook"
 )
 
@@ -74,9 +75,22 @@ type LimitsConfig struct {
 	ReadTimeout               time.Duration `yaml:"read_timeout" doc:"Time for a request's body to arrive."`
 	WriteTimeout              time.Duration `yaml:"write_timeout" doc:"Time for a request to be answered, from its header on."`
 	IdleTimeout               time.Duration `yaml:"idle_timeout" doc:"Time that a connection is kept without a request."`
-	Connections               int           `yaml:"connections" doc:"Connections open at once, per listener."`
+	Connections               int           `yaml:"connections" doc:"Connections open at once, per listener. Beyond it, the address with most of them loses one."`
+	ConnectionsPerAddress     int           `yaml:"connections_per_address" doc:"Connections open at once from one address (an IPv6 address counts as its /64), per listener. Addresses in est.proxies are exempt. Raise it where many devices share an address, behind NAT or a load balancer."`
 	WrongSecretsPerAddress    int           `yaml:"wrong_secrets_per_address" doc:"Wrong secrets from one address before it has to wait; right ones are not counted." unit:"per minute"`
 	WrongSecretsPerCredential int           `yaml:"wrong_secrets_per_reference" doc:"Wrong secrets for one credential before it has to wait." unit:"per minute"`
+	CertificatesPerDevice     int           `yaml:"certificates_per_device" doc:"Certificates of one validity that a device gets in a burst; as many come back in each validity (60: of those that live 90 days, one each 36 hours). Beyond, only the certificate that it has is given again, for the same key and names. 0: no limit."`
+	ActsPerDevice             int           `yaml:"acts_per_device" doc:"What else may be recorded for one device: revocations and their end, requests that wait, CMP transactions without a certificate. 0: no limit." unit:"per minute"`
+	ActsPerCredential         int           `yaml:"acts_per_credential" doc:"Certificates and what else is recorded for one credential, the ACME accounts bound to it included. 0: no limit." unit:"per minute"`
+	ActsPerAccount            int           `yaml:"acts_per_account" doc:"The same for one ACME account. 0: no limit." unit:"per minute"`
+	ActsPerRegistrar          int           `yaml:"acts_per_registrar" doc:"The same for one registration authority or manufacturer. 0: no limit." unit:"per minute"`
+	ActsPerAddress            int           `yaml:"acts_per_address" doc:"The same for one address, or IPv6 /64; all that comes through a proxy or NAT has its address. 0: no limit." unit:"per minute"`
+}
+
+// budgets are the limits of what clients may have recorded.
+func (l *LimitsConfig) budgets() ca.Budgets {
+	return ca.Budgets{CertificatesPerDevice: l.CertificatesPerDevice, ActsPerDevice: l.ActsPerDevice, ActsPerCredential: l.ActsPerCredential,
+		ActsPerAccount: l.ActsPerAccount, ActsPerRegistrar: l.ActsPerRegistrar, ActsPerAddress: l.ActsPerAddress}
 }
 
 // OCSPConfig is about the OCSP responder.
@@ -117,6 +131,8 @@ type AuditConfig struct {
 type LogConfig struct {
 	Level  string `yaml:"level" doc:"Least level: debug, info, warn or error."`
 	Format string `yaml:"format" doc:"text or json."`
+	// Refusals keeps a client that does not give up from filling the log.
+	Refusals int `yaml:"refusals" doc:"Lines about refused requests of one address, or IPv6 /64; how many more there were is on the next line that is written. 0: no limit." unit:"per minute"`
 }
 
 // DefaultConfig is the configuration of a home that says nothing.
@@ -133,17 +149,19 @@ func DefaultConfig() Config {
 		LintShare: 0.01,
 		Limits: LimitsConfig{
 			HeaderBytes: 16 << 10, HeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
-			Connections: 10_000, WrongSecretsPerAddress: 30, WrongSecretsPerCredential: 10,
+			Connections: 10_000, ConnectionsPerAddress: 256, WrongSecretsPerAddress: 30, WrongSecretsPerCredential: 10,
+			CertificatesPerDevice: 60, ActsPerDevice: 60, ActsPerCredential: 6000, ActsPerAccount: 600, ActsPerRegistrar: 60_000, ActsPerAddress: 60_000,
 		},
 		OCSP: OCSPConfig{Life: 12 * time.Hour, MaxAge: 5 * time.Minute, DelegateKey: "memory", LiveRate: 2000, Answers: 1 << 18},
 		CRL:  CRLConfig{FullEvery: 24 * time.Hour, Overlap: 24 * time.Hour, DeltaEvery: time.Hour, DeltaOverlap: 12 * time.Hour, MaxAge: time.Hour},
 		Pack: PackConfig{Every: 24 * time.Hour, Refresh: time.Hour, Overlap: 48 * time.Hour, Keep: 8},
 		ACME: ACMEConfig{ExternalAccountRequired: true, HTTP01Port: 80, TLSALPN01Port: 443,
-			AccountsPerAddress: 60, OrdersPerAccount: 60, OrdersPerDevice: 60, OrdersPerAddress: 6000, FailuresPerAccount: 30},
+			AccountsPerAddress: 60, OrdersPerAccount: 60, OrdersPerDevice: 60, OrdersPerAddress: 6000, FailuresPerAccount: 30, NoncesPerAddress: 6000,
+			RenewalInfoPerAddress: 6000, OpenOrdersPerAccount: 300},
 		Approval: ApprovalConfig{RetryAfter: time.Minute, Lifetime: 7 * 24 * time.Hour, MaxWaiting: 1000},
 		Webhook:  WebhookConfig{Events: webhook.DefaultEvents(), Timeout: 10 * time.Second},
 		Audit:    AuditConfig{CheckpointEvery: time.Minute, HeadsFile: "audit-heads.log"},
-		Log:      LogConfig{Level: "info", Format: "text"},
+		Log:      LogConfig{Level: "info", Format: "text", Refusals: 600},
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/deviceca/deviceca/policy"
 )
 
 // faults finds what cannot work, and what works in a way nobody expects.
@@ -22,7 +24,7 @@ func (c *Config) faults(fault func(key, format string, args ...any)) {
 		fault("tls.min_version", "%q is not served: use \"1.3\", or \"1.2\" for devices that know no better", c.TLS.MinVersion)
 	}
 	for _, name := range c.TLS.Names {
-		if _, err := netip.ParseAddr(name); err != nil && !isHostName(name) {
+		if _, err := netip.ParseAddr(name); err != nil && !policy.IsHostName(name) {
 			fault("tls.names", "%q is neither a DNS name nor an IP address", name)
 		}
 	}
@@ -58,6 +60,9 @@ func (c *Config) faults(fault func(key, format string, args ...any)) {
 	if !slices.Contains([]string{"text", "json"}, c.Log.Format) {
 		fault("log.format", "%q is neither text nor json", c.Log.Format)
 	}
+	if c.Log.Refusals < 0 {
+		fault("log.refusals", "%d is negative: use 0 for no limit", c.Log.Refusals)
+	}
 }
 
 func (c *Config) checkListen(fault func(key, format string, args ...any)) {
@@ -79,7 +84,7 @@ func (c *Config) checkListen(fault func(key, format string, args ...any)) {
 			fault(l.key, "is the same address as %s", other)
 		}
 		taken[l.addr] = l.key
-		if host != "" && !isHostName(host) {
+		if host != "" && !policy.IsHostName(host) {
 			if _, err := netip.ParseAddr(host); err != nil {
 				fault(l.key, "%q is neither a host name nor an IP address", host)
 			}
@@ -171,8 +176,15 @@ func (c *Config) checkLimits(fault func(key, format string, args ...any)) {
 	}{
 		{"limits.header_bytes", l.HeaderBytes, 4 << 10, 1 << 20},
 		{"limits.connections", l.Connections, 1, 1 << 20},
+		{"limits.connections_per_address", l.ConnectionsPerAddress, 1, 1 << 20},
 		{"limits.wrong_secrets_per_address", l.WrongSecretsPerAddress, 1, 1 << 20},
 		{"limits.wrong_secrets_per_reference", l.WrongSecretsPerCredential, 1, 1 << 20},
+		{"limits.certificates_per_device", l.CertificatesPerDevice, 0, 1 << 20},
+		{"limits.acts_per_device", l.ActsPerDevice, 0, 1 << 30},
+		{"limits.acts_per_credential", l.ActsPerCredential, 0, 1 << 30},
+		{"limits.acts_per_account", l.ActsPerAccount, 0, 1 << 30},
+		{"limits.acts_per_registrar", l.ActsPerRegistrar, 0, 1 << 30},
+		{"limits.acts_per_address", l.ActsPerAddress, 0, 1 << 30},
 	} {
 		if n.value < n.min || n.value > n.max {
 			fault(n.key, "%d is not between %d and %d", n.value, n.min, n.max)
@@ -190,28 +202,6 @@ func (c *Config) checkLimits(fault func(key, format string, args ...any)) {
 			fault(d.key, "%s is not between 100ms and 1h", d.value)
 		}
 	}
-}
-
-// isHostName reports whether s is a host name (RFC 1123), with labels of
-// letters, digits and hyphens.
-func isHostName(s string) bool {
-	if s == "" || len(s) > 253 {
-		return false
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-		for _, r := range label {
-			if r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') {
-				return false
-			}
-		}
-	}
-	// "1.2.3.400" is no name but an address with a slip.
-	last := s[strings.LastIndexByte(s, '.')+1:]
-	_, err := strconv.Atoi(last)
-	return err != nil
 }
 
 // checkRevocation: what is published ends before the certificate that it is

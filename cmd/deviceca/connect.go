@@ -149,18 +149,14 @@ func (a *app) roots(cmd *cobra.Command) (*x509.CertPool, error) {
 	if !named {
 		file = filepath.Join(a.home(cmd), "root.crt")
 	}
-	raw, err := os.ReadFile(file)
+	certs, err := readCerts(file)
 	if errors.Is(err, fs.ErrNotExist) && !named {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(raw) {
-		return nil, fmt.Errorf("%s holds no certificate in PEM", file)
-	}
-	return pool, nil
+	return certPool(certs), nil
 }
 
 // with opens the client, runs do, and closes.

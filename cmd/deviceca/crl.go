@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
 	"math/big"
+	"slices"
 	"strings"
 	"time"
 
@@ -174,7 +176,11 @@ with 1 if it is.`,
 			if err != nil {
 				return err
 			}
-			if err := list.Verify(issuers[0], a.now()); err != nil {
+			issuer := issuers[0]
+			if i := slices.IndexFunc(issuers, func(c *x509.Certificate) bool { return list.IsOf(c) == nil }); i >= 0 {
+				issuer = issuers[i]
+			}
+			if err := list.Verify(issuer, a.now()); err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			var delta *crl.List
@@ -182,7 +188,7 @@ with 1 if it is.`,
 				if delta, err = readCRL(cmd.Context(), deltaFile); err != nil {
 					return err
 				}
-				if err := delta.Verify(issuers[0], a.now()); err != nil {
+				if err := delta.Verify(issuer, a.now()); err != nil {
 					return fmt.Errorf("%s: %w", deltaFile, err)
 				}
 				if err := list.CheckDelta(delta); err != nil {
@@ -230,7 +236,7 @@ with 1 if it is.`,
 		},
 	})
 	f := cmd.Flags()
-	f.StringVar(&issuerFile, "issuer", "", "certificate of the CA, PEM or DER")
+	f.StringVar(&issuerFile, "issuer", "", "certificate of the CA, PEM or DER; of several, the one that the CRL is of")
 	f.StringVar(&deltaFile, "delta", "", "delta CRL, a file or URL")
 	f.StringVar(&serialFlag, "serial", "", "serial to look up, hex")
 	return cmd

@@ -18,6 +18,9 @@ type crlLists struct{ *system }
 // Newer is part of cmpserver.Lists: of the distribution points that certificates
 // of ours name, and of CAs. The roots sign theirs elsewhere, and it lies in the ledger.
 func (l crlLists) Newer(ctx context.Context, uri, issuer string, since time.Time, limit int64) ([]byte, error) {
+	if err := l.closed(ctx); err != nil {
+		return nil, err // also a root's: the snapshot's may be older than one that is out
+	}
 	path := issuer + ".crl"
 	if uri != "" {
 		var ours bool

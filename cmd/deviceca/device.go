@@ -32,7 +32,7 @@ enrolment. The secret is shown once: the CA keeps it sealed.`,
 			if err := need(cmd, "id", "level"); err != nil {
 				return err
 			}
-			if err := device.CheckID(d.ID); err != nil {
+			if err := device.CheckNewID(d.ID); err != nil {
 				return usagef("%w", err)
 			}
 			if err := checkGrantFlags(d.Uses, ttl); err != nil {
@@ -202,6 +202,9 @@ func (a *app) deviceMove(use, short, example string, move func(*admin.Client, co
 					fact("state", string(m.Device.State))
 					for _, cert := range m.Revoked {
 						fact("revoked", cert.Serial.String())
+					}
+					if more := m.Total - len(m.Revoked); more > 0 {
+						fact("revoked", fmt.Sprintf("%d more; list them with: deviceca cert list --device %s --revoked", more, m.Device.ID))
 					}
 				})
 			})

@@ -2,26 +2,31 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/deviceca/deviceca/client"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 func (a *app) enrollCommand() *cobra.Command {
 	var c client.Config
-	var reference, secretFile, roots, rootSHA256, key string
+	var reference, secretFile, roots, rootSHA256, key, hook string
+	var watch bool
 	var hardware tpmFlags
 	cmd := withJSON(&cobra.Command{
 		Use:   "enroll --server URL --id ID --dir DIR",
 		Short: "Get a certificate for a device, or renew it when due",
 		Long: `Be a device: make a key, enrol, and keep key and certificate in a directory. Run
 again, it renews when half of the validity has passed (over ACME, when the CA says),
-and does nothing before.
+and does nothing before. With --watch it goes on for ever, and --hook runs a command
+after each change.
 
 The secret of the credential comes from --secret-file or $DEVICECA_SECRET, never from
 a flag, which every user of the host could read. The first contact takes the CA's
@@ -62,8 +67,20 @@ goes on with the same key. docs/attestation.md says how to get a device ready.`,
 				return err
 			}
 			var err error
-			if c.Credential, err = a.credential(reference, secretFile); err != nil {
+			if cmd.Flags().Changed("profile") && cmd.Flags().Changed("label") {
+				return usagef("--profile and --label are two names for one thing: give one")
+			}
+			if hook != "" && !watch {
+				return usagef("--hook is for --watch")
+			}
+			if err := hardware.check(c.Protocol); err != nil {
 				return err
+			}
+			if c.Credential, err = a.credential(reference, secretFile); err != nil {
+				if usage := new(usageError); !enrolled(c.Dir) || c.Force || errors.As(err, &usage) {
+					return err
+				}
+				a.output(cmd).note("warning: %v; the device is enrolled and goes on without", err)
 			}
 			if key != "" {
 				if c.Key, err = client.ParseKeyType(key); err != nil {
@@ -76,22 +93,24 @@ goes on with the same key. docs/attestation.md says how to get a device ready.`,
 				}
 			}
 			if roots != "" {
-				if c.Trust.Roots, err = client.ReadCertificates(roots); err != nil {
+				if c.Trust.Roots, err = client.ReadRoots(roots); err != nil {
 					return clientError(err)
 				}
 			}
-			shut, err := hardware.open(&c)
+			if watch {
+				return clientError(a.watch(cmd, c, &hardware, hook))
+			}
+			shut, err := hardware.open(cmd.Context(), &c)
 			if err != nil {
 				return clientError(err)
 			}
 			result, err := client.Run(cmd.Context(), c)
-			if err := errors.Join(err, shut()); err != nil {
-				return clientError(err)
+			if shutErr := shut(); err != nil {
+				return clientError(errors.Join(err, shutErr))
+			} else if shutErr != nil { // the certificate is in place
+				a.output(cmd).note("warning: %v", shutErr)
 			}
-			if c.Signer != nil {
-				result.Files.Key = filepath.Join(c.Dir, tpmKeyFile)
-			}
-			return a.output(cmd).enrolled(result)
+			return a.output(cmd).enrolled(hardware.files(result, c.Dir))
 		},
 	})
 	f := cmd.Flags()
@@ -112,8 +131,54 @@ goes on with the same key. docs/attestation.md says how to get a device ready.`,
 	f.StringVar(&key, "key", "", "kind of key to make (default: what the CA asks for, else ecdsa-p256)")
 	f.BoolVar(&c.Renew, "renew", false, "renew now, due or not")
 	f.BoolVar(&c.Force, "force", false, "enrol anew, whatever there is")
+	f.BoolVar(&watch, "watch", false, "go on for ever: renew when due")
+	f.StringVar(&hook, "hook", "", "with --watch: program or shell line to run when the certificate changed ($DEVICECA_CERT, … tell it what)")
+	once(f, "dns", "ip")
 	cmd.RegisterFlagCompletionFunc("protocol", cobra.FixedCompletions([]string{"est", "acme", "cmp"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// watch keeps the certificate current until the command is told to stop.
+func (a *app) watch(cmd *cobra.Command, c client.Config, hardware *tpmFlags, hook string) error {
+	c.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelInfo}))
+	agent := client.Agent{Config: c, Open: hardware.open}
+	if hook != "" {
+		run := client.CommandHook(hook, cmd.ErrOrStderr())
+		agent.Hook = func(ctx context.Context, r client.Result) error { return run(ctx, hardware.files(r, c.Dir)) }
+	}
+	if err := agent.Watch(cmd.Context()); cmd.Context().Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// enrolled: there are trust anchors, which come with the first certificate; it takes no credential to renew.
+func enrolled(dir string) bool {
+	roots, err := (&client.Store{Dir: dir}).Roots()
+	return err == nil && len(roots) > 0
+}
+
+// onceValue is a flag that may be given once: of two addresses or names, the last would win unnoticed.
+type onceValue struct {
+	pflag.Value
+	given bool
+}
+
+func (v *onceValue) Set(s string) error {
+	if v.given {
+		return errors.New("it is given twice")
+	}
+	v.given = true
+	return v.Value.Set(s)
+}
+
+// once makes every flag one that may be given once, but for those named.
+func once(set *pflag.FlagSet, but ...string) {
+	set.VisitAll(func(f *pflag.Flag) {
+		if !slices.Contains(but, f.Name) {
+			f.Value = &onceValue{Value: f.Value}
+		}
+	})
 }
 
 // maxSecretFile is far above the 43 characters of a secret.

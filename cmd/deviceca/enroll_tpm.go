@@ -1,7 +1,7 @@
 package main
 
 import (
-	"os"
+	"context"
 	"path/filepath"
 
 	"github.com/deviceca/deviceca/client"
@@ -21,26 +21,39 @@ func (t *tpmFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&t.chain, "tpm-ak-chain", "", "the attestation key's certificate and its issuers, PEM")
 }
 
-// open gives the client the key in the TPM; without --tpm it does nothing. What
-// it returns closes the TPM.
-func (t *tpmFlags) open(c *client.Config) (shut func() error, err error) {
+func (t *tpmFlags) check(protocol string) error {
 	switch {
 	case t.path == "" && (t.ak != "" || t.chain != ""):
-		return nil, usagef("--tpm is missing beside --tpm-ak and --tpm-ak-chain")
-	case t.path == "":
-		return func() error { return nil }, nil
-	case c.Protocol != "acme":
-		return nil, usagef("--tpm is for --protocol acme")
-	case t.ak == "" || t.chain == "":
-		return nil, usagef("--tpm-ak and --tpm-ak-chain are missing beside --tpm")
+		return usagef("--tpm is missing beside --tpm-ak and --tpm-ak-chain")
+	case t.path != "" && protocol != "acme":
+		return usagef("--tpm is for --protocol acme")
+	case t.path != "" && (t.ak == "" || t.chain == ""):
+		return usagef("--tpm-ak and --tpm-ak-chain are missing beside --tpm")
 	}
-	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
+	return nil
+}
+
+// open gives the client the key in the TPM; without --tpm it does nothing. What
+// it returns closes the TPM.
+func (t *tpmFlags) open(ctx context.Context, c *client.Config) (shut func() error, err error) {
+	if t.path == "" {
+		return func() error { return nil }, nil
+	}
+	if err := (&client.Store{Dir: c.Dir}).Prepare(); err != nil {
 		return nil, err
 	}
-	device, err := tpm.Open(tpm.Config{Path: t.path, KeyFile: filepath.Join(c.Dir, tpmKeyFile), Key: c.Key, AK: t.ak, AKChain: t.chain})
+	device, err := tpm.Open(tpm.Config{Context: ctx, Path: t.path, KeyFile: filepath.Join(c.Dir, tpmKeyFile), Key: c.Key, AK: t.ak, AKChain: t.chain})
 	if err != nil {
 		return nil, err
 	}
 	c.Signer, c.Attester = device.Signer(), device
 	return device.Close, nil
+}
+
+// files names the key's file in a result: the client knows only that it is not in key.pem.
+func (t *tpmFlags) files(r client.Result, dir string) client.Result {
+	if t.path != "" {
+		r.Files.Key = filepath.Join(dir, tpmKeyFile)
+	}
+	return r
 }

@@ -28,6 +28,14 @@ func (h Home) path(elem ...string) string {
 	return filepath.Join(append([]string{string(h)}, elem...)...)
 }
 
+// abs is the home by its absolute path.
+func (h Home) abs() Home {
+	if abs, err := filepath.Abs(string(h)); err == nil {
+		return Home(abs)
+	}
+	return h
+}
+
 func (h Home) config() string      { return h.path(configFile) }
 func (h Home) socket() string      { return h.path(admin.SocketName) }
 func (h Home) dataKey() string     { return h.path("secrets", "sealing.key") }
@@ -44,6 +52,10 @@ func (h Home) exists() bool {
 
 // mustExist is the error of commands that need a CA.
 func (h Home) mustExist() error {
+	if _, err := os.Stat(h.path(manifestFile)); err == nil {
+		// Nothing in it is touched: it must stay what its manifest says.
+		return hinted(fmt.Errorf("%s is a backup: its numbers would be given a second time", h), "make a home of it with: deviceca restore --from %s --home NEW", h)
+	}
 	if h.exists() {
 		return nil
 	}

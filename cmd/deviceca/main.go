@@ -34,8 +34,9 @@ type house struct {
 	// open opens a home that no server runs on: takes its lock, opens ledger
 	// and token, and gives the admin API's socket handler. close gives all back.
 	open func(ctx context.Context, home string) (api http.Handler, close func() error, err error)
-	// restore makes a new home out of a backup directory.
-	restore func(ctx context.Context, from, home string) error
+	// restore makes a new home out of a backup directory, and returns what its
+	// configuration reaches outside of it.
+	restore func(ctx context.Context, o restoreOptions) ([]string, error)
 	// rootCRL signs a fresh CRL with the root key, which only this command
 	// opens, and puts it where the server publishes it.
 	rootCRL func(ctx context.Context, home string) ([]RootCRL, error)
@@ -88,7 +89,7 @@ func run(ctx context.Context, h house, args []string, in io.Reader, out, errs io
 func (a *app) root() *cobra.Command {
 	root := group("deviceca", "A certificate authority for devices",
 		a.deviceCommand(), a.credentialCommand(), a.accountCommand(), a.requestCommand(), a.manufacturerCommand(), a.raCommand(), a.certCommand(), a.caCommand(), a.policyCommand(),
-		a.adminCommand(), a.backupCommand(), a.auditCommand(), a.statusCommand(),
+		a.adminCommand(), a.backupCommand(), a.recoverCommand(), a.auditCommand(), a.statusCommand(),
 		a.crlCommand(), a.ocspCommand(), a.verifyCommand(), a.configCommand(), a.enrollCommand(), a.cmpCommand(), a.versionCommand(), completionCommand())
 	root.Long = "deviceca runs a private certificate authority for devices, and administers it."
 	root.Example = `  deviceca init --home ./deviceca-data

@@ -42,7 +42,7 @@ attributes (ou=RT-*) given, --serials to serial numbers (A10*) or ranges of them
 			if len(anchors) == 0 {
 				return usagef("--anchor is missing")
 			}
-			if device.CheckID(args[0]) != nil {
+			if device.CheckNewID(args[0]) != nil {
 				return usagef("%q cannot be the name of a manufacturer: use A-Z a-z 0-9 . _ : -", args[0])
 			}
 			n.Name = args[0]
@@ -50,7 +50,7 @@ attributes (ou=RT-*) given, --serials to serial numbers (A10*) or ranges of them
 			if n.Until, err = parseUntil(until); err != nil {
 				return usagef("--until: %w", err)
 			}
-			if n.Anchors, err = readPEM(anchors); err != nil {
+			if n.Anchors, err = readPEM("CERTIFICATE", anchors, os.ReadFile); err != nil {
 				return err
 			}
 			if n.Lists, err = readLists(cmd.InOrStdin(), lists); err != nil {
@@ -91,20 +91,6 @@ func parseUntil(s string) (time.Time, error) {
 		return t, fmt.Errorf("%q is neither a day such as 2031-12-31 nor a time such as 2031-12-31T12:00:00Z", s)
 	}
 	return t, nil
-}
-
-// readPEM reads files one after the other.
-func readPEM(files []string) (string, error) {
-	var all strings.Builder
-	for _, file := range files {
-		raw, err := os.ReadFile(file)
-		if err != nil {
-			return "", err
-		}
-		all.Write(raw)
-		all.WriteByte('\n')
-	}
-	return all.String(), nil
 }
 
 // manufacturer prints one entry.

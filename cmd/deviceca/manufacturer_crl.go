@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -61,23 +58,7 @@ have %d MiB at most.`, ca.MaxRevocationLists>>20),
 // readLists reads revocation lists, DER or PEM, and what PEM stands beside them,
 // from files one after the other; - is stdin. The result is PEM.
 func readLists(stdin io.Reader, files []string) (string, error) {
-	var all strings.Builder
-	for _, file := range files {
-		raw, err := readList(stdin, file)
-		if err != nil {
-			return "", err
-		}
-		if len(raw) > 0 && raw[0] == 0x30 { // SEQUENCE: DER
-			pem.Encode(&all, &pem.Block{Type: "X509 CRL", Bytes: raw})
-			continue
-		}
-		if !bytes.Contains(raw, []byte("-----BEGIN ")) {
-			return "", fmt.Errorf("%s holds no revocation list, in DER or PEM", file)
-		}
-		all.Write(raw)
-		all.WriteByte('\n')
-	}
-	return all.String(), nil
+	return readPEM("X509 CRL", files, func(file string) ([]byte, error) { return readList(stdin, file) })
 }
 
 func readList(stdin io.Reader, file string) ([]byte, error) {

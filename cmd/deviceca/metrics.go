@@ -17,6 +17,7 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	refused  *prometheus.CounterVec
 }
 
 func newMetrics(s *system) *metrics {
@@ -28,7 +29,9 @@ func newMetrics(s *system) *metrics {
 			Help:    "Time to answer a request, in seconds.",
 			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .25, .5, 1, 2.5, 5, 10}}, []string{"protocol", "operation"}),
 	}
-	m.registry.MustRegister(m.requests, m.seconds, collectors.NewGoCollector(),
+	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "deviceca_connections_refused_total",
+		Help: "Connections closed without a request, by listener and reason: address (too many of one network address) or full (too many in all)."}, []string{"listener", "reason"})
+	m.registry.MustRegister(m.requests, m.seconds, m.refused, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	count := func(name, help string, read func() int64) {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help},
@@ -59,6 +62,11 @@ func (m *metrics) observe(protocol string) func(operation, outcome string, took 
 		m.requests.WithLabelValues(protocol, operation, outcome).Inc()
 		m.seconds.WithLabelValues(protocol, operation).Observe(took.Seconds())
 	}
+}
+
+// connectionsRefused makes the hook of one listener.
+func (m *metrics) connectionsRefused(listener string) func(reason string) {
+	return func(reason string) { m.refused.WithLabelValues(listener, reason).Inc() }
 }
 
 func (m *metrics) handler() http.Handler {

@@ -22,8 +22,9 @@ func (s *server) public(mux chi.Router) {
 	mux.Get("/healthz", func(w http.ResponseWriter, r *http.Request) { w.Write([]byte("ok\n")) })
 	mux.Get("/readyz", s.readyz)
 	mux.Get("/ca/{file}", s.caCert)
-	mux.Get("/crl/root.crl", s.rootCRL)
-	mux.Get("/crl/root-{generation:[0-9]+}.crl", s.rootCRL)
+	rootCRL := s.unlessClosed(http.HandlerFunc(s.rootCRL)) // the snapshot's may be older than one that is out
+	mux.Method(http.MethodGet, "/crl/root.crl", rootCRL)
+	mux.Method(http.MethodGet, "/crl/root-{generation:[0-9]+}.crl", rootCRL)
 }
 
 // readyz answers 200 if enrolment can work now, and 503 with what is away.
@@ -35,9 +36,14 @@ func (s *server) readyz(w http.ResponseWriter, r *http.Request) {
 	for part, err := range s.health(ctx) {
 		answer[part] = "ok"
 		if err != nil {
+			status = http.StatusServiceUnavailable
+			if closed, ok := errors.AsType[closedError](err); ok {
+				answer[part] = closed.Error() // nothing in it is secret, and remindClosed logs it
+				continue
+			}
 			// The reason is in the log: this path is open to everyone.
 			s.log.Warn("not ready", "part", part, "err", err)
-			answer[part], status = "away", http.StatusServiceUnavailable
+			answer[part] = "away"
 		}
 	}
 	w.Header().Set("Content-Type", "application/json")

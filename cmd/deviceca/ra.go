@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"strings"
 
 	"github.com/deviceca/deviceca/device"
@@ -36,7 +37,7 @@ Here --cert is the registration authority's. With --server, yours comes from $DE
 				return usagef("--names is missing")
 			case len(n.Levels) == 0:
 				return usagef("--level is missing")
-			case device.CheckID(args[0]) != nil:
+			case device.CheckNewID(args[0]) != nil:
 				return usagef("%q cannot be the name of a registration authority: use A-Z a-z 0-9 . _ : -", args[0])
 			}
 			for _, glob := range n.Names {
@@ -46,7 +47,7 @@ Here --cert is the registration authority's. With --server, yours comes from $DE
 			}
 			n.Name = args[0]
 			var err error
-			if n.Cert, err = readPEM([]string{certFile}); err != nil {
+			if n.Cert, err = readPEM("CERTIFICATE", []string{certFile}, os.ReadFile); err != nil {
 				return err
 			}
 			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {

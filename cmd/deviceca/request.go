@@ -221,6 +221,8 @@ type ApprovalConfig struct {
 	RetryAfter time.Duration `yaml:"retry_after" doc:"How long a device is told to wait before it asks again whether its request is approved."`
 	Lifetime   time.Duration `yaml:"lifetime" doc:"How long a request is kept for approval and for the device to fetch its certificate, at most; a credential's own end comes first."`
 	MaxWaiting int           `yaml:"max_waiting" doc:"Requests that wait for approval at once, of all devices; of one device it is 4."`
+	// MaxPerRequester comes last: the struct is ca.ApprovalOptions.
+	MaxPerRequester int `yaml:"max_per_requester" doc:"Requests that wait for approval at once, of one credential with the accounts bound to it, registration authority or manufacturer. 0: a tenth of max_waiting, and no less than 4."`
 }
 
 func (c ApprovalConfig) check(fault func(key, format string, args ...any)) {
@@ -232,5 +234,8 @@ func (c ApprovalConfig) check(fault func(key, format string, args ...any)) {
 	}
 	if c.MaxWaiting < 1 || c.MaxWaiting > 100_000 {
 		fault("approval.max_waiting", "%d is not between 1 and 100000", c.MaxWaiting)
+	}
+	if c.MaxPerRequester < 0 || c.MaxPerRequester > c.MaxWaiting {
+		fault("approval.max_per_requester", "%d is not between 0 and approval.max_waiting, %d", c.MaxPerRequester, c.MaxWaiting)
 	}
 }

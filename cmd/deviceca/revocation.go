@@ -27,6 +27,7 @@ const delegateLife = 30 * 24 * time.Hour
 // revocation publishes the status of certificates, for every CA whose key is
 // here: OCSP answers, CRLs, and packs.
 type revocation struct {
+	system    *system
 	journal   store.Journal
 	log       *slog.Logger
 	issuers   []string          // names of generations
@@ -44,7 +45,7 @@ type revocation struct {
 // newRevocation puts the publications together. It reads and signs nothing yet, so
 // that starting does not wait for it.
 func newRevocation(ctx context.Context, s *system) (*revocation, error) {
-	r := &revocation{journal: s.store.Journal(), log: s.log, aliases: map[string]string{},
+	r := &revocation{system: s, journal: s.store.Journal(), log: s.log, aliases: map[string]string{},
 		bodyTime: s.cfg.Limits.ReadTimeout, sendTime: 10 * s.cfg.Limits.WriteTimeout}
 	var err error
 	var shared ocsp.Cache
@@ -52,7 +53,7 @@ func newRevocation(ctx context.Context, s *system) (*revocation, error) {
 		shared = s.store.Answers()
 	}
 	if r.responder, err = ocsp.New(ocsp.Options{
-		Source: r.journal, Shared: shared, Validity: s.cfg.OCSP.Life, MaxAge: s.cfg.OCSP.MaxAge, Entries: s.cfg.OCSP.Answers, LiveRate: float64(s.cfg.OCSP.LiveRate),
+		Source: closedSource{r.journal, s}, Shared: shared, Validity: s.cfg.OCSP.Life, MaxAge: s.cfg.OCSP.MaxAge, Entries: s.cfg.OCSP.Answers, LiveRate: float64(s.cfg.OCSP.LiveRate),
 		Retention: s.cfg.OCSP.Retention, Prefix: "/ocsp", Log: s.log,
 	}); err != nil {
 		return nil, err
@@ -133,9 +134,9 @@ func (r *revocation) handler(path string) http.Handler {
 	case path == "/ocsp" || strings.HasPrefix(path, "/ocsp/"):
 		return http.HandlerFunc(r.ocsp)
 	case strings.HasPrefix(path, "/crl/") && !strings.HasPrefix(path, "/crl/root"): // the root's key is elsewhere, and so is its list
-		return r.sending(r.lists)
+		return r.system.unlessClosed(r.sending(r.lists))
 	case strings.HasPrefix(path, "/pack/"):
-		return r.sending(r.packFiles)
+		return r.system.unlessClosed(r.sending(r.packFiles))
 	}
 	return nil
 }
@@ -161,8 +162,8 @@ func (r *revocation) sending(next http.Handler) http.Handler {
 func (r *revocation) run() []func(context.Context) {
 	tasks := []func(context.Context){
 		func(ctx context.Context) { r.responder.Run(ctx) },
-		func(ctx context.Context) { r.crls.Run(ctx) },
-		func(ctx context.Context) { r.packs.Run(ctx) },
+		func(ctx context.Context) { r.system.whenOpen(ctx, func(ctx context.Context) { r.crls.Run(ctx) }) },
+		func(ctx context.Context) { r.system.whenOpen(ctx, func(ctx context.Context) { r.packs.Run(ctx) }) },
 		r.follow,
 	}
 	for _, d := range r.delegates {
@@ -176,6 +177,9 @@ func (r *revocation) run() []func(context.Context) {
 func (r *revocation) publish(ctx context.Context, name string) ([]string, error) {
 	if name = r.resolve(name); name == "root" {
 		return nil, ca.Errorf(ca.Conflict, "the root's key is not here; sign its CRL with: deviceca ca crl root")
+	}
+	if err := r.system.closed(ctx); err != nil {
+		return nil, ca.Errorf(ca.Conflict, "this CA was restored from a backup and is closed: its lists would call certificates good that were revoked since; open it with: deviceca recover --acknowledge TEXT")
 	}
 	if err := r.crls.Publish(ctx, name); err != nil {
 		return nil, err
@@ -197,10 +201,15 @@ const invalidateTime = 2 * time.Second
 func (r *revocation) changed(ctx context.Context, issuer string, serials []ca.Serial) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), invalidateTime)
 	defer cancel()
-	for _, serial := range serials {
+	var failed int
+	var fault error
+	for _, serial := range serials { // all of them, whatever fails: the old answers must go
 		if err := r.responder.Invalidate(ctx, issuer, serial); err != nil {
-			r.log.Warn("OCSP answer not signed again; it is when it is asked for", "issuer", issuer, "serial", serial, "err", err)
+			failed, fault = failed+1, err
 		}
+	}
+	if failed > 0 {
+		r.log.Warn("OCSP answers not signed again; they are when they are asked for", "issuer", issuer, "answers", failed, "first", serials[0], "err", fault)
 	}
 }
 

@@ -249,15 +249,21 @@ func crlSetting(root string) string { return "crl/" + root }
 
 // signCRL makes a root's next CRL.
 func (v *vault) signCRL(ctx context.Context, root ca.IssuerRecord, key keys.Key) (RootCRL, error) {
-	now, number := time.Now(), int64(1)
+	now := time.Now()
 	switch before, err := v.ledger.Setting(ctx, crlSetting(root.Name)); {
 	case err == nil:
 		crl, err := x509.ParseRevocationList(before)
 		if err != nil {
 			return RootCRL{}, fmt.Errorf("the CRL of %s before: %w", root.Name, err)
 		}
-		number = crl.Number.Int64() + 1
+		if err := v.ledger.RaiseCounter(ctx, "crl", root.Name, crl.Number.Int64()); err != nil {
+			return RootCRL{}, err
+		}
 	case !errors.Is(err, ca.ErrNoRecord): // a new root has none yet
+		return RootCRL{}, err
+	}
+	number, err := v.ledger.Journal().NextNumber(ctx, root.Name) // a counter, which a restore moves on
+	if err != nil {
 		return RootCRL{}, err
 	}
 	issuer, err := x509.ParseCertificate(root.Cert)

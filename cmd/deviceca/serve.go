@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,9 +19,9 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
-	"golang.org/x/net/netutil"
 
 	"github.com/deviceca/deviceca/acme"
+	"github.com/deviceca/deviceca/ca"
 	cmpserver "github.com/deviceca/deviceca/cmp/server"
 	"github.com/deviceca/deviceca/est"
 	"github.com/deviceca/deviceca/internal/admin"
@@ -82,7 +84,7 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	background, stop := context.WithCancel(ctx)
 	defer s.running.Wait()
 	defer stop()
-	s.background(background, s.cert.keepFresh, s.cmp.Run, s.acme.Run, s.keepCheckpoints, s.keepPolicy)
+	s.background(background, s.service.Run, s.cert.keepFresh, s.cmp.Run, s.acme.Run, s.keepCheckpoints, s.keepPolicy, s.remindClosed)
 	s.background(background, s.revocation.run)
 	if err := s.startWebhook(background); err != nil {
 		return err
@@ -121,8 +123,8 @@ func (s *server) listen(ctx context.Context) error {
 	// Whole records: strongSwan 5.9 reads a reply that comes in two records only
 	// if both are there when it looks, and Go begins connections with small ones.
 	secure := &tls.Config{MinVersion: minVersion, ClientAuth: tls.RequestClientCert, GetCertificate: s.cert.get,
-		NextProtos: []string{"h2", "http/1.1"}, DynamicRecordSizingDisabled: true}
-	sessions, err := newTickets(s.tickets, secure, time.Now)
+		NextProtos: []string{"h2", "http/1.1"}, DynamicRecordSizingDisabled: true, VerifyPeerCertificate: boundChain}
+	sessions, err := newTickets(s.tickets, secure, time.Now, s.mayResume)
 	if err != nil {
 		return err
 	}
@@ -144,10 +146,44 @@ func (s *server) listen(ctx context.Context) error {
 	return nil
 }
 
+// Bounds of a client's certificate chain: its certificates are parsed, kept while
+// the connection lasts, and written into its session ticket.
+const (
+	maxChain       = 10
+	maxChainOctets = 64 << 10
+)
+
+// boundChain refuses, in the handshake, a chain that no device has.
+func boundChain(chain [][]byte, _ [][]*x509.Certificate) error {
+	octets := 0
+	for _, c := range chain {
+		octets += len(c)
+	}
+	if len(chain) > maxChain || octets > maxChainOctets {
+		return fmt.Errorf("the client's chain has %d certificates of %d octets: send at most %d of %d", len(chain), octets, maxChain, maxChainOctets)
+	}
+	return nil
+}
+
+// mayResume reports whether a client with these certificates may resume its TLS
+// session: administrators and registration authorities prove that they have their key on each connection.
+func (s *server) mayResume(chain []*x509.Certificate) bool {
+	if len(chain) == 0 {
+		return true
+	}
+	if ca.MayBeRA(chain[0]) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second) // the handshake waits
+	defer cancel()
+	_, err := s.store.AdminByKey(ctx, sha256.Sum256(chain[0].RawSubjectPublicKeyInfo))
+	return errors.Is(err, ca.ErrNoRecord)
+}
+
 // secureRoutes is what the https listener serves.
 func (s *server) secureRoutes() http.Handler {
 	public := s.publicRoutes()
-	administrators := s.api.TLS()
+	administrators, accounts := s.api.TLS(), s.acmeUnlessClosed(s.acme)
 	devices := est.New(est.Options{
 		Authority: s.service, BodyTimeout: time.Duration(s.cfg.Limits.ReadTimeout), Observe: s.metrics.observe("est"), Logger: s.log,
 		Rules: estRules, Responder: (&cmcResponder{service: s.service}).get, Proxies: s.proxies,
@@ -159,7 +195,7 @@ func (s *server) secureRoutes() http.Handler {
 		case strings.HasPrefix(path, est.Prefix):
 			devices.ServeHTTP(w, r)
 		case strings.HasPrefix(path, acme.Prefix+"/"):
-			s.acme.ServeHTTP(w, r)
+			accounts.ServeHTTP(w, r)
 		case strings.HasPrefix(path, admin.Prefix+"/"):
 			administrators.ServeHTTP(w, r)
 		default:
@@ -194,10 +230,17 @@ func (s *server) listenHTTP(name, addr string, handler http.Handler, secure *tls
 	if err != nil {
 		return hinted(fmt.Errorf("%s: %w", name, err), "choose another address with --%s or listen.%s in %s", name, name, s.home.config())
 	}
-	l = netutil.LimitListener(l, s.cfg.Limits.Connections)
-	s.start(name, l, handler, secure)
+	fair := newFairListener(l, s.cfg.Limits.Connections, s.cfg.Limits.ConnectionsPerAddress, s.proxies.Networks, s.metrics.connectionsRefused(name))
+	s.start(name, fair, handler, secure)
 	return nil
 }
+
+// An HTTP/2 connection may cost about as much as a few of HTTP/1: requests that it
+// has under way, each of which may hold a body, and octets that it sends ahead of our reading.
+const (
+	maxStreams      = 32
+	maxStreamBuffer = 256 << 10 // octets: the largest body of CMP and ACME
+)
 
 func (s *server) start(name string, l net.Listener, handler http.Handler, secure *tls.Config) {
 	limits := s.cfg.Limits
@@ -209,6 +252,7 @@ func (s *server) start(name string, l net.Listener, handler http.Handler, secure
 		WriteTimeout:      time.Duration(limits.WriteTimeout),
 		IdleTimeout:       time.Duration(limits.IdleTimeout),
 		MaxHeaderBytes:    limits.HeaderBytes,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: maxStreamBuffer, MaxReceiveBufferPerStream: maxStreamBuffer},
 		ErrorLog:          slog.NewLogLogger(s.log.With("listener", name).Handler(), slog.LevelDebug), // handshakes that fail are the peers' affair
 	}
 	if name == "admin" {

@@ -188,11 +188,6 @@ func fingerprint(der []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// validHost reports whether a host name can stand in a certificate.
-func validHost(host string) bool {
-	return host != "" && len(host) <= 64 && !strings.ContainsAny(host, "_ ") && strings.Trim(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") == ""
-}
-
 // serverLogger is the log of a running server.
 func serverLogger(c LogConfig, w io.Writer) *slog.Logger {
 	var level slog.Level
@@ -200,10 +195,11 @@ func serverLogger(c LogConfig, w io.Writer) *slog.Logger {
 		level = slog.LevelInfo // checked with the configuration
 	}
 	options := &slog.HandlerOptions{Level: level}
+	var lines slog.Handler = slog.NewTextHandler(w, options)
 	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+		lines = slog.NewJSONHandler(w, options)
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return slog.New(newCalmLog(lines, c.Refusals))
 }
 
 // quietLogger is for commands: only what went wrong, on stderr.

@@ -55,7 +55,8 @@ func (a *app) ocspStaple() *cobra.Command {
 		Long: `Ask the OCSP responder that a certificate names about it, verify the answer, and write
 it to a file (DER), at once whole. nginx takes it as ssl_stapling_file, HAProxy beside the
 certificate as .ocsp, stunnel and openssl s_server as -status_file. A revoked certificate's
-answer is written too, and the exit status is 1.
+answer is written too, and the exit status is 1. An answer that is older than the one in
+the file (thisUpdate, then producedAt) does not replace it, and the exit status is 1.
 
 With --watch it stays, fetches anew when half of the answer's life is over, and runs
 --then after each new file. While the responder is away, the file stays as it is.`,
@@ -183,7 +184,7 @@ func (s *stapler) fetch(ctx context.Context) (*Staple, error) {
 	if s.out == "" {
 		return staple, nil
 	}
-	if err := writeFile(s.out, raw, 0o644); err != nil {
+	if err := s.replace(raw, answer, single); err != nil {
 		return nil, err
 	}
 	if s.then != "" {
@@ -194,6 +195,38 @@ func (s *stapler) fetch(ctx context.Context) (*Staple, error) {
 		}
 	}
 	return staple, nil
+}
+
+// replace writes an answer, unless the file holds a newer one about the same certificate. Only one
+// that verifies counts: other content is replaced.
+func (s *stapler) replace(raw []byte, answer *ocsp.Response, single *ocsp.SingleResponse) error {
+	unlock, err := lockFile(s.out)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if old, oldSingle := s.held(); old != nil && olderAnswer(answer, single, old, oldSingle) {
+		return fmt.Errorf("the responder's answer of %s, made at %s, is older than that in %s, of %s, made at %s, and does not replace it",
+			instant(single.ThisUpdate), instant(answer.ProducedAt), s.out, instant(oldSingle.ThisUpdate), instant(old.ProducedAt))
+	}
+	return writeFile(s.out, raw, 0o644)
+}
+
+// held is the answer in the file, and what it says of the certificate; nil if there is none that verified in its time.
+func (s *stapler) held() (*ocsp.Response, *ocsp.SingleResponse) {
+	raw, err := os.ReadFile(s.out)
+	if err != nil {
+		return nil, nil
+	}
+	answer, err := ocsp.ParseResponse(raw)
+	if err != nil {
+		return nil, nil
+	}
+	single := answer.Find(s.issuer, s.cert.SerialNumber)
+	if single == nil || ocsp.Verify(answer, s.issuer, earliest(s.now(), single.NextUpdate)) != nil {
+		return nil, nil
+	}
+	return answer, single
 }
 
 // Waits of watch.

@@ -42,6 +42,10 @@ func (a *app) statusCommand() *cobra.Command {
 						fact("ca "+c.Name, "expires "+o.when(c.NotAfter))
 					}
 				})
+				if err == nil && s.Health["restore"] != "" {
+					return hinted(errors.New("this CA is closed: it was restored from a backup"),
+						"bring it up to date and open it with deviceca recover on its host; deviceca recover --help says how")
+				}
 				if err == nil && !s.Healthy() {
 					return errors.New("a part that the CA depends on does not answer")
 				}

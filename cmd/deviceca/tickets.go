@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"crypto/hkdf"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -19,10 +21,11 @@ const ticketWindow = 24 * time.Hour
 // any of them and none has to tell another. What a ticket saves is the
 // handshake; the certificate in it is judged per request like any other.
 type tickets struct {
-	secret []byte
-	base   *tls.Config
-	now    func() time.Time
-	config atomic.Pointer[tls.Config]
+	secret    []byte
+	base      *tls.Config
+	now       func() time.Time
+	mayResume func(chain []*x509.Certificate) bool // whether a client with these certificates gets tickets
+	config    atomic.Pointer[tls.Config]
 }
 
 // ticketSecret derives what ticket keys are made from (HKDF, RFC 5869).
@@ -30,8 +33,8 @@ func ticketSecret(dataKey []byte) ([]byte, error) {
 	return hkdf.Key(sha256.New, dataKey, nil, "deviceca tls session tickets", 32)
 }
 
-func newTickets(secret []byte, base *tls.Config, now func() time.Time) (*tickets, error) {
-	t := &tickets{secret: secret, base: base, now: now}
+func newTickets(secret []byte, base *tls.Config, now func() time.Time, mayResume func([]*x509.Certificate) bool) (*tickets, error) {
+	t := &tickets{secret: secret, base: base, now: now, mayResume: mayResume}
 	return t, t.turn()
 }
 
@@ -56,8 +59,23 @@ func (t *tickets) turn() error {
 	}
 	config := t.base.Clone()
 	config.SetSessionTicketKeys(keys)
+	config.WrapSession = func(client tls.ConnectionState, session *tls.SessionState) ([]byte, error) {
+		if !t.mayResume(client.PeerCertificates) {
+			return noTicket(), nil
+		}
+		return config.EncryptTicket(client, session)
+	}
+	config.UnwrapSession = config.DecryptTicket
 	t.config.Store(config)
 	return nil
+}
+
+// noTicket opens nothing: who offers it gets a full handshake. crypto/tls has no way to
+// send no ticket to one client alone.
+func noTicket() []byte {
+	random := make([]byte, 32)
+	rand.Read(random)
+	return random
 }
 
 // keepTurning changes the keys at the beginning of each window until ctx ends.

@@ -35,13 +35,14 @@ func TestTickets(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(leaf)
 	start := time.Now().Truncate(ticketWindow).Add(time.Hour)
+	mayResume := func(chain []*x509.Certificate) bool { return len(chain) == 1 && chain[0].Equal(leaf) }
 	server := func(dataKey string, now *time.Time) *tickets {
 		t.Helper()
 		secret, err := ticketSecret([]byte(dataKey))
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := newTickets(secret, &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert, NextProtos: []string{"h2", "http/1.1"}}, func() time.Time { return *now })
+		s, err := newTickets(secret, &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert, NextProtos: []string{"h2", "http/1.1"}}, func() time.Time { return *now }, mayResume)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,6 +71,13 @@ func TestTickets(t *testing.T) {
 				if first.DidResume || second.DidResume != c.resumes {
 					t.Errorf("resumed: %v, then %v; want %v", first.DidResume, second.DidResume, c.resumes)
 				}
+				mayResume := one.mayResume
+				one.mayResume, client.ClientSessionCache = func([]*x509.Certificate) bool { return false }, tls.NewLRUClientSessionCache(1)
+				connect(t, one, client)
+				if connect(t, two, client).DidResume {
+					t.Error("a client resumed that may not")
+				}
+				one.mayResume = mayResume
 				if len(second.PeerCertificates) != 1 || second.NegotiatedProtocol != "http/1.1" {
 					t.Errorf("%d client certificates, protocol %q: the request could not be judged", len(second.PeerCertificates), second.NegotiatedProtocol)
 				}
@@ -117,7 +125,7 @@ func connect(t *testing.T, s *tickets, client *tls.Config) tls.ConnectionState {
 
 func TestTicketsTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, err := newTickets(make([]byte, 32), &tls.Config{}, time.Now)
+		s, err := newTickets(make([]byte, 32), &tls.Config{}, time.Now, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/policy"
 )
 
 // serverCertLife is short: the certificate renews itself, and its key is never
@@ -106,7 +107,7 @@ func serverNames(configured []string, listen string) []ca.SAN {
 		add(name)
 	}
 	add("localhost")
-	if host, err := os.Hostname(); err == nil && validHost(host) {
+	if host, err := os.Hostname(); err == nil && len(host) <= 64 && policy.IsHostName(host) {
 		add(host)
 	}
 	if host, _, err := net.SplitHostPort(listen); err == nil {

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -14,16 +12,18 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/deviceca/deviceca/ca"
-	"github.com/deviceca/deviceca/policy"
+	"github.com/deviceca/deviceca/internal/path"
 )
 
 // verifyInput is what `verify` is told.
 type verifyInput struct {
-	cert, purpose, crl, crlDelta, staple, pack, floor string
-	roots, chain, deltas                              []string
-	level, policy, unknown                            string
-	grace                                             time.Duration
-	at                                                string
+	cert, purpose, floor                  string
+	roots, chain                          []string
+	packs, deltas, crls, crlDeltas        []string
+	staples                               []string
+	level, policy, unknown, requireStatus string
+	grace                                 time.Duration
+	at                                    string
 }
 
 // Verdict is what verify says of a certificate.
@@ -35,10 +35,13 @@ type Verdict struct {
 	Issuer   string    `json:"issuer"`
 	NotAfter time.Time `json:"not_after"`
 	Chain    []string  `json:"chain,omitempty"` // subjects, the root last
-	// Status is "good", "revoked", "unknown", or "not published" (RFC 9608).
-	Status  string    `json:"status,omitempty"`
-	Sources []finding `json:"sources,omitempty"`
-	Rule    string    `json:"status_unknown,omitempty"` // applied
+	// Status is "good", "revoked", "unknown", or "not published" (RFC 9608): the
+	// certificate's own, or that of a CA above it if the path fails by that.
+	Status     string    `json:"status,omitempty"`
+	Sources    []finding `json:"sources,omitempty"`        // on the certificate first, then on the CAs above it
+	Rule       string    `json:"status_unknown,omitempty"` // applied
+	NotChecked []string  `json:"not_checked,omitempty"`    // CAs of the chain, below the root, whose status nothing given tells
+	NotUsed    []string  `json:"not_used,omitempty"`       // what was given and is of no certificate of the chain
 }
 
 func (a *app) verifyCommand() *cobra.Command {
@@ -46,21 +49,31 @@ func (a *app) verifyCommand() *cobra.Command {
 	cmd := withJSON(&cobra.Command{
 		Use:   "verify --cert FILE --roots FILE",
 		Short: "Verify a certificate and its status, with no network",
-		Long: `Verify a certificate as a relying party does, with what lies in files alone: its chain up
-to the roots, its purpose, and its status by a revocation pack, a CRL or a stapled OCSP
-answer. It needs neither a CA nor a network. Exit status 0 is good, 1 is not.
+		Long: `Verify a certificate as a relying party does (RFC 5280 §6), with what lies in files alone: its
+chain up to the roots, its purpose, and the status of each certificate of the chain, but the
+root's, by revocation packs, CRLs and stapled OCSP answers. It needs neither a CA nor a network.
+Exit status 0 is good, 1 is not.
 
 Certificates of the file after the first are taken as intermediates, and so are those among the
-roots that are not self-signed.
+roots that are not self-signed. If there are several chains, a good one is enough.
+
+--pack, --delta, --crl, --crl-delta and --staple repeat, and each is used for the certificates whose
+issuer it is of: the issuing CA's pack tells of the device, the root's CRL of the issuing
+CA. Where the root's CRL is given, it counts; where it is not, the answer says whose status was not
+checked, and --require-status all makes that a failure.
 
 What an unknown status means is for the trust level to say (status_unknown in policy.yaml):
 deny; allow; or grace, by which a good status counts for a time after its end, and a
-certificate for that time after it was issued. A revoked certificate is never good.
+certificate for that time after it was issued. A revoked certificate is never good, not even one
+that says that its status is not published (noRevAvail).
+
+Signatures with MD5 or SHA-1, and RSA keys below 2048 bits, are refused everywhere. A quarantine
+certificate is good for --purpose remediation alone.
 
 --floor-file keeps the newest state of each CA's pack that was seen, and refuses older ones.`,
-		Example: `  deviceca verify --cert lamp-1/fullchain.pem --roots root.crt --pack issuing.cbor --floor-file floor.json
+		Example: `  deviceca verify --cert lamp-1/fullchain.pem --roots root.crt --pack issuing.cbor --crl root.crl --floor-file floor.json
   deviceca verify --cert cert.pem --chain issuing.crt --roots root.crt --pack issuing.cbor --delta d1.cbor --delta d2.cbor
-  deviceca verify --cert fullchain.pem --roots root.crt --crl 0.crl --crl-delta 0-delta.crl --level hsm --policy policy.yaml
+  deviceca verify --cert fullchain.pem --roots root.crt --crl 0.crl --crl-delta 0-delta.crl --crl root.crl --level hsm --policy policy.yaml
   deviceca verify --cert fullchain.pem --roots root.crt --staple staple.der --status-unknown grace --grace 24h`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -78,7 +91,17 @@ certificate for that time after it was issued. A revoked certificate is never go
 			if err := o.print(v, func(fact func(name, value string)) {
 				fact(map[bool]string{true: "good", false: "NOT GOOD"}[v.Good], v.Verdict)
 				for _, s := range v.Sources {
-					fact(s.Source, s.text())
+					of := ""
+					if s.Certificate != v.Subject {
+						of = " of " + s.Certificate
+					}
+					fact(s.Source+of, s.text())
+				}
+				for _, name := range v.NotChecked {
+					fact("not checked", "the status of "+name+": give the CRL of its issuer")
+				}
+				for _, note := range v.NotUsed {
+					fact("not used", note)
 				}
 			}); err != nil {
 				return err
@@ -94,11 +117,12 @@ certificate for that time after it was issued. A revoked certificate is never go
 	f.StringSliceVar(&in.roots, "roots", nil, "certificates to trust, PEM or DER")
 	f.StringSliceVar(&in.chain, "chain", nil, "further intermediates")
 	f.StringVar(&in.purpose, "purpose", "clientAuth", "clientAuth, serverAuth, remediation, any, or an OID")
-	f.StringVar(&in.pack, "pack", "", "full revocation pack")
-	f.StringSliceVar(&in.deltas, "delta", nil, "delta packs that follow it, in order")
-	f.StringVar(&in.crl, "crl", "", "CRL")
-	f.StringVar(&in.crlDelta, "crl-delta", "", "delta CRL that completes it")
-	f.StringVar(&in.staple, "staple", "", "OCSP answer")
+	f.StringArrayVar(&in.packs, "pack", nil, "full revocation packs")
+	f.StringSliceVar(&in.deltas, "delta", nil, "delta packs that follow them, in order")
+	f.StringArrayVar(&in.crls, "crl", nil, "CRLs, DER or PEM; the root's too")
+	f.StringArrayVar(&in.crlDeltas, "crl-delta", nil, "delta CRLs that complete them")
+	f.StringArrayVar(&in.staples, "staple", nil, "OCSP answers")
+	f.StringVar(&in.requireStatus, "require-status", "leaf", "whose status must be told: leaf; or all, the CAs' below the root too")
 	f.StringVar(&in.floor, "floor-file", "", "file that keeps the newest packs seen; made if missing")
 	f.StringVar(&in.level, "level", "", "trust level whose rule for an unknown status counts; with --policy")
 	f.StringVar(&in.policy, "policy", "", "policy file")
@@ -110,131 +134,105 @@ certificate for that time after it was issued. A revoked certificate is never go
 
 // verify works in these steps, and reads nothing that was not named:
 //
-//  1. the chain and the purpose;
-//  2. the status by each source given; what cannot be trusted is an error, not a status;
+//  1. the paths, for the purpose;
+//  2. for each certificate of a path but the root, its status by each source that is of its
+//     issuer; what cannot be trusted is an error, not a status;
 //  3. revoked anywhere is revoked; else good anywhere is good; else it is unknown;
-//  4. what unknown means is the level's rule.
+//  4. what unknown means is the level's rule;
+//  5. one good path is enough.
 func verify(ctx context.Context, in verifyInput, now time.Time) (*Verdict, error) {
 	if at, err := parseTime("at", in.at); err != nil {
 		return nil, err
 	} else if at != nil {
 		now = *at
 	}
-	for _, file := range append([]string{in.pack, in.crl, in.crlDelta, in.staple}, in.deltas...) {
+	for _, file := range slices.Concat(in.packs, in.deltas, in.crls, in.crlDeltas, in.staples) {
 		if strings.Contains(file, "://") {
 			return nil, &usageError{fmt.Errorf("%s is a URL, and verify uses no network", file), "fetch it first, for example with curl -O"}
 		}
+	}
+	if in.requireStatus != "leaf" && in.requireStatus != "all" {
+		return nil, usagef("--require-status: %q is neither leaf nor all", in.requireStatus)
 	}
 	rule, err := in.rule()
 	if err != nil {
 		return nil, err
 	}
-	chain, err := readCerts(in.cert)
+	m, err := in.certificates()
 	if err != nil {
 		return nil, err
 	}
-	leaf := chain[0]
-	v := &Verdict{Serial: serialText(leaf.SerialNumber), Subject: leaf.Subject.String(), Issuer: leaf.Issuer.String(), NotAfter: leaf.NotAfter}
-	path, err := in.path(leaf, chain[1:], now)
-	if _, usage := errors.AsType[*usageError](err); usage || errors.Is(err, os.ErrNotExist) {
+	v := Verdict{Serial: serialText(m.leaf.SerialNumber), Subject: m.leaf.Subject.String(), Issuer: m.leaf.Issuer.String(), NotAfter: m.leaf.NotAfter}
+	paths, err := in.paths(m, now)
+	if _, usage := errors.AsType[*usageError](err); usage {
 		return nil, err
 	}
 	if err != nil {
 		v.Verdict = "the chain: " + err.Error()
-		return v, nil
+		return &v, nil
 	}
-	for _, c := range path[1:] {
-		v.Chain = append(v.Chain, c.Subject.String())
-	}
-	if slices.ContainsFunc(leaf.Extensions, isNoRevAvail) {
-		v.Good, v.Status, v.Verdict = true, "not published", v.Subject+" is valid; its status is not published (noRevAvail, RFC 9608)"
-		return v, nil
-	}
-	if len(path) < 2 {
+	if len(paths[0]) < 2 {
 		return nil, usagef("--cert is a root: it has no issuer to tell its status")
 	}
-	if v.Sources, err = in.findings(ctx, leaf, path[1], now); err != nil {
+	given, err := in.sources(ctx)
+	if _, bad := errors.AsType[*inputError](err); bad {
 		v.Verdict = err.Error()
-		return v, nil
+		return &v, nil
 	}
-	rule.decide(v, leaf, now)
-	return v, nil
-}
-
-// path finds a chain for the purpose, the leaf first.
-func (in *verifyInput) path(leaf *x509.Certificate, more []*x509.Certificate, now time.Time) ([]*x509.Certificate, error) {
-	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
-	for _, c := range more {
-		intermediates.AddCert(c)
-	}
-	for _, file := range in.chain {
-		certs, err := readCerts(file)
-		if err != nil {
-			return nil, err
-		}
-		for _, c := range certs {
-			intermediates.AddCert(c)
-		}
-	}
-	var anchors []*x509.Certificate
-	for _, file := range in.roots {
-		certs, err := readCerts(file)
-		if err != nil {
-			return nil, err
-		}
-		anchors = append(anchors, certs...)
-	}
-	selfSigned := func(c *x509.Certificate) bool { return bytes.Equal(c.RawIssuer, c.RawSubject) }
-	only := slices.ContainsFunc(anchors, selfSigned)
-	for _, c := range anchors {
-		if only && !selfSigned(c) {
-			intermediates.AddCert(c)
-		} else {
-			roots.AddCert(c)
-		}
-	}
-	opts := x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
-	oid := ""
-	switch in.purpose {
-	case "clientAuth":
-		opts.KeyUsages = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	case "serverAuth":
-		opts.KeyUsages = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	case "any":
-	case "remediation":
-		oid = policy.RemediationEKU
-	default:
-		if oid = in.purpose; strings.Trim(oid, "0123456789.") != "" || !strings.Contains(oid, ".") {
-			return nil, usagef("--purpose: %q is none; use clientAuth, serverAuth, remediation, any, or an OID", in.purpose)
-		}
-	}
-	paths, err := leaf.Verify(opts)
 	if err != nil {
 		return nil, err
 	}
-	if oid != "" {
-		// crypto/x509 knows no purposes but its own: here the leaf and all above
-		// it that are limited to purposes must have this one.
-		paths = slices.DeleteFunc(paths, func(path []*x509.Certificate) bool {
-			return slices.ContainsFunc(path, func(c *x509.Certificate) bool { return !hasPurpose(c, oid, c == leaf) })
-		})
-		if len(paths) == 0 {
-			return nil, fmt.Errorf("the certificate, or a CA above it, is not for purpose %s", oid)
-		}
+	best := judgePaths(paths, v, func(v *Verdict, p []*x509.Certificate) { in.judge(v, p, given, rule, now) })
+	if err := given.stray(); err != nil {
+		best.Good, best.Verdict = false, err.Error()
 	}
-	return paths[0], nil
+	best.NotUsed = given.left()
+	return &best, nil
 }
 
-func hasPurpose(c *x509.Certificate, oid string, must bool) bool {
-	if len(c.ExtKeyUsage)+len(c.UnknownExtKeyUsage) == 0 {
-		return !must
-	}
-	for _, u := range c.UnknownExtKeyUsage {
-		if u.String() == oid {
-			return true
+// judgePaths judges each path and keeps the best: a good one whose CAs were all checked, a good one, the first.
+func judgePaths(paths [][]*x509.Certificate, v Verdict, judge func(*Verdict, []*x509.Certificate)) (best Verdict) {
+	for i, p := range paths {
+		one := v
+		for _, c := range p[1:] {
+			one.Chain = append(one.Chain, c.Subject.String())
+		}
+		judge(&one, p)
+		if i == 0 || one.Good && (!best.Good || len(one.NotChecked) < len(best.NotChecked)) {
+			best = one
 		}
 	}
-	return slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny) && !must
+	return best
+}
+
+// judge judges the status of all certificates of a path but the root.
+func (in *verifyInput) judge(v *Verdict, p []*x509.Certificate, given *sources, rule unknownRule, now time.Time) {
+	for i, c := range p[:len(p)-1] {
+		found, err := given.findings(c, p[i+1], now)
+		if err != nil {
+			v.Good, v.Verdict = false, err.Error()
+			return
+		}
+		v.Sources = append(v.Sources, found...)
+		switch {
+		case i == 0:
+			rule.decide(v, found, c, now)
+		case len(found) == 0:
+			v.NotChecked = append(v.NotChecked, c.Subject.String())
+		default:
+			above := Verdict{Subject: c.Subject.String()}
+			if rule.decide(&above, found, c, now); !above.Good {
+				v.Good, v.Status, v.Rule = false, above.Status, above.Rule
+				v.Verdict = v.Subject + ": of the CAs above it, " + above.Verdict
+			}
+		}
+		if i > 0 && !v.Good {
+			return
+		}
+	}
+	if v.Good && len(v.NotChecked) > 0 && in.requireStatus == "all" {
+		v.Good, v.Verdict = false, v.Subject+": nothing given tells the status of "+strings.Join(v.NotChecked, ", ")+", which --require-status all demands"
+	}
 }
 
 // unknownRule is what an unknown status means.
@@ -272,14 +270,14 @@ func (in *verifyInput) rule() (unknownRule, error) {
 	return r, nil
 }
 
-// decide weighs the findings and, if they leave the status unknown, applies the rule.
-func (r unknownRule) decide(v *Verdict, leaf *x509.Certificate, now time.Time) {
-	known := leaf.NotBefore // since when we may say that nobody could know
+// decide weighs what was found and, if that leaves the status unknown, applies the rule.
+func (r unknownRule) decide(v *Verdict, found []finding, c *x509.Certificate, now time.Time) {
+	known := c.NotBefore // since when we may say that nobody could know
 	v.Status = "unknown"
-	for _, f := range v.Sources {
+	for _, f := range found {
 		switch {
 		case f.Status == "revoked":
-			v.Status = "revoked"
+			v.Status, v.Good = "revoked", false
 			v.Verdict = v.Subject + " is revoked, says the " + f.Source
 			if f.Reason != "" {
 				v.Verdict += " (" + f.Reason + ")"
@@ -294,9 +292,13 @@ func (r unknownRule) decide(v *Verdict, leaf *x509.Certificate, now time.Time) {
 	if v.Status == "good" {
 		return
 	}
+	if path.NoRevAvail(c) {
+		v.Good, v.Status, v.Verdict = true, "not published", v.Subject+" is valid; its status is not published (noRevAvail, RFC 9608)"
+		return
+	}
 	v.Rule = r.name
 	why := "nothing given tells its status"
-	if len(v.Sources) > 0 {
+	if len(found) > 0 {
 		why = "its status is unknown"
 	}
 	switch r.name {
@@ -313,16 +315,17 @@ func (r unknownRule) decide(v *Verdict, leaf *x509.Certificate, now time.Time) {
 	}
 }
 
-// finding is what one source says of the certificate.
+// finding is what one source says of a certificate.
 type finding struct {
-	Source     string     `json:"source"` // "pack", "CRL", "staple"
-	Status     string     `json:"status"` // "good", "revoked", "unknown"
-	Revoked    *time.Time `json:"revoked,omitempty"`
-	Reason     string     `json:"reason,omitempty"`
-	ThisUpdate time.Time  `json:"this_update"`
-	NextUpdate time.Time  `json:"next_update"`
-	Note       string     `json:"note,omitempty"`
-	State      string     `json:"state,omitempty"` // hash of a pack's state, by which the next delta is asked for
+	Source      string     `json:"source"`      // "pack", "CRL", "staple"
+	Certificate string     `json:"certificate"` // its subject
+	Status      string     `json:"status"`      // "good", "revoked", "unknown"
+	Revoked     *time.Time `json:"revoked,omitempty"`
+	Reason      string     `json:"reason,omitempty"`
+	ThisUpdate  time.Time  `json:"this_update"`
+	NextUpdate  time.Time  `json:"next_update"`
+	Note        string     `json:"note,omitempty"`
+	State       string     `json:"state,omitempty"` // hash of a pack's state, by which the next delta is asked for
 }
 
 func (f finding) text() string {

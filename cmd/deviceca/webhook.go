@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
-	"os"
 	"regexp"
 	"strconv"
 	"time"
@@ -69,14 +67,11 @@ func newWebhook(s *system) (*webhook.Follower, error) {
 	}
 	o := webhook.Options{Log: eventLog{s}, URL: c.URL, Secret: secret, Events: c.Events, Timeout: c.Timeout, Logger: s.log}
 	if c.Roots != "" {
-		raw, err := os.ReadFile(c.Roots)
+		certs, err := readCerts(c.Roots)
 		if err != nil {
 			return nil, fmt.Errorf("webhook.roots: %w", err)
 		}
-		o.Roots = x509.NewCertPool()
-		if !o.Roots.AppendCertsFromPEM(raw) {
-			return nil, fmt.Errorf("webhook.roots: there is no certificate in %s", c.Roots)
-		}
+		o.Roots = certPool(certs)
 	}
 	return webhook.New(o)
 }
@@ -115,6 +110,16 @@ func (l eventLog) Events(ctx context.Context, after int64, limit int) ([]webhook
 		events[i] = webhook.Event{ID: e.ID, Event: e.Event}
 	}
 	return events, err
+}
+
+// Instances is part of webhook.Log.
+func (l eventLog) Instances(ctx context.Context) ([]webhook.Instance, error) {
+	all, err := l.store.Instances(ctx)
+	instances := make([]webhook.Instance, len(all))
+	for i, instance := range all {
+		instances[i] = webhook.Instance{ID: instance.ID, FirstEvent: instance.FirstEvent}
+	}
+	return instances, err
 }
 
 // Newest is part of webhook.Log.

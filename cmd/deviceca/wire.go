@@ -74,6 +74,12 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 		return nil, fmt.Errorf("the ledger: %w", err)
 	}
 	s.onClose(s.store.Close)
+	if copied, err := s.store.IsCopy(ctx); err != nil {
+		return nil, fmt.Errorf("the ledger: %w", err)
+	} else if copied {
+		return nil, hinted(fmt.Errorf("%s is a backup's copy of a ledger: its numbers would be given a second time", cfg.DB),
+			"make a home of the backup with: deviceca restore --from BACKUP --home NEW")
+	}
 	if err := s.knowAuditKey(ctx); err != nil {
 		return nil, err
 	}
@@ -88,6 +94,7 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 	s.service, err = ca.NewService(ctx, ca.Options{
 		Ledger: s.store, Sealer: sealer, Policy: rules, Key: s.caKey, URL: cfg.PublicURL(),
 		LintShare: cfg.LintShare, WrongPerReference: cfg.Limits.WrongSecretsPerCredential, WrongPerAddress: cfg.Limits.WrongSecretsPerAddress,
+		Budgets: cfg.Limits.budgets(),
 		// Neither is called before the publications are there: nothing changes while the system is put together.
 		Changed: func(ctx context.Context, issuer string, serials []ca.Serial) {
 			s.revocation.changed(ctx, issuer, serials)
@@ -96,6 +103,7 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 			s.revocation.casChanged(cas)
 			s.casChanged()
 		},
+		Closed:     s.closed,
 		Approval:   ca.ApprovalOptions(cfg.Approval),
 		Verifiable: verifiable(),
 		Logger:     log,
@@ -110,6 +118,7 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 	s.api = admin.New(admin.Options{
 		Core: s.service, Reader: s.store, Audit: auditLog{s}, Counts: s.counts,
 		Backup: s.backup, Rotation: rotation{s}, SavePolicy: s.savePolicy, Health: s.health, Publish: s.revocation.publish,
+		Recover: s.recover, Closed: s.closed,
 		Version: programVersion(), Started: started, Logger: log,
 	})
 	return s, nil
@@ -233,7 +242,11 @@ func (s *system) savePolicy(source []byte) error {
 	return writeFile(s.cfg.Policy, source, 0o644)
 }
 
-// health asks the two parts that a CA cannot do without.
+// health asks the two parts that a CA cannot do without, and tells of a restore that waits to be acknowledged.
 func (s *system) health(ctx context.Context) map[string]error {
-	return map[string]error{"token": errors.Join(s.keys.Ping(ctx), s.auditFault), "database": s.store.Ping(ctx)}
+	health := map[string]error{"token": errors.Join(s.keys.Ping(ctx), s.auditFault), "database": s.store.Ping(ctx)}
+	if err := s.closedHealth(ctx); err != nil {
+		health["restore"] = err
+	}
+	return health
 }

@@ -116,6 +116,8 @@ func (f fake) Enroll(_ context.Context, r ca.Request) (*ca.Issued, error) {
 	return issued, err
 }
 
+func (fake) MayActFor(context.Context, ca.Requester, ca.Deed) error { return nil }
+
 func (fake) Revoke(context.Context, ca.Serial, int, *time.Time, string) (*ca.Certificate, error) {
 	return nil, ca.Errorf(ca.NotFound, "none")
 }
@@ -124,6 +126,9 @@ func (f fake) Release(context.Context, ca.Serial, string) (*ca.Certificate, erro
 	return nil, ca.Errorf(ca.Conflict, "not on hold")
 }
 
+func (fake) Spend(ca.Requester, string, string) error { return nil }
+
+func (fake) SecretsLimited(string, netip.Addr) bool { return false }
 func (fake) WrongSecret(string, netip.Addr) error {
 	return ca.Errorf(ca.Unauthenticated, "unknown reference or wrong secret")
 }
@@ -148,6 +153,9 @@ func (fake) BeginTransaction(context.Context, *server.Transaction, time.Time) (*
 func (fake) KeepTransaction(context.Context, *server.Transaction) error   { return nil }
 func (fake) FinishTransaction(context.Context, *server.Transaction) error { return nil }
 func (fake) DropTransaction(context.Context, [32]byte) error              { return nil }
+func (fake) WaitingTransaction(context.Context, ca.Serial) (*server.Transaction, error) {
+	return nil, ca.ErrNoRecord
+}
 func (fake) CertificateBySerial(context.Context, ca.Serial) (*ca.Certificate, error) {
 	return nil, ca.ErrNoRecord
 }

@@ -51,7 +51,7 @@ func (x *exchange) askProof(w *wanted, pop *cmp.POP) error {
 		if profile.Status.NoRevAvail {
 			return bad("certificates of profile %s cannot be taken back when possession is not proven: ask for challengeResp", profile.Name)
 		}
-		w.encrypted = true
+		w.encrypted, w.possession = true, ca.Later
 	case cmp.ChallengeResp:
 		w.challenged = true
 	default:
@@ -80,8 +80,14 @@ func (x *exchange) challenge(ctx context.Context, w wanted) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := x.spend(x.requester.Device); err != nil {
+		return nil, err
+	}
 	t := x.newTransaction(w.reqID)
-	t.State, t.Message, t.Profile = Challenged, x.raw, x.profile
+	t.State = Challenged
+	if err := x.remember(t); err != nil {
+		return nil, err
+	}
 	m := x.reply(&cmp.Challenges{List: []cmp.Challenge{c}})
 	return x.keep(ctx, t, m, string(Challenged))
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/deviceca/deviceca/cmp"
 )
 
-// confirm answers certConf (RFC 9483 §4.1.1). A rejection revokes.
+// confirm answers certConf (RFC 9483 §4.1.1). A rejection revokes, but in a transaction that was answered with a
+// certificate of another one.
 func (x *exchange) confirm(ctx context.Context, t *Transaction, b *cmp.Confirmations) ([]byte, error) {
 	if t == nil || t.State == Working {
 		return nil, refuse(cmp.BadRequest, "RFC 9483 §3.5", "there is no transaction that waits for this certConf")
@@ -19,11 +20,11 @@ func (x *exchange) confirm(ctx context.Context, t *Transaction, b *cmp.Confirmat
 		return nil, err
 	}
 	switch {
-	case t.State == Overdue || t.State == Waiting && !x.now.Before(t.Deadline):
-		return nil, refuse(cmp.CertRevoked, "RFC 9810 §5.1.1.2", "certConf came after confirmWaitTime: the certificate is revoked")
+	case t.State == Overdue || t.State == Waiting && x.overdue(t):
+		return nil, errOverdue
 	case t.Serial.IsZero():
 		return nil, refuse(cmp.BadRequest, "RFC 9483 §3.5", "no certificate was issued in this transaction")
-	case t.State != Waiting:
+	case t.State != Waiting && t.State != Repeated:
 		return nil, refuse(cmp.CertConfirmed, "RFC 9483 §4.1.1", "the certificate was confirmed or rejected before")
 	case len(b.List) != 1:
 		return nil, refuse(cmp.BadRequest, "RFC 9483 §4.1.1", "%d CertStatus in certConf: send one", len(b.List))
@@ -43,11 +44,19 @@ func (x *exchange) confirm(ctx context.Context, t *Transaction, b *cmp.Confirmat
 	if err := c.Matches(cert.DER); err != nil {
 		return nil, wrongHash(t, err)
 	}
+	repeated := t.State == Repeated
+	if repeated && c.Accepted() {
+		if err := x.stillThere(ctx, cert); err != nil {
+			return nil, err
+		}
+	}
 	t.State, t.Confirm, t.Expires = Confirmed, x.digest(), x.keepUntil()
 	if !c.Accepted() {
 		// First revoked, then marked: a crash between leaves it to the sweeper.
-		if err := x.takeBack(ctx, t, x.actor); err != nil {
-			return nil, err
+		if !repeated {
+			if err := x.takeBack(ctx, t, x.actor); err != nil {
+				return nil, err
+			}
 		}
 		t.State = Rejected
 		x.Logger.LogAttrs(ctx, slog.LevelInfo, "certificate rejected by its device", slog.String("protocol", "cmp"),
@@ -56,13 +65,52 @@ func (x *exchange) confirm(ctx context.Context, t *Transaction, b *cmp.Confirmat
 	if t.ConfirmAnswer, err = x.send(&cmp.Confirm{}); err != nil {
 		return nil, err
 	}
-	if err := x.Ledger.ConfirmTransaction(ctx, t); errors.Is(err, ca.ErrNoRecord) {
+	switch err := x.Ledger.ConfirmTransaction(ctx, t); {
+	case errors.Is(err, ca.ErrNoRecord):
 		return nil, refuse(cmp.CertConfirmed, "RFC 9483 §4.1.1", "the certificate was confirmed or rejected on another connection")
-	} else if err != nil {
+	case errors.Is(err, ca.ErrKeyTaken):
+		return nil, x.keyTaken(ctx, t, repeated)
+	case err != nil:
 		return nil, err
 	}
 	x.outcome = string(t.State)
 	return t.ConfirmAnswer, nil
+}
+
+var errOverdue = refuse(cmp.CertRevoked, "RFC 9810 §5.1.1.2", "certConf came after confirmWaitTime: the certificate is revoked")
+
+// overdue reports whether the certConf of a transaction came too late, if it had to come at all.
+func (x *exchange) overdue(t *Transaction) bool {
+	return !t.Deadline.IsZero() && !x.now.Before(t.Deadline)
+}
+
+// stillThere reports that a certificate which was handed out again was revoked since, or is about to be.
+func (x *exchange) stillThere(ctx context.Context, c *ca.Certificate) error {
+	if c.Revocation != nil {
+		return refuse(cmp.CertRevoked, "RFC 9810 §5.1.1.2", "the certificate was revoked meanwhile")
+	}
+	first, err := x.Ledger.WaitingTransaction(ctx, c.Serial)
+	switch {
+	case errors.Is(err, ca.ErrNoRecord):
+		return nil
+	case err == nil && x.overdue(first):
+		return errOverdue
+	}
+	return err
+}
+
+// keyTaken takes back a certificate whose proof of possession came after that of another device.
+func (x *exchange) keyTaken(ctx context.Context, t *Transaction, repeated bool) error {
+	refusal := ca.Errorf(ca.BadKey, "this key is known under another device: make a new key")
+	if repeated {
+		return refusal
+	}
+	t.State, t.ConfirmAnswer = Rejected, nil
+	err := x.takeBack(ctx, t, x.actor)
+	if err == nil {
+		err = x.Ledger.ConfirmTransaction(ctx, t)
+	}
+	return errors.Join(refusal, err)
 }
 
 // takeBack revokes the certificate of a transaction; that it is revoked already is as good.

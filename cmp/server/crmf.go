@@ -81,13 +81,14 @@ func (x *exchange) checkPOP(w *wanted, r *cmp.CertReqMsg) error {
 	switch r.POP.Method {
 	case cmp.RAVerified:
 		if x.requester.RA != nil {
+			w.possession = ca.Vouched
 			return nil
 		}
 		return refuse(cmp.NotAuthorized, "RFC 9483 §5.2.3", "raVerified is for registration authorities: prove possession by a signature")
 	case cmp.KeyEncipherment, cmp.KeyAgreement:
 		return x.askProof(w, r.POP)
 	}
-	rules := cmp.POPRules{Sender: x.popSender(), MAC: x.MAC}
+	rules := cmp.POPRules{Sender: x.popSender(), MAC: x.mac}
 	if x.by.MAC != nil {
 		rules.Secret = []byte(x.secret)
 	}

@@ -47,6 +47,8 @@ func (e *env) wholeMessages() map[string]*cmp.Message {
 	challenged := e.message(requests(cmp.CR, later(t, "lamp-2", vault, cmp.ChallengeResp)), cmp.CertProfile("vault-ec"))
 	proof := e.popdecr(e.ask(challenged, lamp), vault, nil)
 	e.protected(proof, lamp)
+	newer := newKey(t)
+	second := party{id: "lamp-1", key: newer, crt: e.certificate(e.ask(e.message(requests(cmp.KUR, crmf(t, "lamp-1", newer, nil)), cmp.ImplicitConfirm()), own))}
 	return map[string]*cmp.Message{
 		"ir for a key":   e.sent(lamp, requests(cmp.IR, noKey("lamp-2", nil)), cmp.CertProfile("made-ec"), cmp.ImplicitConfirm()),
 		"cr, encrCert":   e.sent(lamp, requests(cmp.CR, later(t, "lamp-2", newKey(t), cmp.EncrCert)), cmp.CertProfile("vault-ec")),
@@ -56,7 +58,7 @@ func (e *env) wholeMessages() map[string]*cmp.Message {
 		"cr":             e.sent(own, cr(), cmp.CertProfile("device")),
 		"p10cr":          e.sent(own, &cmp.PKCS10{Request: csr}),
 		"kur":            e.sent(own, e.kurFor("lamp-1")),
-		"rr":             e.sent(own, e.revocation(party{crt: e.certificate(e.ask(e.message(e.kurFor("lamp-1"), cmp.ImplicitConfirm()), own))}, 4).Body),
+		"rr":             e.sent(second, e.revocation(second, 4).Body),
 		"genm":           e.sent(own, &cmp.General{Infos: cmp.Infos{question, must[cmp.Info](t)(cmp.CACerts())}}),
 		"certConf":       conf,
 		"nested":         e.nest(ra, e.sent(own, e.kurFor("lamp-1"))),

@@ -34,6 +34,7 @@ type wanted struct {
 	// Possession of a key that does not sign is proven by the certificate that comes
 	// encrypted, or by the answer to a challenge.
 	encrypted, challenged bool
+	possession            ca.Possession
 }
 
 // enroll answers ir, cr, p10cr and kur (RFC 9483 §4.1). What goes wrong from here
@@ -118,6 +119,9 @@ func (x *exchange) issue(ctx context.Context, w wanted) ([]byte, error) {
 		return nil, err
 	}
 	if w.challenged {
+		if err := x.mayEnrol(ctx, w); err != nil {
+			return nil, err
+		}
 		return x.challenge(ctx, w)
 	}
 	return x.carryOut(ctx, w, x.newTransaction(w.reqID))
@@ -129,34 +133,28 @@ func (x *exchange) issue(ctx context.Context, w wanted) ([]byte, error) {
 // answer the same message one records; what the other has signed goes nowhere.
 func (x *exchange) carryOut(ctx context.Context, w wanted, t *Transaction) ([]byte, error) {
 	if w.make {
+		if err := x.mayEnrol(ctx, w); err != nil {
+			return nil, err
+		}
 		if err := x.makeKey(ctx, &w, t); err != nil {
 			return nil, err
 		}
 	}
 	was := *t
 	var answer []byte
-	issued, err := x.Authority.Enroll(ctx, ca.Request{
-		Protocol:  "cmp",
-		Requester: x.requester,
-		Renew:     x.asked.Body.Type() == cmp.KUR,
-		PublicKey: w.publicKey,
-		SPKI:      w.spki,
-		Names:     w.names,
-		Profile:   w.profile,
-		NotAfter:  w.notAfter,
-		Address:   x.address,
-		ServerKey: w.make,
-		Approvers: x.approvers,
-		Forwarded: x.original.device,
-		With: func(issued *ca.Issued) (record any, err error) {
-			*t = was
-			answer, err = x.handOut(w, t, issued)
-			return t, err
-		},
-	})
+	request := x.request(w)
+	request.With = func(issued *ca.Issued) (record any, err error) {
+		*t = was
+		answer, err = x.handOut(w, t, issued)
+		return t, err
+	}
+	issued, err := x.Authority.Enroll(ctx, request)
 	if err == nil && issued.Again { // recorded before, for another message
 		*t = was
-		if answer, err = x.handOut(w, t, issued); err == nil {
+		if err = x.spend(issued.Certificate.Device); err == nil {
+			answer, err = x.handOutAgain(ctx, w, t, issued)
+		}
+		if err == nil {
 			err = x.Ledger.KeepTransaction(ctx, t)
 		}
 	}
@@ -179,6 +177,35 @@ func (x *exchange) carryOut(ctx context.Context, w wanted, t *Transaction) ([]by
 	return answer, nil
 }
 
+// request is what the core is asked for.
+func (x *exchange) request(w wanted) ca.Request {
+	return ca.Request{
+		Protocol:   "cmp",
+		Requester:  x.requester,
+		Renew:      x.asked.Body.Type() == cmp.KUR,
+		PublicKey:  w.publicKey,
+		SPKI:       w.spki,
+		Names:      w.names,
+		Profile:    w.profile,
+		NotAfter:   w.notAfter,
+		Address:    x.address,
+		ServerKey:  w.make,
+		Approvers:  x.approvers,
+		Forwarded:  x.original.device,
+		Possession: w.possession,
+	}
+}
+
+// mayEnrol asks before a key or a challenge is made what the core asks again when it issues.
+func (x *exchange) mayEnrol(ctx context.Context, w wanted) error {
+	r := x.request(w)
+	deed, err := r.Deed()
+	if err != nil {
+		return err
+	}
+	return x.Authority.MayActFor(ctx, x.requester, deed)
+}
+
 // handOut makes the answer with the certificate, and takes the transaction to
 // where it is then.
 func (x *exchange) handOut(w wanted, t *Transaction, issued *ca.Issued) ([]byte, error) {
@@ -189,18 +216,50 @@ func (x *exchange) handOut(w wanted, t *Transaction, issued *ca.Issued) ([]byte,
 	if err != nil {
 		return nil, err
 	}
-	t.State, t.Serial, t.Expires = Done, issued.Certificate.Serial, x.keepUntil()
-	t.Message, t.MadeKey, t.SealedKey = nil, nil, nil
+	t.State = Done
 	if !w.implicit && !x.cannotRevoke(issued.Certificate.Profile) {
 		t.State, t.Deadline = Waiting, x.now.Add(x.ConfirmWait)
 		m.Header.GeneralInfo = m.Header.GeneralInfo.With(cmp.ConfirmWaitTime(t.Deadline))
 	} else {
 		m.Header.GeneralInfo = m.Header.GeneralInfo.With(cmp.ImplicitConfirm())
 	}
+	return x.handsOut(t, m, issued.Certificate)
+}
+
+// handsOut finishes the answer that hands out a certificate.
+func (x *exchange) handsOut(t *Transaction, m *cmp.Message, c *ca.Certificate) ([]byte, error) {
+	t.Serial, t.Expires = c.Serial, x.keepUntil()
+	t.Message, t.MadeKey, t.SealedKey = nil, nil, nil
 	if err := x.protectIn(t, m); err != nil {
 		return nil, err
 	}
 	return m.Raw(), nil
+}
+
+// handOutAgain answers with a certificate that was issued before: to a request whose answer was lost, over
+// another protocol, or to another holder of a group's secret who replays the request (its
+// proof of possession covers the CertReqMsg, not the transaction: RFC 4211 §4.1).
+//
+// That a certificate is confirmed is the duty of the transaction that issued it. This one can
+// discharge it by certConf, and takes on none: if it does not confirm, or rejects, nothing is revoked on
+// its account (RFC 9483 §4.1.1 leaves that to the CA's policy). While the first
+// transaction still waits, implicitConfirm is not granted and confirmWaitTime is the first one's.
+func (x *exchange) handOutAgain(ctx context.Context, w wanted, t *Transaction, issued *ca.Issued) ([]byte, error) {
+	m, err := x.certReply(w, issued)
+	if err != nil {
+		return nil, err
+	}
+	t.State = Repeated
+	switch first, err := x.Ledger.WaitingTransaction(ctx, issued.Certificate.Serial); {
+	case err == nil:
+		m.Header.GeneralInfo = m.Header.GeneralInfo.With(cmp.ConfirmWaitTime(first.Deadline))
+	case !errors.Is(err, ca.ErrNoRecord):
+		return nil, err
+	case w.implicit:
+		t.State = Done
+		m.Header.GeneralInfo = m.Header.GeneralInfo.With(cmp.ImplicitConfirm())
+	}
+	return x.handsOut(t, m, issued.Certificate)
 }
 
 // keep protects an answer that hands nothing out, and stores it with its transaction.
@@ -236,7 +295,10 @@ func (x *exchange) answered(ctx context.Context) ([]byte, error) {
 // newTransaction is one that the message begins.
 func (x *exchange) newTransaction(reqID int64) *Transaction {
 	t := &Transaction{ID: transactionID(x.in.Header.TransactionID), Begun: x.now, Expires: x.keepUntil(), State: Working,
-		Request: x.digest(), Actor: x.actor, ReqID: reqID}
+		Request: x.digest(), Actor: x.actor, ReqID: reqID, Share: shareOfMany}
+	if x.requester.Device != "" && x.requester.Manufacturer == nil { // whose actor stands for all its devices
+		t.Share = shareOfOne
+	}
 	if x.by.Certificate != nil {
 		t.Signer = x.by.Certificate.Raw
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/cmp"
@@ -53,6 +54,9 @@ func status(err error, signed bool) cmp.StatusInfo {
 	says := known.Reason
 	if known.Rule != "" {
 		says += " (rule " + known.Rule + ")"
+	}
+	if known.Kind == ca.RateLimited && known.RetryAfter > 0 { // CMP has no field for it
+		says += fmt.Sprintf("; ask again in %d s", (known.RetryAfter+time.Second-1)/time.Second)
 	}
 	if info == cmp.SystemFailure {
 		says = "internal error: the server's log says more"

@@ -30,6 +30,7 @@ type exchange struct {
 	by        *cmp.Verified // by what the message is protected; nil until that is known
 	requester ca.Requester
 	secret    device.Secret // with a MAC
+	mac       cmp.MACPolicy // with the work bounded for the requester
 	actor     string        // who that is, in the terms of Transaction.Actor
 	approvers []*ca.RA      // of the nested messages around this one
 	original  original      // with an RA as requester
@@ -203,10 +204,11 @@ func (x *exchange) again(ctx context.Context, t *Transaction) ([]byte, error) {
 // authenticate verifies the protection (RFC 9483 §3.5) and finds out whose it is.
 // Within a transaction the credential must be that of its first message.
 func (x *exchange) authenticate(ctx context.Context, there *Transaction) error {
+	x.mac = x.macPolicy(ctx)
 	var usable error // of the credential: for whoever knows its secret
 	options := cmp.VerifyOptions{
 		Header: cmp.HeaderRules{}, // checked already
-		MAC:    x.MAC,
+		MAC:    x.mac,
 		Secret: func(reference []byte) ([]byte, error) {
 			x.requester, x.secret, usable = x.Authority.CredentialSecret(ctx, string(reference))
 			x.actor = "credential:" + string(reference)

@@ -39,6 +39,14 @@ type env struct {
 	path   string                   // of the ledger
 	root   []byte                   // certificate, DER
 	keys   map[string]crypto.Signer // of the CAs, by label
+	opts   ca.Options
+}
+
+// reopen makes the core anew, with other options.
+func (e *env) reopen(change func(*ca.Options)) {
+	e.t.Helper()
+	change(&e.opts)
+	e.core.Service = must[*ca.Service](e.t)(ca.NewService(e.t.Context(), e.opts))
 }
 
 // authority is the real core, with seams around Enroll and a count.
@@ -108,11 +116,11 @@ func newEnv(t testing.TB, edits ...func([]byte) []byte) *env {
 		source = edit(source)
 	}
 	e.keys = signers
-	core := must[*ca.Service](t)(ca.NewService(t.Context(), ca.Options{Ledger: e.store, Sealer: must[*device.Sealer](t)(device.NewSealer(make([]byte, 32))),
+	e.opts = ca.Options{Ledger: e.store, Sealer: must[*device.Sealer](t)(device.NewSealer(make([]byte, 32))),
 		Policy: must[*policy.Policy](t)(policy.Parse("policy.yaml", source)), URL: h.URL, Now: now, LintShare: lintShare(t),
 		WrongPerReference: 10, Reloaded: func([]ca.IssuerRecord) { e.server.CAsChanged() },
-		Key: func(_ context.Context, label string) (crypto.Signer, error) { return signers[label], nil }}))
-	e.core = &authority{Service: core}
+		Key: func(_ context.Context, label string) (crypto.Signer, error) { return signers[label], nil }}
+	e.core = &authority{Service: must[*ca.Service](t)(ca.NewService(t.Context(), e.opts))}
 	e.server = must[*server.Server](t)(server.New(t.Context(), server.Options{Authority: e.core, Ledger: e.store, Now: now, Logger: slog.New(slog.DiscardHandler)}))
 	e.http = httptest.NewServer(e.server)
 	t.Cleanup(e.http.Close)

@@ -3,6 +3,7 @@ package server_test
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/x509"
 	"io"
 	"log/slog"
@@ -57,6 +58,11 @@ func FuzzBody(f *testing.F) {
 		for by := range parties {
 			f.Add(m.Raw(), uint8(by))
 		}
+	}
+	// Much work to check: 13 blocks of PBKDF2, and a key as long as a message.
+	for _, length := range []int{256, 128 << 10} {
+		heavy := must[*cmp.MAC](f)(cmp.NewMAC([]byte("1234"), []byte("1234"), cmp.MACParams{Kind: cmp.PBMAC1, OWF: crypto.SHA1, Iterations: 1, KeyLength: length}))
+		f.Add(e.protected(e.message(&cmp.General{}), party{mac: heavy}), uint8(2))
 	}
 	s := must[*server.Server](f)(server.New(f.Context(), server.Options{Authority: k, Ledger: k, Lists: lists{},
 		TimeWindow: 100 * 365 * 24 * time.Hour, Logger: slog.New(slog.DiscardHandler)}))

@@ -17,6 +17,9 @@ import (
 // general answers genm (RFC 9483 §4.3, RFC 9810 §5.3.19). It changes nothing and
 // spends nothing, so no transaction is kept.
 func (x *exchange) general(ctx context.Context, b *cmp.General) ([]byte, error) {
+	if err := x.Authority.MayActFor(ctx, x.requester, ca.Deed{Act: ca.ActAsk, Approvers: x.approvers}); err != nil {
+		return nil, err
+	}
 	if len(b.Infos) == 0 {
 		return x.everything()
 	}

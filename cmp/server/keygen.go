@@ -116,6 +116,10 @@ func (x *exchange) makeKey(ctx context.Context, w *wanted, t *Transaction) (err 
 	if err != nil {
 		return err
 	}
+	// It costs more than a certificate does, whatever comes of the request.
+	if err := x.spend(x.requester.Device); err != nil {
+		return err
+	}
 	key, err := ca.MakeKey(ctx, w.kinds, w.kind)
 	if err != nil {
 		return err

@@ -74,6 +74,9 @@ func generatesKey(b cmp.Body) bool {
 // signedFor is the device that a certificate speaks for, "" if it is foreign.
 func (x *exchange) signedFor(ctx context.Context, signer *x509.Certificate, others []*x509.Certificate) (string, error) {
 	r, err := x.Authority.AuthenticateCertificate(ctx, append([]*x509.Certificate{signer}, others...))
+	if err == nil && r.Device != "" { // one that expired speaks for its device no longer
+		err = x.Authority.MayActFor(ctx, r, ca.Deed{Act: ca.ActAsk})
+	}
 	if ca.KindOf(err) != ca.Unauthenticated || err == nil {
 		return r.Device, err
 	}

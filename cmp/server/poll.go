@@ -9,22 +9,24 @@ import (
 	"github.com/deviceca/deviceca/cmp"
 )
 
-// pollFor is how long a transaction is remembered while it is polled for; longer
-// than a request waits for its approval.
-const pollFor = 8 * 24 * time.Hour
-
 // defaultPoll is when to ask again where the core does not say.
 const defaultPoll = time.Minute
 
 // postpone answers a request that an administrator must approve (RFC 9483 §4.4):
 // the first message with the status waiting, a pollReq with pollRep.
 func (x *exchange) postpone(ctx context.Context, t *Transaction, why *ca.Error) ([]byte, error) {
-	t.State, t.Expires = Polling, x.now.Add(pollFor)
+	if err := x.spend(x.requester.Device); err != nil {
+		return nil, err
+	}
+	// As long as the request itself, and a last answer.
+	t.State, t.Expires = Polling, why.Until.Add(abandoned)
 	reason := []string{printable(why.Reason)}
 	var body cmp.Body
 	if x.in.Body.Type() != cmp.PollReq {
 		if x.asked == x.in {
-			t.Message, t.Profile = x.raw, x.profile
+			if err := x.remember(t); err != nil {
+				return nil, err
+			}
 		}
 		body = &cmp.CertResponses{Of: x.asked.Body.Type().Reply(),
 			Responses: []cmp.CertResponse{{CertReqID: t.ReqID, Status: cmp.StatusInfo{Status: cmp.Waiting, Text: reason}}}}
@@ -42,6 +44,21 @@ func (x *exchange) postpone(ctx context.Context, t *Transaction, why *ca.Error) 
 	x.Logger.LogAttrs(ctx, slog.LevelInfo, "waiting for approval", slog.String("protocol", "cmp"),
 		slog.String("device", x.requester.Device), slog.String("actor", x.actor), slog.String("address", x.address))
 	return answer, nil
+}
+
+// remember keeps the message that begins a transaction for a later one to go on with.
+func (x *exchange) remember(t *Transaction) error {
+	if len(x.raw) > maxKept {
+		return refuse(cmp.BadRequest, "RFC 9483 §4.4", "the message has %d octets, and one that has to wait may have %d: leave out certificates that the CA knows", len(x.raw), maxKept)
+	}
+	t.Message, t.Profile = x.raw, x.profile
+	return nil
+}
+
+// spend pays for what the ledger is about to keep for the requester and a device ("" if
+// only the core knows which), beside a certificate.
+func (x *exchange) spend(device string) error {
+	return x.Authority.Spend(x.requester, device, x.address)
 }
 
 // poll answers pollReq: the request is put to the core once more.

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
-	"slices"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/cmp"
@@ -15,11 +14,14 @@ import (
 // removeFromCRL is the reason that ends a hold (RFC 5280 §5.3.1).
 const removeFromCRL = 8
 
-// revoke answers rr (RFC 9483 §4.2): a device revokes a certificate of its own, an
-// RA one of its devices', or releases that from hold.
+// revoke answers rr (RFC 9483 §4.2): a certificate revokes itself, an IDevID one of its device's, an
+// RA one of its devices' (§5.3.2), or releases that from hold. See [ca.Service.MayActFor].
 func (x *exchange) revoke(ctx context.Context, b *cmp.Revocations) ([]byte, error) {
 	c, reason, err := x.readRevocation(ctx, b)
 	if err != nil {
+		return x.revokeReply(ctx, nil, err)
+	}
+	if err := x.spend(c.Device); err != nil {
 		return x.revokeReply(ctx, nil, err)
 	}
 	t, answer, err := x.begin(ctx)
@@ -86,14 +88,23 @@ func (x *exchange) readRevocation(ctx context.Context, b *cmp.Revocations) (c *c
 	case reason < 0 || reason == 7 || reason > 10:
 		return nil, 0, refuse(cmp.BadRequest, "RFC 5280 §5.3.1", "reasonCode %d is none", reason)
 	}
-	if c, err = x.named(ctx, &v.Template); err != nil {
+	act := ca.ActRevoke
+	switch reason {
+	case ca.ReasonCertificateHold:
+		act = ca.ActHold
+	case removeFromCRL:
+		act = ca.ActRelease
+	}
+	if c, err = x.named(ctx, &v.Template, act); err != nil {
 		return nil, 0, err
 	}
-	if reason == removeFromCRL {
-		return c, reason, x.mayRelease(c)
-	}
-	switch held := c.Revocation != nil && c.Revocation.Reason == ca.ReasonCertificateHold; {
-	case c.Revocation != nil && !(held && reason != ca.ReasonCertificateHold): // a hold may become final
+	held := c.Revocation != nil && c.Revocation.Reason == ca.ReasonCertificateHold
+	switch {
+	case act == ca.ActRelease && c.Revocation == nil:
+		return nil, 0, errNotOnHold
+	case act == ca.ActRelease && held:
+		return c, reason, nil
+	case c.Revocation != nil && !(held && act == ca.ActRevoke): // a hold may become final
 		return nil, 0, errRevokedAlready
 	case !x.now.Before(c.NotAfter):
 		return nil, 0, refuse(cmp.CertRevoked, "RFC 9483 §5.1.3", "the certificate has expired, and needs no revocation")
@@ -102,8 +113,8 @@ func (x *exchange) readRevocation(ctx context.Context, b *cmp.Revocations) (c *c
 }
 
 // named is the certificate that issuer and serial number name, if the requester
-// may speak for it. Of others nobody learns anything.
-func (x *exchange) named(ctx context.Context, t *cmp.CertTemplate) (*ca.Certificate, error) {
+// may do this to it. Of other devices' nobody learns anything.
+func (x *exchange) named(ctx context.Context, t *cmp.CertTemplate, act ca.Act) (*ca.Certificate, error) {
 	unknown := refuse(cmp.BadCertID, "RFC 9483 §4.2", "the device has no such certificate")
 	serial, ours := ca.SerialFromBig(t.SerialNumber)
 	if !ours {
@@ -119,41 +130,22 @@ func (x *exchange) named(ctx context.Context, t *cmp.CertTemplate) (*ca.Certific
 	if err != nil {
 		return nil, err
 	}
-	if !x.mayRevoke(c) || !x.sameOriginal(c.Device) || !cmp.SameName(cert.RawIssuer, t.Issuer) {
+	if !x.sameOriginal(c.Device) || !cmp.SameName(cert.RawIssuer, t.Issuer) {
 		return nil, unknown
 	}
-	return c, nil
+	err = x.Authority.MayActFor(ctx, x.requester, ca.Deed{Act: act, Certificate: c, Approvers: x.approvers})
+	if err != nil && ca.KindOf(err) == ca.Denied && !x.speaksFor(c.Device) {
+		return nil, unknown
+	}
+	return c, err
 }
 
-// mayRevoke: a device speaks for its own certificates (RFC 9483 §4.2), a
-// registration authority for those of the devices within its bounds (§5.3.2), and
-// so far it approves as well (§5.2.2.1).
-func (x *exchange) mayRevoke(c *ca.Certificate) bool {
-	covers := func(ra *ca.RA) bool { return ra.Covers(c.Device) && slices.Contains(ra.Levels, c.Level) }
-	own := device.SameID(c.Device, x.requester.Device)
+// speaksFor reports whether a refusal about the device is the requester's to know.
+func (x *exchange) speaksFor(id string) bool {
 	if ra := x.requester.RA; ra != nil {
-		own = covers(ra)
+		return ra.Covers(id)
 	}
-	return c.Device != "" && own && !slices.ContainsFunc(x.approvers, func(ra *ca.RA) bool { return !covers(ra) })
-}
-
-// mayRelease: never the device. Its certificate on hold does not authenticate, and
-// whoever has stolen the device may have another of its certificates.
-func (x *exchange) mayRelease(c *ca.Certificate) error {
-	if x.requester.RA == nil {
-		return refuse(cmp.NotAuthorized, "RFC 9483 §5.3.2", "a certificate on hold is released by a registration authority or an administrator, not by the device")
-	}
-	switch profile, err := x.Authority.ProfileFor(ca.Requester{}, c.Profile); {
-	case err != nil:
-		return err
-	case !profile.Release:
-		return refuse(cmp.NotAuthorized, "RFC 9483 §5.3.2", "profile %s does not let registration authorities release certificates from hold: an administrator does", profile.Name)
-	case c.Revocation == nil:
-		return errNotOnHold
-	case c.Revocation.Reason != ca.ReasonCertificateHold:
-		return errRevokedAlready
-	}
-	return nil
+	return device.SameID(x.requester.Device, id)
 }
 
 // revokeReply answers with rp; with a transaction, durably.

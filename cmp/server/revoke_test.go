@@ -52,11 +52,11 @@ func TestHold(t *testing.T) {
 		{"hold by the device", lamp, lamp, hold, 0, "certificateHold"},
 		{"release by the certificate on hold", lamp, lamp, release, cmp.SignerNotTrusted, "certificateHold"},
 		{"release by another certificate of the device", second, lamp, release, cmp.NotAuthorized, "certificateHold"},
-		{"hold again", second, lamp, hold, cmp.CertRevoked, "certificateHold"},
+		{"hold again", ra, lamp, hold, cmp.CertRevoked, "certificateHold"},
 		{"release by the RA", ra, lamp, release, 0, "good"},
 		{"release again", ra, lamp, release, cmp.BadRequest, "good"},
 		{"the certificate works again: hold", lamp, lamp, hold, 0, "certificateHold"},
-		{"the hold becomes final", second, lamp, compromise, 0, "keyCompromise"},
+		{"the hold becomes final", ra, lamp, compromise, 0, "keyCompromise"},
 		{"release of what is revoked for good", ra, lamp, release, cmp.CertRevoked, "keyCompromise"},
 		{"of a profile that does not let it: hold", ra, other, hold, 0, "certificateHold"},
 		{"of a profile that does not let it: release", ra, other, release, cmp.NotAuthorized, "certificateHold"},
@@ -110,16 +110,28 @@ func TestRevoke(t *testing.T) {
 	if got := status(e.post("", e.protected(e.message(requests(cmp.KUR, crmf(t, "lamp-1", newKey(t), nil))), own))).FailInfo; got != cmp.SignerNotTrusted {
 		t.Errorf("a revoked certificate: %s", got)
 	}
-	other := e.enrolled("lamp-2")
-	rr := func() cmp.Body {
-		return &cmp.Revocations{List: []cmp.Revocation{cmp.RevokeCert(other.crt.RawIssuer, other.crt.SerialNumber, 4)}}
-	}
-	newer := newKey(t)
-	second := party{id: "lamp-2", key: newer, crt: e.certificate(e.ask(e.message(requests(cmp.KUR, crmf(t, "lamp-2", newer, nil)), cmp.ImplicitConfirm()), other))}
-	if got := status(e.ask(e.message(rr()), second)); got.Status != cmp.Accepted {
-		t.Error(got)
-	}
-	if got := status(e.ask(e.message(rr()), second)).FailInfo; got != cmp.CertRevoked {
-		t.Errorf("twice: %s", got)
+}
+
+// RFC 9483 §4.2: a certificate revokes itself and no other of its device, older or newer. Who found a
+// discarded key, or renewed with a stolen one, cannot end the certificate that took its place.
+func TestRevokeItselfAlone(t *testing.T) {
+	e := newEnv(t)
+	old, newer := e.enrolled("lamp-2"), newKey(t)
+	second := party{id: "lamp-2", key: newer, crt: e.certificate(e.ask(e.message(requests(cmp.KUR, crmf(t, "lamp-2", newer, nil)), cmp.ImplicitConfirm()), old))}
+	for _, c := range []struct {
+		what   string
+		by, of party
+		reason int
+		want   cmp.FailInfo
+	}{
+		{"the newer one", old, second, 1, cmp.NotAuthorized},
+		{"a hold of the newer one", old, second, 6, cmp.NotAuthorized},
+		{"the older one", second, old, 4, cmp.NotAuthorized},
+		{"another device's", old, e.enrolled("lamp-3"), 1, cmp.BadCertID},
+		{"itself", second, second, 1, 0},
+	} {
+		if got := status(e.ask(e.revocation(c.of, c.reason), c.by)).FailInfo; got != c.want || e.revoked(c.of.crt) != (c.want == 0) {
+			t.Errorf("%s: %s, want %s", c.what, got, c.want)
+		}
 	}
 }

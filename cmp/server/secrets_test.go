@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"crypto"
 	"strings"
 	"testing"
 
@@ -39,6 +40,37 @@ func TestWrongSecretsAreLimited(t *testing.T) {
 	}
 	if n := e.core.Stats().WrongSecrets; n != 24 {
 		t.Errorf("%d wrong secrets counted", n)
+	}
+}
+
+// Work beyond the bound is refused before it is done, to known and unknown references alike; a
+// right secret passes with as much as common clients ask for, also beside guesses from its own address.
+func TestMACWorkIsBounded(t *testing.T) {
+	e := newEnv(t)
+	lamp := e.register("lamp-1", 100)
+	secret := string(lamp.secret)
+	ir := func(reference, secret string, p cmp.MACParams) cmp.StatusInfo {
+		by := party{mac: must[*cmp.MAC](t)(cmp.NewMAC([]byte(reference), []byte(secret), p))}
+		return status(e.post("", e.protected(e.message(requests(cmp.IR, crmf(t, "lamp-1", newKey(t), nil)), cmp.ImplicitConfirm()), by)))
+	}
+	reference := string(lamp.mac.Reference())
+	blocks := cmp.MACParams{Kind: cmp.PBMAC1, OWF: crypto.SHA1, Iterations: 1000, KeyLength: 256}
+	for _, r := range []string{reference, "nobody"} {
+		if got := ir(r, "wrong", blocks); got.FailInfo != cmp.BadAlg || !strings.Contains(got.String(), "key length") {
+			t.Errorf("a key of 13 blocks, reference %s: %v, want badAlg", r, got)
+		}
+	}
+	if n := e.core.Stats().WrongSecrets; n != 0 {
+		t.Errorf("%d guesses counted: nothing was computed", n)
+	}
+	for range 11 {
+		ir(reference, "wrong", cmp.MACParams{})
+	}
+	if got := ir(reference, "wrong", cmp.MACParams{Kind: cmp.PBMAC1, Iterations: 2000}); got.FailInfo != cmp.SystemUnavail {
+		t.Errorf("one guess too many: %v", got)
+	}
+	if got := ir(reference, secret, cmp.MACParams{Kind: cmp.PBMAC1, Iterations: 262_144}); got.Status != cmp.Accepted {
+		t.Errorf("the right secret among guesses: %v", got)
 	}
 }
 

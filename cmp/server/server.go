@@ -40,15 +40,22 @@ type Authority interface {
 	// WrongSecret notes a MAC that fails, and is what to answer: Unauthenticated, or
 	// RateLimited beyond the limits per reference and address.
 	WrongSecret(reference string, from netip.Addr) error
+	// SecretsLimited reports whether too many wrong secrets came lately for the reference
+	// or from the network of an address, that is, whether WrongSecret would answer RateLimited.
+	SecretsLimited(reference string, from netip.Addr) bool
 	// AuthenticateCertificate finds the requester behind a certificate whose key
 	// has signed the message, leaf first.
 	AuthenticateCertificate(ctx context.Context, chain []*x509.Certificate) (ca.Requester, error)
+	// MayActFor reports why the requester may not do something for a device. Enroll asks by itself.
+	MayActFor(ctx context.Context, r ca.Requester, deed ca.Deed) error
 	// Enroll decides and issues. The record is durable when it returns.
 	Enroll(ctx context.Context, r ca.Request) (*ca.Issued, error)
 	// Revoke revokes one certificate: NotFound, or Conflict if it is revoked already.
 	Revoke(ctx context.Context, serial ca.Serial, reason int, invalid *time.Time, actor string) (*ca.Certificate, error)
 	// Release ends the hold of one certificate: NotFound, or Conflict if it is not on hold.
 	Release(ctx context.Context, serial ca.Serial, actor string) (*ca.Certificate, error)
+	// Spend takes an act of the requester for a device (beside a certificate) out of their budgets: RateLimited.
+	Spend(r ca.Requester, device, address string) error
 	// IssueBuiltin issues the certificate that protects our answers.
 	IssueBuiltin(ctx context.Context, which ca.Builtin, issuer string, pub crypto.PublicKey, names []ca.SAN, validity time.Duration) (*ca.Issued, error)
 	// Anchors are the certificates of caCerts, DER.
@@ -76,7 +83,7 @@ type Options struct {
 	// ConfirmWait is how long a certificate waits for its certConf before it is
 	// revoked; default 10 minutes.
 	ConfirmWait time.Duration
-	// MAC bounds the protection by shared secrets.
+	// MAC bounds the protection by shared secrets. Its Begin is the server's own.
 	MAC cmp.MACPolicy
 	// BodyTimeout is how long a client may take to send one message; default 10 s.
 	BodyTimeout time.Duration
@@ -91,8 +98,9 @@ type Options struct {
 // http and https listeners alike, as CMP brings its own protection.
 type Server struct {
 	Options
-	delegate delegate
-	kga      keyAuthority
+	delegate    delegate
+	kga         keyAuthority
+	derivations derivations
 }
 
 // New makes the server and the certificate that it signs its answers with. [Server.Run]
@@ -112,7 +120,7 @@ func New(ctx context.Context, opts Options) (*Server, error) {
 			*d.value = d.def
 		}
 	}
-	s := &Server{Options: opts, delegate: delegate{stale: make(chan struct{}, 1)}}
+	s := &Server{Options: opts, delegate: delegate{stale: make(chan struct{}, 1)}, derivations: newDerivations()}
 	return s, s.renewDelegate(ctx)
 }
 

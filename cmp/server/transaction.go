@@ -17,6 +17,7 @@ const (
 	Challenged State = "challenged" // answered with popdecc: the requester must prove that it has the key
 	Polling    State = "polling"    // answered with waiting: an administrator must approve
 	Waiting    State = "waiting"    // answered, and waits for certConf
+	Repeated   State = "repeated"   // answered with a certificate of before: its certConf is welcome, and its absence means nothing
 	Done       State = "done"       // answered, and nothing more is expected
 	Confirmed  State = "confirmed"  // certConf has accepted
 	Rejected   State = "rejected"   // certConf has rejected; the certificate is revoked
@@ -38,7 +39,7 @@ type Transaction struct {
 	Serial   ca.Serial // of the certificate issued; zero if none
 	ReqID    int64     // certReqId of the request
 	Nonce    []byte    // senderNonce of Answer
-	Deadline time.Time // by when certConf must be there
+	Deadline time.Time // by when certConf must be there; zero if the certificate was confirmed in another transaction
 
 	Confirm       [32]byte // SHA-256 of the certConf, or before it the popdecr or last pollReq
 	ConfirmAnswer []byte   // to it; nil before
@@ -50,7 +51,20 @@ type Transaction struct {
 	MadeKey, SealedKey []byte
 
 	Was State // its state in the ledger; "" if it is not there yet
+	// Share is how many of Actor may be open at once; not kept.
+	Share int
 }
+
+// Open reports whether the transaction goes on in a later message of the requester's.
+func (t *Transaction) Open() bool { return t.State == Challenged || t.State == Polling }
+
+// Bounds of the transactions that are open, since those keep the message that began them.
+const (
+	MaxOpen     = 2048     // in all
+	shareOfOne  = 16       // of who asks for one device
+	shareOfMany = 128      // of a group's credential, a registration authority, a manufacturer
+	maxKept     = 32 << 10 // octets of a message
+)
 
 // transactionID is a transactionID as the ledger keeps it.
 func transactionID(id []byte) [32]byte { return sha256.Sum256(id) }
@@ -67,16 +81,20 @@ type Ledger interface {
 	// Begun is set anew, and it is returned with resumed true, for the caller to finish.
 	BeginTransaction(ctx context.Context, t *Transaction, stale time.Time) (there *Transaction, resumed bool, err error)
 	// KeepTransaction enters t, or if t.Was is set changes it, which must then still be its
-	// state. Else, and if there is one of its ID already, ca.ErrAnswered. The ledger
+	// state. Else, and if there is one of its ID already, ca.ErrAnswered. If t is new and open, the
+	// oldest open ones of its actor are forgotten beyond t.Share, and those of whoever has most beyond MaxOpen. The ledger
 	// does the same where t is ca.Issuance.With: both are durable, or neither is.
 	KeepTransaction(ctx context.Context, t *Transaction) error
 	// FinishTransaction stores all that may have changed of one that is Working or Polling.
 	FinishTransaction(ctx context.Context, t *Transaction) error
 	// DropTransaction forgets one that is Working, Challenged or Polling: nothing came of it.
 	DropTransaction(ctx context.Context, id [32]byte) error
-	// ConfirmTransaction ends one that is Waiting, with the certConf and its answer if t has them.
-	// ErrNoRecord if it is not Waiting any more.
+	// ConfirmTransaction ends one that is Waiting or Repeated, with the certConf and its answer if t has them; one
+	// that is Confirmed settles the certificate (ca.Ledger.Settle), and no other transaction waits for it then. ErrNoRecord
+	// if it is neither any more; ca.ErrKeyTaken, and nothing changes.
 	ConfirmTransaction(ctx context.Context, t *Transaction) error
+	// WaitingTransaction is the one whose Deadline decides on a certificate; ErrNoRecord if none does.
+	WaitingTransaction(ctx context.Context, serial ca.Serial) (*Transaction, error)
 	// OverdueTransactions lists those Waiting whose Deadline is before a time.
 	OverdueTransactions(ctx context.Context, before time.Time, limit int) ([]Transaction, error)
 	// PruneTransactions forgets those that Expires allows to, but for those Waiting.

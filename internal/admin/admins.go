@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"slices"
 
@@ -27,7 +26,13 @@ func (c *call) listAdmins() (any, error) {
 	return out, nil
 }
 
-func view(a ca.Admin) Admin { return Admin{a, hex.EncodeToString(a.KeyID[:])} }
+func view(a ca.Admin) Admin {
+	v := Admin{Admin: a, KeySHA256: hex.EncodeToString(a.KeyID[:])}
+	if !a.ByKey() {
+		v.CertSHA256 = hex.EncodeToString(a.CertID[:])
+	}
+	return v
+}
 
 func (c *call) addAdmin() (any, error) {
 	var in NewAdmin
@@ -40,11 +45,11 @@ func (c *call) addAdmin() (any, error) {
 	if !slices.Contains(Roles(), in.Role) {
 		return nil, ca.Errorf(ca.Malformed, "role %q is unknown; use %s", in.Role, oneOf(Roles()))
 	}
-	block, rest := pem.Decode([]byte(in.Cert))
-	if block == nil || block.Type != "CERTIFICATE" || len(rest) > 0 {
-		return nil, ca.Errorf(ca.Malformed, "cert must be one certificate in PEM")
+	raw, err := oneCertificate(in.Cert)
+	if err != nil {
+		return nil, err
 	}
-	cert, err := x509.ParseCertificate(block.Bytes)
+	cert, err := x509.ParseCertificate(raw)
 	if err != nil {
 		return nil, ca.Errorf(ca.Malformed, "the certificate cannot be read: %s", err)
 	}
@@ -52,29 +57,27 @@ func (c *call) addAdmin() (any, error) {
 	if now.After(cert.NotAfter) {
 		return nil, ca.Errorf(ca.Malformed, "the certificate has expired")
 	}
-	a := ca.Admin{Name: in.Name, Role: string(in.Role), KeyID: sha256.Sum256(cert.RawSubjectPublicKeyInfo), Created: now.UTC()}
+	a := ca.Admin{Name: in.Name, Role: string(in.Role), KeyID: sha256.Sum256(cert.RawSubjectPublicKeyInfo), Created: now.UTC(),
+		CertID: sha256.Sum256(cert.Raw), NotAfter: cert.NotAfter.UTC()}
 	e := ca.Event{Time: a.Created, Kind: ca.EventAdminAdded, Actor: c.who.Actor, Digest: hex.EncodeToString(a.KeyID[:]), Reason: a.Name + " as " + a.Role}
 	err = c.Reader.AddAdmin(c.r.Context(), a, e)
 	if errors.Is(err, ca.ErrRecorded) {
-		return nil, ca.Errorf(ca.Conflict, "an administrator with this name or this key is there already")
+		return nil, ca.Errorf(ca.Conflict, "an administrator with this name or this key is there already: remove it first, to register another certificate")
 	}
 	return view(a), err
 }
 
 func (c *call) removeAdmin() (any, error) {
-	name := c.param("name")
-	if err := checkName(name); err != nil {
-		return nil, err
-	}
+	name := c.param("name") // whatever it is: earlier versions took names that checkName refuses
 	e := ca.Event{Time: c.Now().UTC(), Kind: ca.EventAdminRemoved, Actor: c.who.Actor, Reason: name}
 	return nil, missing(c.Reader.RemoveAdmin(c.r.Context(), name, e), "no administrator %q", name)
 }
 
 // checkName holds admin names to the characters of device IDs: they stand in
-// URLs and in the audit log.
+// URLs, in file names and in the audit log.
 func checkName(name string) error {
-	if device.CheckID(name) != nil {
-		return ca.Errorf(ca.Malformed, "%q cannot be the name of an administrator: use 1 to %d of A-Z a-z 0-9 . _ : -", name, device.MaxIDLength)
+	if device.CheckNewID(name) != nil {
+		return ca.Errorf(ca.Malformed, "%q cannot be the name of an administrator: use 1 to %d of A-Z a-z 0-9 . _ : -, without . or - at its beginning and . at its end", name, device.MaxIDLength)
 	}
 	return nil
 }

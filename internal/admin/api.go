@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/device"
 	"github.com/deviceca/deviceca/internal/audit"
+	"github.com/deviceca/deviceca/internal/limit"
 	"github.com/deviceca/deviceca/policy"
 	"github.com/go-chi/chi/v5"
 )
@@ -20,17 +22,18 @@ const Prefix = "/admin/v1"
 type Core interface {
 	RegisterCore
 	Policy() *policy.Policy
-	Check(p *policy.Policy) error
+	Check(ctx context.Context, p *policy.Policy) error
 	Apply(ctx context.Context, p *policy.Policy, actor string) error
 	Explain(in policy.Input) policy.Decision
 	CACert(name string) ([]byte, bool)
 	Revoke(ctx context.Context, serial ca.Serial, reason int, invalid *time.Time, actor string) (*ca.Certificate, error)
+	RevokeLost(ctx context.Context, serial ca.Serial, l ca.Lost, reason int, invalid *time.Time, actor string) (*ca.Certificate, error)
 	Release(ctx context.Context, serial ca.Serial, actor string) (*ca.Certificate, error)
 	AddDevice(ctx context.Context, d device.Device, uses int, ttl time.Duration, actor string) (*ca.Grant, error)
 	ImportDevices(ctx context.Context, devices []device.Device, actor string) ([]error, error)
 	AddCredential(ctx context.Context, c device.Credential, ttl time.Duration, actor string) (*ca.Grant, error)
 	RevokeCredential(ctx context.Context, reference, actor string) error
-	MoveDevice(ctx context.Context, id string, to device.State, reason int, actor string) ([]ca.Certificate, error)
+	MoveDevice(ctx context.Context, id string, to device.State, reason int, actor string) (ca.Revoked, error)
 	RevokeCA(ctx context.Context, name string, reason int, actor string) error
 	DecideRequest(ctx context.Context, id int64, approve bool, reason, actor string) (*ca.PendingRequest, error)
 	DeactivateAccount(ctx context.Context, id int64, actor string) error
@@ -90,6 +93,12 @@ type Options struct {
 	// a role), or of all that publish here if name is "", and returns their
 	// names. Nil: this server cannot.
 	Publish func(ctx context.Context, name string) ([]string, error)
+	// Recover enters what other publications and logs say into a restored ledger, and opens
+	// it. Nil: this server cannot.
+	Recover func(ctx context.Context, in Recovery, actor string) (RecoveryReport, error)
+	// Closed, if set, reports that administrators elsewhere are not served at the moment: one
+	// who was removed since the backup may have come back with it.
+	Closed func(ctx context.Context) error
 	// SavePolicy replaces the policy file of the home, so that a policy that was
 	// applied is in force after a restart too.
 	SavePolicy func(source []byte) error
@@ -105,14 +114,17 @@ type Options struct {
 }
 
 // API is the admin API. Serve it with Socket and TLS.
-type API struct{ Options }
+type API struct {
+	Options
+	heavy *limit.Gate
+}
 
 // New makes the API.
 func New(o Options) *API {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &API{o}
+	return &API{Options: o, heavy: limit.NewGate(limit.GateOptions{Inside: 1, InsidePerKey: 1, Queue: 32, QueuePerKey: 1})}
 }
 
 // Socket serves the API to whoever can connect: mount it on the listener of
@@ -138,6 +150,27 @@ func (a *API) router(who func(*http.Request) (identity, error)) http.Handler {
 	return mux
 }
 
+// heavyWait is how long a heavy request waits for its turn.
+const heavyWait = 20 * time.Second
+
+// enter waits until a heavy request may begin. Heavy requests from other hosts are done one
+// at a time, so that devices keep the rest of the machine, and administrators take turns. Each may have
+// one under way and one waiting. Between two the CPU rests as long as the first took.
+func (a *API) enter(ctx context.Context, actor string) (leave func(), err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, heavyWait, limit.ErrBusy)
+	defer cancel()
+	done, err := a.heavy.Enter(ctx, actor)
+	if errors.Is(err, limit.ErrBusy) {
+		return nil, &ca.Error{Kind: ca.RateLimited, RetryAfter: heavyWait, Err: err,
+			Reason: "the server is at work on requests of this kind, which take much of it: try again later, one at a time"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	return func() { time.AfterFunc(min(time.Since(began), heavyWait), done) }, nil
+}
+
 // handle turns one line of the table into a handler: know who asks, check the
 // role, run, answer.
 func (a *API) handle(rt route, who func(*http.Request) (identity, error)) http.Handler {
@@ -149,6 +182,14 @@ func (a *API) handle(rt route, who func(*http.Request) (identity, error)) http.H
 		if err != nil {
 			a.fail(w, r, err)
 			return
+		}
+		if rt.heavy && !id.Local {
+			leave, err := a.enter(r.Context(), id.Actor)
+			if err != nil {
+				a.fail(w, r, err)
+				return
+			}
+			defer leave()
 		}
 		c := &call{API: a, w: w, r: r, who: id}
 		body, err := rt.run(c)

@@ -72,6 +72,7 @@ var examples = map[string]struct{ path, body string }{
 	"POST /audit/verify":                   {"/audit/verify", `{}`},
 	"POST /audit/heads":                    {"/audit/heads", `{"heads":[]}`},
 	"POST /backup":                         {"/backup", `{"dir":"/backup/x"}`},
+	"POST /recover":                        {"/recover", `{"crls":["/old/issuing-1.crl"],"dry_run":true}`},
 }
 
 func policyBody(source string) string {
@@ -155,7 +156,7 @@ func TestRoles(t *testing.T) {
 // TestRoleTable pins who may do what, so that a change of the table is seen.
 func TestRoleTable(t *testing.T) {
 	for _, rt := range routes() {
-		read := rt.method == http.MethodGet || rt.path == "/policy/check" || rt.path == "/policy/explain" || rt.path == "/audit/verify" || rt.path == "/audit/heads"
+		read := rt.method == http.MethodGet || rt.path == "/policy/explain" || rt.path == "/audit/verify" || rt.path == "/audit/heads"
 		if auditor := slices.Contains(rt.roles, RoleAuditor); auditor != read {
 			t.Errorf("%s %s: auditors may: %v; it only reads: %v", rt.method, rt.path, auditor, read)
 		}
@@ -287,6 +288,7 @@ func TestBadRequests(t *testing.T) {
 		{"bad admin name", "POST", "/admins", "application/json", `{"name":"a/b","role":"admin","cert":""}`, 400, "a/b"},
 		{"no certificate", "POST", "/admins", "application/json", `{"name":"x","role":"admin","cert":"x"}`, 400, "PEM"},
 		{"unknown admin", "DELETE", "/admins/nobody", "", "", 404, "nobody"},
+		{"relative list", "POST", "/recover", "application/json", `{"logs":["x"]}`, 400, "absolute"},
 		{"relative backup", "POST", "/backup", "application/json", `{"dir":"x"}`, 400, "absolute"},
 		{"import as JSON", "POST", "/devices/import", "application/json", `{}`, 415, "ndjson"},
 	}
@@ -349,7 +351,7 @@ func TestWays(t *testing.T) {
 				t.Error("the PEM is not the certificate")
 			}
 			moved, err := c.Retire(ctx, "lamp-1", "keyCompromise")
-			if err != nil || moved.Device.State != device.Retired || len(moved.Revoked) != 2 || moved.Revoked[0].Revocation.Reason != 1 {
+			if err != nil || moved.Device.State != device.Retired || len(moved.Revoked) != 2 || moved.Total != 2 || moved.Revoked[0].Revocation.Reason != 1 {
 				t.Errorf("retire: %+v, %v", moved, err)
 			}
 			chain, err := c.Chain(ctx, "issuing")
@@ -526,5 +528,23 @@ func TestCancelled(t *testing.T) {
 	cancel()
 	if _, err := w.local().Status(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// While the CA is closed administrators elsewhere are refused, whoever they are, and the host's are served.
+func TestClosed(t *testing.T) {
+	w := newWorld(t)
+	c := w.overTLS(t, w.enlist(t, "tester", RoleAdmin, now.Add(time.Hour)))
+	w.closed = ca.Closed()
+	_, err := c.Status(t.Context())
+	if p, ok := errors.AsType[*Problem](err); !ok || p.Status != 503 || p.RetryAfter != 120 || !strings.Contains(p.Detail, "restored from a backup") {
+		t.Errorf("from elsewhere: %v", err)
+	}
+	if _, err := NewLocalClient(w.api.Socket()).Status(t.Context()); err != nil {
+		t.Errorf("on the host: %v", err)
+	}
+	w.closed = nil
+	if _, err := c.Status(t.Context()); err != nil {
+		t.Errorf("from elsewhere, once open: %v", err)
 	}
 }

@@ -106,8 +106,8 @@ func (c *call) query(allowed ...string) (url.Values, error) {
 	return q, nil
 }
 
-// limit reads the size of a page.
-func limit(q url.Values) (int, error) {
+// pageSize reads the size of a page.
+func pageSize(q url.Values) (int, error) {
 	if q.Get("limit") == "" {
 		return defaultPage, nil
 	}
@@ -124,7 +124,7 @@ func (c *call) numberedPage(names ...string) (q url.Values, after int64, n int, 
 	if q, err = c.query(append([]string{"after", "limit"}, names...)...); err != nil {
 		return nil, 0, 0, err
 	}
-	if n, err = limit(q); err != nil {
+	if n, err = pageSize(q); err != nil {
 		return nil, 0, 0, err
 	}
 	after, err = afterNumber(q)

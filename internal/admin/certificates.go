@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"bytes"
+	"crypto/x509"
 	"encoding/pem"
 	"strconv"
 
@@ -74,8 +76,41 @@ func (c *call) revokeCertificate() (any, error) {
 	if in.Invalid != nil && in.Invalid.After(c.Now()) {
 		return nil, ca.Errorf(ca.Malformed, "the invalidity date lies in the future: it is when the key was lost (RFC 5280 §5.3.2)")
 	}
+	lost, err := in.lost()
+	if err != nil {
+		return nil, err
+	}
+	if lost.Cert != nil {
+		there, err := c.Reader.CertificateBySerial(c.r.Context(), serial)
+		if err == nil && len(there.DER) > 0 && !bytes.Equal(there.DER, lost.Cert.Raw) {
+			return nil, ca.Errorf(ca.Malformed, "the certificate is another than the one issued with serial %s", serial)
+		}
+	}
 	cert, err := c.Core.Revoke(c.r.Context(), serial, reason, in.Invalid, c.who.Actor)
+	if err != nil && ca.KindOf(err) == ca.NotFound && (lost.Cert != nil || lost.Issuer != "") {
+		cert, err = c.Core.RevokeLost(c.r.Context(), serial, lost, reason, in.Invalid, c.who.Actor)
+	}
 	return nonNil(cert, missing(err, "no certificate with serial %s", serial))
+}
+
+// lost reads what a request says of a certificate that the ledger does not hold.
+func (in *Revoke) lost() (ca.Lost, error) {
+	l := ca.Lost{Issuer: in.Issuer}
+	if in.NotAfter != nil {
+		l.NotAfter = *in.NotAfter
+	}
+	if in.Cert == "" {
+		return l, nil
+	}
+	block, rest := pem.Decode([]byte(in.Cert))
+	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
+		return l, ca.Errorf(ca.Malformed, "cert must be one certificate in PEM")
+	}
+	var err error
+	if l.Cert, err = x509.ParseCertificate(block.Bytes); err != nil {
+		return l, ca.Errorf(ca.Malformed, "the certificate cannot be read: %w", err)
+	}
+	return l, nil
 }
 
 func (c *call) releaseCertificate() (any, error) {

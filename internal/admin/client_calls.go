@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"time"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/device"
@@ -79,8 +78,8 @@ func (c *Client) Certificate(ctx context.Context, serial ca.Serial) (*Certificat
 }
 
 // RevokeCertificate revokes one certificate, for good unless the reason is certificateHold.
-func (c *Client) RevokeCertificate(ctx context.Context, serial ca.Serial, reason string, invalid *time.Time) (*ca.Certificate, error) {
-	return post[ca.Certificate](ctx, c, "/certificates/"+serial.String()+"/revoke", Revoke{reason, invalid})
+func (c *Client) RevokeCertificate(ctx context.Context, serial ca.Serial, r Revoke) (*ca.Certificate, error) {
+	return post[ca.Certificate](ctx, c, "/certificates/"+serial.String()+"/revoke", r)
 }
 
 // ReleaseCertificate ends a hold.
@@ -154,6 +153,11 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 // Backup copies the home into dir, an absolute path on the server's host.
 func (c *Client) Backup(ctx context.Context, dir string) (*BackupReport, error) {
 	return post[BackupReport](ctx, c, "/backup", NewBackup{Dir: dir})
+}
+
+// Recover enters what happened after the snapshot that the home was restored from, and opens it if told to.
+func (c *Client) Recover(ctx context.Context, in Recovery) (*RecoveryReport, error) {
+	return post[RecoveryReport](ctx, c, "/recover", in)
 }
 
 // AuditEvents lists the audit log, oldest first.

@@ -12,7 +12,7 @@ func (c *call) listCredentials() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := limit(q)
+	n, err := pageSize(q)
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,7 @@ func (c *call) listDevices() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := limit(q)
+	n, err := pageSize(q)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func (c *call) addDevice() (any, error) {
 	if err := c.decode(&in); err != nil {
 		return nil, err
 	}
-	if err := device.CheckID(in.ID); err != nil {
+	if err := device.CheckNewID(in.ID); err != nil {
 		return nil, ca.Errorf(ca.Malformed, "%s", err)
 	}
 	if err := checkGrant(in.Level, in.Uses); err != nil {
@@ -166,5 +166,5 @@ func (c *call) move(to device.State) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Moved{Device: d, Revoked: revoked}, nil
+	return Moved{Device: d, Revoked: revoked.First, Total: revoked.Count}, nil
 }

@@ -64,8 +64,8 @@ func (f *fake) changed(actor string, kind ca.EventKind, id string) error {
 	return nil
 }
 
-func (f *fake) Policy() *policy.Policy       { return f.policy }
-func (f *fake) Check(p *policy.Policy) error { return f.fail }
+func (f *fake) Policy() *policy.Policy                      { return f.policy }
+func (f *fake) Check(context.Context, *policy.Policy) error { return f.fail }
 func (f *fake) Apply(_ context.Context, p *policy.Policy, actor string) error {
 	if err := f.changed(actor, ca.EventPolicyApplied, ""); err != nil {
 		return err
@@ -100,6 +100,14 @@ func (f *fake) Revoke(_ context.Context, serial ca.Serial, reason int, invalid *
 		return c, nil
 	}
 	return nil, ca.Errorf(ca.NotFound, "there is no certificate %s", serial)
+}
+
+func (f *fake) RevokeLost(_ context.Context, serial ca.Serial, l ca.Lost, reason int, invalid *time.Time, actor string) (*ca.Certificate, error) {
+	if err := f.changed(actor, ca.EventRevoked, ""); err != nil {
+		return nil, err
+	}
+	f.certs = append(f.certs, ca.Certificate{Serial: serial, Issuer: l.Issuer, Revocation: &ca.Revocation{Sequence: 1, Time: now, Reason: reason, Invalid: invalid}})
+	return &f.certs[len(f.certs)-1], nil
 }
 
 func (f *fake) Release(_ context.Context, serial ca.Serial, actor string) (*ca.Certificate, error) {
@@ -178,21 +186,21 @@ func (f *fake) RevokeCredential(_ context.Context, reference, actor string) erro
 	return ca.ErrNoRecord
 }
 
-func (f *fake) MoveDevice(_ context.Context, id string, to device.State, reason int, actor string) ([]ca.Certificate, error) {
+func (f *fake) MoveDevice(_ context.Context, id string, to device.State, reason int, actor string) (ca.Revoked, error) {
 	if err := f.changed(actor, ca.EventDeviceMoved, id); err != nil {
-		return nil, err
+		return ca.Revoked{}, err
 	}
 	d := f.devices[device.Fold(id)]
 	if err := device.CheckMove(d.State, to); err != nil {
-		return nil, ca.Errorf(ca.Conflict, "device %s: %s", id, err)
+		return ca.Revoked{}, ca.Errorf(ca.Conflict, "device %s: %s", id, err)
 	}
 	d.State = to
 	f.devices[device.Fold(id)] = d
-	var revoked []ca.Certificate
+	var revoked ca.Revoked
 	for i := range f.certs {
 		if c := &f.certs[i]; to == device.Retired && c.Device == d.ID {
 			c.Revocation = &ca.Revocation{Time: now, Reason: reason}
-			revoked = append(revoked, *c)
+			revoked.First, revoked.Count = append(revoked.First, *c), revoked.Count+1
 		}
 	}
 	return revoked, nil
@@ -342,8 +350,9 @@ func signed(t *testing.T, name string, parent *x509.Certificate, parentKey crypt
 // world is a fake CA with an API before it.
 type world struct {
 	*fake
-	api   *API
-	saved []byte // the policy file
+	api    *API
+	saved  []byte // the policy file
+	closed error  // what Options.Closed says
 }
 
 func serialOf(n byte) ca.Serial { return ca.NewSerial(uint64(n), [12]byte{n}) }
@@ -395,6 +404,10 @@ func newWorld(t *testing.T) *world {
 		Backup: func(_ context.Context, dir, actor string) (BackupReport, error) {
 			return BackupReport{Dir: dir, Files: []string{"ledger.db"}, Bytes: 5}, f.changed(actor, ca.EventBackup, "")
 		},
+		Recover: func(_ context.Context, in Recovery, actor string) (RecoveryReport, error) {
+			return RecoveryReport{Closed: true}, f.changed(actor, ca.EventRestored, "")
+		},
+		Closed:   func(context.Context) error { return w.closed },
 		Rotation: f,
 		Publish: func(_ context.Context, name string) ([]string, error) {
 			if name != "" && name != "issuing" {
@@ -414,7 +427,8 @@ func newWorld(t *testing.T) *world {
 func (w *world) enlist(t *testing.T, name string, role Role, until time.Time) tls.Certificate {
 	t.Helper()
 	cert, key := signed(t, name, nil, nil, until)
-	w.admins = append(w.admins, ca.Admin{Name: name, Role: string(role), KeyID: sha256.Sum256(cert.RawSubjectPublicKeyInfo), Created: now})
+	w.admins = append(w.admins, ca.Admin{Name: name, Role: string(role), KeyID: sha256.Sum256(cert.RawSubjectPublicKeyInfo), Created: now,
+		CertID: sha256.Sum256(cert.Raw), NotAfter: cert.NotAfter})
 	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}
 }
 

@@ -96,7 +96,7 @@ func (im *importer) take(raw []byte) {
 		in.State = device.Claimed
 	}
 	reason := ""
-	if err := device.CheckID(in.ID); err != nil {
+	if err := device.CheckNewID(in.ID); err != nil {
 		reason = err.Error()
 	} else if in.Level == "" {
 		reason = "level is missing: name a trust level of the policy"

@@ -43,7 +43,7 @@ func (c *call) checkPolicy() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.Core.Check(p); err != nil {
+	if err := c.Core.Check(c.r.Context(), p); err != nil {
 		return nil, err
 	}
 	return summary(p), nil

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"net/http"
 	"net/url"
 	"strings"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 // RegisterCore changes who may vouch for devices; *ca.Service is one.
@@ -240,17 +240,35 @@ func (c *call) removeRA() (any, error) {
 // claimDevice lets a device that was known as manufactured enrol.
 func (c *call) claimDevice() (any, error) { return c.move(device.Claimed) }
 
-// certificates reads PEM that holds certificates and nothing else.
+// certificates reads the certificates of a PEM text. Other objects are refused, a key above all.
 func certificates(text string) ([][]byte, error) {
+	blocks, err := der.PEM([]byte(text))
+	if err != nil {
+		return nil, ca.Errorf(ca.Malformed, "give certificates in PEM: %w", err)
+	}
 	var all [][]byte
-	for rest := []byte(text); strings.TrimSpace(string(rest)) != ""; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil || block.Type != "CERTIFICATE" {
+	for _, block := range blocks {
+		if block.Type != "CERTIFICATE" {
 			return nil, ca.Errorf(ca.Malformed, "give certificates in PEM, and no keys or other objects beside them")
 		}
 		all = append(all, block.Bytes)
 	}
+	if len(all) == 0 && strings.TrimSpace(text) != "" {
+		return nil, ca.Errorf(ca.Malformed, "give certificates in PEM: there is none in it")
+	}
 	return all, nil
+}
+
+// oneCertificate reads a PEM text that holds a single certificate.
+func oneCertificate(text string) ([]byte, error) {
+	certs, err := certificates(text)
+	if err == nil && len(certs) != 1 {
+		err = ca.Errorf(ca.Malformed, "cert must be one certificate in PEM")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return certs[0], nil
 }
 
 // Claim lets a device that was known as manufactured enrol.

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"encoding/pem"
 
 	"github.com/deviceca/deviceca/ca"
 )
@@ -60,11 +59,11 @@ func (c *call) takeCA() (any, error) {
 	if c.Rotation == nil {
 		return nil, ca.Errorf(ca.Denied, "this server makes no CAs")
 	}
-	block, rest := pem.Decode([]byte(in.Cert))
-	if block == nil || block.Type != "CERTIFICATE" || len(rest) > 0 {
-		return nil, ca.Errorf(ca.Malformed, "cert must be one certificate in PEM")
+	cert, err := oneCertificate(in.Cert)
+	if err != nil {
+		return nil, err
 	}
-	return nil, c.Rotation.Take(c.r.Context(), ca.IssuerRecord{Name: in.Name, Role: in.Role, Generation: in.Generation, Key: in.Name, Cert: block.Bytes}, c.who.Actor)
+	return nil, c.Rotation.Take(c.r.Context(), ca.IssuerRecord{Name: in.Name, Role: in.Role, Generation: in.Generation, Key: in.Name, Cert: cert}, c.who.Actor)
 }
 
 // RevokedCA says why a CA is revoked.

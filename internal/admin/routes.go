@@ -13,7 +13,7 @@ type Role string
 const (
 	RoleAdmin    Role = "admin"    // everything but backups, which stay on the host
 	RoleOperator Role = "operator" // devices, credentials, requests, revocation, withdrawing who vouches, their revocation lists; reads the rest
-	RoleAuditor  Role = "auditor"  // reads, the audit log included; changes nothing
+	RoleAuditor  Role = "auditor"  // reads, the audit log included; changes nothing, and writes no policies
 )
 
 // Roles lists every role.
@@ -32,6 +32,7 @@ type route struct {
 	method, path string
 	roles        []Role
 	local        bool // on the socket only
+	heavy        bool // takes a second of CPU or more: see API.enter
 	run          func(*call) (any, error)
 }
 
@@ -85,8 +86,8 @@ func routes() []route {
 		{method: post, path: "/publish", roles: workers, run: (*call).publish},
 
 		{method: get, path: "/policy", roles: everyone, run: (*call).showPolicy},
-		{method: post, path: "/policy", roles: admins, run: (*call).applyPolicy},
-		{method: post, path: "/policy/check", roles: everyone, run: (*call).checkPolicy},
+		{method: post, path: "/policy", roles: admins, heavy: true, run: (*call).applyPolicy},
+		{method: post, path: "/policy/check", roles: workers, heavy: true, run: (*call).checkPolicy},
 		{method: post, path: "/policy/explain", roles: everyone, run: (*call).explain},
 		{method: get, path: "/policy/explain/{serial}", roles: everyone, run: (*call).replay},
 
@@ -95,10 +96,11 @@ func routes() []route {
 		{method: del, path: "/admins/{name}", roles: admins, run: (*call).removeAdmin},
 
 		{method: get, path: "/audit", roles: watchers, run: (*call).listAudit},
-		{method: post, path: "/audit/verify", roles: watchers, run: (*call).verifyAudit},
+		{method: post, path: "/audit/verify", roles: watchers, heavy: true, run: (*call).verifyAudit},
 		{method: post, path: "/audit/heads", roles: watchers, run: (*call).checkHeads},
 
 		{method: post, path: "/backup", roles: admins, local: true, run: (*call).backup},
+		{method: post, path: "/recover", roles: admins, local: true, run: (*call).recover},
 	}
 }
 

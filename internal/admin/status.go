@@ -2,6 +2,7 @@ package admin
 
 import (
 	"path/filepath"
+	"slices"
 
 	"github.com/deviceca/deviceca/ca"
 )
@@ -55,6 +56,26 @@ func (c *call) backup() (any, error) {
 		return nil, ca.Errorf(ca.Denied, "this server makes no backups")
 	}
 	report, err := c.Backup(c.r.Context(), in.Dir, c.who.Actor)
+	if err != nil {
+		return nil, err
+	}
+	return report, nil
+}
+
+func (c *call) recover() (any, error) {
+	var in Recovery
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	for _, file := range slices.Concat(in.CRLs, in.Packs, in.Logs) {
+		if !filepath.IsAbs(file) {
+			return nil, ca.Errorf(ca.Malformed, "%s must be an absolute path", file)
+		}
+	}
+	if c.Recover == nil {
+		return nil, ca.Errorf(ca.Denied, "this server cannot recover")
+	}
+	report, err := c.Recover(c.r.Context(), in, c.who.Actor)
 	if err != nil {
 		return nil, err
 	}

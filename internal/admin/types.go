@@ -74,6 +74,11 @@ type CertificateDetail struct {
 type Revoke struct {
 	Reason  string     `json:"reason,omitempty"` // name of RFC 5280 §5.3.1, see ParseReason
 	Invalid *time.Time `json:"invalidity_date,omitempty"`
+
+	// Of a certificate that the ledger does not hold: itself (PEM), or its CA, and when it ends at the latest.
+	Cert     string     `json:"cert,omitempty"`
+	Issuer   string     `json:"issuer,omitempty"`
+	NotAfter *time.Time `json:"not_after,omitempty"`
 }
 
 // Publish asks for CRLs and revocation packs of one CA, by generation or role;
@@ -87,10 +92,12 @@ type Published struct {
 	CAs []string `json:"cas"`
 }
 
-// Moved answers a change of a device's state.
+// Moved answers a change of a device's state. Of the certificates revoked, Total in
+// all, it holds the first ca.RevokedAtOnce.
 type Moved struct {
 	Device  *device.Device   `json:"device"`
 	Revoked []ca.Certificate `json:"revoked,omitempty"`
+	Total   int              `json:"revoked_total,omitempty"`
 }
 
 // CA is one CA certificate.
@@ -145,10 +152,11 @@ type Explanation struct {
 // Admin is one administrator.
 type Admin struct {
 	ca.Admin
-	KeySHA256 string `json:"key_sha256"` // of the SubjectPublicKeyInfo, hex
+	KeySHA256  string `json:"key_sha256"`            // of the SubjectPublicKeyInfo, hex
+	CertSHA256 string `json:"cert_sha256,omitempty"` // of the certificate, hex; "" if any with the key does, see ca.Admin
 }
 
-// NewAdmin registers whoever holds the key of a certificate.
+// NewAdmin registers whoever holds a certificate.
 type NewAdmin struct {
 	Name string `json:"name"`
 	Role Role   `json:"role"`
@@ -180,6 +188,31 @@ type BackupReport struct {
 	Dir   string   `json:"dir"`
 	Files []string `json:"files"` // below Dir
 	Bytes int64    `json:"bytes"`
+	// Outside are files that the configuration names outside of the home: they are not in the backup.
+	Outside []string `json:"outside,omitempty"`
+}
+
+// Recovery asks to enter what happened after the snapshot that the home was restored from. Files are absolute
+// paths on the server's host.
+type Recovery struct {
+	CRLs  []string `json:"crls,omitempty"`  // PEM or DER; complete and delta, of any CA of this home
+	Packs []string `json:"packs,omitempty"` // full, and deltas that follow them
+	Logs  []string `json:"logs,omitempty"`  // events in JSON, as webhooks are posted or audit export prints them
+	// NotAfter is when the last certificate ends that was issued after the snapshot; zero: with its CA.
+	NotAfter *time.Time `json:"not_after,omitempty"`
+	DryRun   bool       `json:"dry_run,omitempty"` // enter nothing
+	// Acknowledge, if set, opens the home: it says what the administrator knows of the time since the snapshot.
+	Acknowledge string `json:"acknowledge,omitempty"`
+}
+
+// RecoveryReport says what was entered, or would be.
+type RecoveryReport struct {
+	Closed   bool           `json:"closed"`
+	Snapshot time.Time      `json:"snapshot"` // of the backup
+	Instance string         `json:"instance"`
+	Entered  []string       `json:"entered"` // one line for each thing
+	Counts   map[string]int `json:"counts"`  // of what was entered or found, by kind
+	Passed   []string       `json:"passed"`  // what was passed over, and why
 }
 
 // EventFilter selects audit events; zero fields select all.

@@ -111,16 +111,24 @@ type comparison struct {
 	loose        map[string]Certificate // passed over: their event must come yet
 	lines        walk[Line]
 	holds        map[string]said   // whose line is gone: what ended them must come yet
+	retired      map[retired]bool  // whose lines need no event
 	issuers      map[string]Issuer // as the events say
 	unknownUntil time.Time         // events up to then were dropped
 	until        time.Time         // of the newest entry
+}
+
+// retired is a device's retirement from before each certificate of it had its own event. Its lines
+// may come much later: a retirement goes on in pages.
+type retired struct {
+	device string // in lower case
+	at     time.Time
 }
 
 // maxLoose is how many records may lack their event before the first of them is called a fault.
 const maxLoose = 10_000
 
 func newComparison(ctx context.Context, records Records, extent Extent, report *Report) *comparison {
-	return &comparison{ctx: ctx, records: records, extent: extent, report: report, loose: map[string]Certificate{}, holds: map[string]said{}, issuers: map[string]Issuer{},
+	return &comparison{ctx: ctx, records: records, extent: extent, report: report, loose: map[string]Certificate{}, holds: map[string]said{}, retired: map[retired]bool{}, issuers: map[string]Issuer{},
 		certificates: newWalk(records.Certificates(ctx, extent.Certificate)), lines: newWalk(records.Lines(ctx, extent.Line))}
 }
 
@@ -173,8 +181,8 @@ func (c *comparison) event(e said) error {
 		i := c.issuers[e.Issuer]
 		i.Name, i.Revoked, i.Reason = e.Issuer, micros(e.Time), e.Reason
 		c.issuers[e.Issuer] = i
-	case e.Kind == kindMoved && strings.HasSuffix(e.Reason, " to retired"):
-		return c.unnamed(e, 1<<62, "") // how many, it does not say
+	case e.Kind == kindMoved && strings.HasSuffix(e.Reason, " to retired") && e.Revocation == "":
+		c.retired[retired{strings.ToLower(e.Device), micros(e.Time).UTC()}] = true
 	}
 	return nil
 }
@@ -319,7 +327,7 @@ func (c *comparison) unnamed(e said, most uint64, reason string) error {
 		if err != nil {
 			return err
 		}
-		if !have || line.Released || !line.Time.Equal(micros(e.Time)) || !strings.EqualFold(line.Device, e.Device) || reason != "" && line.Reason != reason {
+		if !have || line.Released || !line.Time.Equal(micros(e.Time)) || !strings.EqualFold(line.Device, e.Device) || line.Reason != reason {
 			return nil
 		}
 		if _, err := c.line(func(l Line) bool { return l.Number == line.Number }); err != nil {
@@ -343,18 +351,39 @@ func (c *comparison) line(right func(Line) bool) (bool, error) {
 		}
 		if right(line) {
 			if line.Fault != "" {
-				return false, disagree("the revocation of certificate %s is not of that certificate: %s", line.Serial, line.Fault)
+				return false, lineFault(line)
 			}
 			c.lines.advance()
 			c.report.Revocations++
 			return true, nil
 		}
-		if !c.unchecked(line.Time) {
-			return false, nil
+		if passed, err := c.pass(line); err != nil || !passed {
+			return false, err
 		}
-		c.lines.advance()
-		c.report.Unchecked++
 	}
+}
+
+// pass goes over the next line if it needs no event of its own.
+func (c *comparison) pass(line Line) (bool, error) {
+	switch {
+	case !line.Released && c.retired[retired{strings.ToLower(line.Device), line.Time.UTC()}]:
+		if line.Fault != "" {
+			return false, lineFault(line)
+		}
+		delete(c.holds, line.Serial)
+		c.report.Revocations++
+		c.report.Unnamed++
+	case c.unchecked(line.Time):
+		c.report.Unchecked++
+	default:
+		return false, nil
+	}
+	c.lines.advance()
+	return true, nil
+}
+
+func lineFault(line Line) error {
+	return disagree("the revocation of certificate %s is not of that certificate: %s", line.Serial, line.Fault)
 }
 
 // missing says what is wrong where the line of an event is not the next one.
@@ -420,11 +449,13 @@ func (c *comparison) end() error {
 		if !have {
 			break
 		}
-		if !c.unchecked(line.Time) {
-			return c.unknownLine(line)
+		passed, err := c.pass(line)
+		if err == nil && !passed {
+			err = c.unknownLine(line)
 		}
-		c.lines.advance()
-		c.report.Unchecked++
+		if err != nil {
+			return err
+		}
 	}
 	if err := c.endHolds(); err != nil {
 		return err

@@ -232,6 +232,29 @@ func TestRecords(t *testing.T) {
 			r.retireUnnamed("c", "d")
 			r.log(said{Kind: kindMoved, Device: "lamp", Reason: "claimed to retired"})
 		}, Report{Certificates: 4, Revocations: 4, Unnamed: 4}, ""},
+		"a retirement without names, in pages": {func(r *tables) {
+			r.issue("a", "b", "c")
+			r.revoke(reasonHold, "b")
+			retired := r.at()
+			r.retireUnnamed("a")
+			r.revoke("superseded", "c")
+			r.lines = slices.DeleteFunc(r.lines, func(l Line) bool { return l.Serial == "b" })
+			r.lines = append(r.lines, Line{9999, "b", "Lamp", false, "cessationOfOperation", retired, text("cessationOfOperation", retired), ""})
+			r.log(said{Kind: kindRevoked, Device: "lamp", Reason: "1 certificates: cessationOfOperation"})
+		}, Report{Certificates: 3, Revocations: 3, Unnamed: 2}, ""},
+		"a retirement without names, and with them from the second page on": {func(r *tables) {
+			r.issue("a", "b")
+			retired := r.at()
+			r.retireUnnamed("a")
+			r.lines = append(r.lines, Line{9999, "b", "Lamp", false, "cessationOfOperation", retired, text("cessationOfOperation", retired), ""})
+			r.log(said{Kind: kindRevoked, Device: "lamp", Serial: "b", Reason: "cessationOfOperation", Revocation: text("cessationOfOperation", retired)})
+		}, Report{Certificates: 2, Revocations: 2, Unnamed: 1}, ""},
+		"a retirement with names, and one revocation too many": {func(r *tables) {
+			r.issue("a", "b")
+			r.line("cessationOfOperation", "a", "b")
+			r.log(r.says(said{Kind: kindMoved, Device: "lamp", Reason: "active to retired", Revocation: "x"}),
+				r.says(said{Kind: kindRevoked, Device: "lamp", Serial: "a", Reason: "cessationOfOperation"}))
+		}, Report{}, "certificate b as revoked (cessationOfOperation)"},
 		"several without names, and one too many": {func(r *tables) {
 			r.issue("a", "b", "c", "d")
 			r.revokeUnnamed("superseded", "a")

@@ -23,10 +23,11 @@ var mayImport = map[string][]string{
 	"internal/der":   {},
 	"internal/keys":  {},
 	"internal/audit": {},
+	"internal/limit": {}, // whoever serves clients may use it
 	"internal/cms":   {"internal/der"},
 	"device":         {"policy"},
-	"ca":             {"policy", "device", "internal/der", "internal/revlist"},
-	"attest":         {"policy", "internal/der"},
+	"ca":             {"policy", "device", "internal/der", "internal/path", "internal/revlist", "internal/limit"},
+	"attest":         {"policy", "internal/der", "internal/path"},
 	"cmp":            {"internal/cms", "internal/der"},
 	"est":            protocol,
 	"acme":           protocol,
@@ -37,10 +38,12 @@ var mayImport = map[string][]string{
 	"client/tpm":     {"client"}, // apart, so that the small program goes without a TPM
 	// Reads revocation lists, ours and those of manufacturers.
 	"internal/revlist": {"internal/der"},
+	// Validates certification paths, of manufacturers and for relying parties.
+	"internal/path": {"internal/der"},
 	// Tells others what happens.
 	"internal/webhook": {"ca", "internal/audit"},
 	// The administrator's protocol.
-	"internal/admin": {"ca", "policy", "device", "internal/audit"},
+	"internal/admin": {"ca", "policy", "device", "internal/audit", "internal/der", "internal/limit"},
 	// The store serves the packages whose interfaces it satisfies.
 	"internal/store": {"ca", "device", "policy", "attest", "acme", "cmp/server", "ocsp", "crl", "pack/publisher", "internal/audit"},
 	// Programs and conformance suites.
@@ -48,6 +51,7 @@ var mayImport = map[string][]string{
 	"client/cmd/deviceca-device": {"client"},
 	"bench":                      {"*"},
 	"bench/revocation":           {"*"},
+	"bench/flood":                {"*"},
 	"interop":                    {},
 	"internal/keys/keystest":     {"internal/keys"},
 	"internal/store/storetest":   {"*"},
@@ -58,7 +62,7 @@ var mayImport = map[string][]string{
 }
 
 // protocol is what each protocol server may import; never another protocol.
-var protocol = []string{"ca", "policy", "device", "attest", "internal/cms", "internal/der"}
+var protocol = []string{"ca", "policy", "device", "attest", "internal/cms", "internal/der", "internal/limit"}
 
 // neverImports are standard packages that would blur a line.
 var neverImports = map[string][]string{

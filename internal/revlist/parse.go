@@ -67,6 +67,8 @@ type List struct {
 // value is a list of everything that its issuer issued.
 type Scope struct {
 	URLs      []string
+	Names     [][]byte // of its distribution point, GeneralNames (DER), the URLs too
+	Named     bool     // it has a distribution point, maybe one without full names
 	OnlyUsers bool
 	OnlyCAs   bool
 	Indirect  bool
@@ -271,14 +273,14 @@ func (l *List) extension(id int, critical bool, value cryptobyte.String) error {
 			if !points.ReadASN1(&point, asn1.SEQUENCE) {
 				return malformed("bad freshestCRL")
 			}
-			urls, err := readPoint(&point)
+			p, err := readPoint(&point)
 			if err != nil {
 				return err
 			}
 			if !point.Empty() {
 				l.fault("freshestCRL says more than a distribution point's name (§5.2.6)")
 			}
-			l.Freshest = append(l.Freshest, urls...)
+			l.Freshest = append(l.Freshest, p.urls...)
 		}
 	default:
 		if critical {
@@ -289,7 +291,7 @@ func (l *List) extension(id int, critical bool, value cryptobyte.String) error {
 }
 
 // scope reads an issuingDistributionPoint.
-func (l *List) scope(value cryptobyte.String) (err error) {
+func (l *List) scope(value cryptobyte.String) error {
 	var body cryptobyte.String
 	if !value.ReadASN1(&body, asn1.SEQUENCE) || !value.Empty() {
 		return malformed("bad issuingDistributionPoint")
@@ -297,9 +299,11 @@ func (l *List) scope(value cryptobyte.String) (err error) {
 	if body.Empty() {
 		l.fault("issuingDistributionPoint is empty (§5.2.5)")
 	}
-	if l.Scope.URLs, err = readPoint(&body); err != nil {
+	point, err := readPoint(&body)
+	if err != nil {
 		return err
 	}
+	l.Scope.URLs, l.Scope.Names, l.Scope.Named = point.urls, point.names, point.there
 	attributes := false
 	for _, flag := range []struct {
 		tag asn1.Tag
@@ -329,30 +333,38 @@ func (l *List) scope(value cryptobyte.String) (err error) {
 	return nil
 }
 
-// readPoint takes an optional distributionPoint [0] off s and returns its URLs.
-func readPoint(s *cryptobyte.String) (urls []string, err error) {
-	var point, names, name cryptobyte.String
-	var ok bool
+// pointName is a DistributionPointName; one that is relative to the CRL's issuer has no names here.
+type pointName struct {
+	there bool
+	names [][]byte // GeneralNames, DER
+	urls  []string
+}
+
+// readPoint takes an optional distributionPoint [0] off s.
+func readPoint(s *cryptobyte.String) (p pointName, err error) {
+	var point, names cryptobyte.String
 	var tag asn1.Tag
-	if !s.ReadOptionalASN1(&point, &ok, explicit(0)) {
-		return nil, malformed("bad distributionPoint")
+	if !s.ReadOptionalASN1(&point, &p.there, explicit(0)) {
+		return p, malformed("bad distributionPoint")
 	}
-	if !ok {
-		return nil, nil
+	if !p.there {
+		return p, nil
 	}
 	if !point.ReadAnyASN1(&names, &tag) || !point.Empty() {
-		return nil, malformed("bad distributionPoint")
+		return p, malformed("bad distributionPoint")
 	}
 	for tag == explicit(0) && !names.Empty() {
+		var element, name cryptobyte.String
 		var kind asn1.Tag
-		if !names.ReadAnyASN1(&name, &kind) {
-			return nil, malformed("bad distributionPoint")
+		if !names.ReadAnyASN1Element(&element, &kind) {
+			return p, malformed("bad distributionPoint")
 		}
-		if kind == asn1.Tag(6).ContextSpecific() {
-			urls = append(urls, string(name))
+		p.names = append(p.names, element)
+		if kind == asn1.Tag(6).ContextSpecific() && element.ReadASN1(&name, kind) {
+			p.urls = append(p.urls, string(name))
 		}
 	}
-	return urls, nil
+	return p, nil
 }
 
 // readExtensions reads Extensions; id is the last arc of an OID below id-ce, else −1.

@@ -3,10 +3,16 @@ package revlist
 import (
 	"bytes"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/deviceca/deviceca/internal/der"
 )
@@ -18,30 +24,44 @@ func distrust(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrNotTrusted}, args...)...)
 }
 
-// Verify checks that issuer signed the list, that it is current at now, and that
-// nothing critical in it is unknown here (RFC 5280 §6.3.3). Faults do not make it fail.
-func (l *List) Verify(issuer *x509.Certificate, now time.Time) error {
+// IsOf reports whether a list says that issuer signed it: by its name and, where both have
+// one, by its key identifier. Nothing is verified.
+func (l *List) IsOf(issuer *x509.Certificate) error {
 	switch {
 	case !bytes.Equal(l.Issuer, issuer.RawSubject):
 		return distrust("another CA issued it than %s", issuer.Subject)
 	case l.KeyID != nil && len(issuer.SubjectKeyId) > 0 && !bytes.Equal(l.KeyID, issuer.SubjectKeyId):
 		return distrust("another key of %s signed it; find that generation's certificate", issuer.Subject)
+	}
+	return nil
+}
+
+// Verify checks that issuer signed the list, with SHA-256 or better, that it is current at now,
+// and that nothing critical in it is unknown here (RFC 5280 §6.3.3). Faults do not make it fail.
+func (l *List) Verify(issuer *x509.Certificate, now time.Time) error {
+	if err := l.IsOf(issuer); err != nil {
+		return err
+	}
+	switch {
 	case issuer.KeyUsage != 0 && issuer.KeyUsage&x509.KeyUsageCRLSign == 0:
 		return distrust("%s may not sign CRLs", issuer.Subject)
 	case len(l.critical) > 0:
 		return distrust("it has an unknown critical extension, %s", l.critical[0])
 	case l.Scope.Indirect || l.Scope.Partial:
 		return distrust("it is indirect or for some reasons only")
-	case l.ThisUpdate.After(now):
-		return distrust("it begins in the future, at %s; check the clock", l.ThisUpdate.Format(time.RFC3339))
 	case l.NextUpdate.IsZero():
 		return distrust("it has no nextUpdate, so it could be of any age")
+	case l.ThisUpdate.After(now):
+		return distrust("it begins in the future, at %s; check the clock", l.ThisUpdate.Format(time.RFC3339))
 	case l.NextUpdate.Before(now):
 		return distrust("it ended at %s; fetch a new one", l.NextUpdate.Format(time.RFC3339))
 	}
 	alg := der.SignatureOf(l.Algorithm)
-	if alg == x509.UnknownSignatureAlgorithm {
-		return distrust("its signature algorithm is not accepted")
+	if err := der.AcceptSignature(alg); err != nil {
+		return distrust("%v", err)
+	}
+	if err := der.AcceptKey(issuer.PublicKey); err != nil {
+		return distrust("%s: %v", issuer.Subject, err)
 	}
 	if err := issuer.CheckSignature(alg, l.TBS, l.Signature); err != nil {
 		return distrust("its signature is wrong: %v", err)
@@ -90,31 +110,63 @@ func Lookup(complete, delta *List, serial *big.Int) (*Line, error) {
 	return complete.Find(serial), nil
 }
 
-// Find looks for an entry, one by one; nil if there is none.
-func (l *List) Find(serial *big.Int) *Line {
+// Find looks for an entry, one by one; nil if there is none. Of several the first that revokes counts.
+func (l *List) Find(serial *big.Int) (found *Line) {
 	for line := range l.Lines() {
-		if line.Serial.Cmp(serial) == 0 {
+		if line.Serial.Cmp(serial) != 0 {
+			continue
+		}
+		if line.Reason != RemoveFromCRL {
 			return &line
 		}
+		found = &line
 	}
-	return nil
+	return found
 }
 
-// Covers reports whether cert is within the list's scope: a list with a
-// distribution point covers the certificates that name one of its URLs (§6.3.3 b 2).
+// Covers reports whether cert is within the list's scope: a list with a distribution point
+// covers the certificates that have one of its names in a distribution point of theirs that is
+// for all reasons and the CA's own (§6.3.3 b 2, d), or whose issuer is that name.
 func (l *List) Covers(cert *x509.Certificate) bool {
 	if !bytes.Equal(l.Issuer, cert.RawIssuer) || l.Scope.OnlyUsers && cert.IsCA || l.Scope.OnlyCAs && !cert.IsCA {
 		return false
 	}
-	if len(l.Scope.URLs) == 0 {
+	if !l.Scope.Named {
 		return true
 	}
-	for _, url := range l.Scope.URLs {
-		for _, named := range cert.CRLDistributionPoints {
-			if url == named {
-				return true
-			}
+	mine := append(namesOfPoints(cert), directoryName(cert.RawIssuer))
+	return slices.ContainsFunc(l.Scope.Names, func(name []byte) bool {
+		return slices.ContainsFunc(mine, func(named []byte) bool { return bytes.Equal(name, named) })
+	})
+}
+
+func directoryName(dn []byte) []byte {
+	var b cryptobyte.Builder
+	b.AddASN1(explicit(4), func(b *cryptobyte.Builder) { b.AddBytes(dn) })
+	return b.BytesOrPanic()
+}
+
+var oidDistributionPoints = asn1.ObjectIdentifier{2, 5, 29, 31}
+
+// namesOfPoints are the names of a certificate's distribution points (RFC 5280 §4.2.1.13) but
+// for those with reasons or a cRLIssuer, whose lists are partial or indirect.
+func namesOfPoints(cert *x509.Certificate) (names [][]byte) {
+	i := slices.IndexFunc(cert.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidDistributionPoints) })
+	if i < 0 {
+		return nil
+	}
+	value := cryptobyte.String(cert.Extensions[i].Value)
+	var list, one cryptobyte.String
+	if !value.ReadASN1(&list, cbasn1.SEQUENCE) || !value.Empty() {
+		return nil
+	}
+	for !list.Empty() {
+		if !list.ReadASN1(&one, cbasn1.SEQUENCE) {
+			return nil
+		}
+		if p, err := readPoint(&one); err == nil && one.Empty() {
+			names = append(names, p.names...)
 		}
 	}
-	return false
+	return names
 }

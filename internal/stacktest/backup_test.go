@@ -60,6 +60,8 @@ func TestBackupAndRestore(t *testing.T) {
 	r := atHome(t, filepath.Join(shortDir(t), "ca"))
 	r.run("restore", "--home", r.dir, "--from", dir)
 	r.fails("restore", "--home", r.dir, "--from", dir) // never over a CA
+	r.fails("status", "--home", r.dir)                 // it is closed
+	r.run("recover", "--home", r.dir, "--acknowledge", "the certificates lost stay good")
 	r.start()
 	have := r.ledger()
 	for serial := range before {

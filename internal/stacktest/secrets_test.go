@@ -201,6 +201,7 @@ func TestKeysInFiles(t *testing.T) {
 		h.run("backup", filepath.Join(h.dir, "..", "backup"), "--home", h.dir)
 		r := atHome(t, filepath.Join(shortDir(t), "ca"))
 		r.run("restore", "--home", r.dir, "--from", filepath.Join(h.dir, "..", "backup"))
+		r.run("recover", "--home", r.dir, "--acknowledge", "nothing was issued since")
 		r.start()
 		if a, err := r.owner(cert, key).reenroll(newCSR(t, key, "lamp-1")); err != nil || a.status != 200 {
 			t.Errorf("re-enrolment: %d %q %v", a.status, a.body, err)

@@ -17,20 +17,23 @@ import (
 var _ acme.Ledger = (*Store)(nil)
 
 const (
-	accountColumns = "id, thumbprint, key, status, contact, agreed, credential, device, created"
+	accountColumns = "id, thumbprint, key, status, contact, agreed, credential, device, created, binding"
 	selectAccount  = "SELECT " + accountColumns + " FROM acme_account WHERE id = ?"
 	selectByKey    = "SELECT " + accountColumns + " FROM acme_account WHERE thumbprint = ?"
 )
 
 func scanAccount(row scanner) (*ca.Account, error) {
 	var a ca.Account
-	var thumbprint, contact []byte
+	var thumbprint, contact, binding []byte
 	var created int64
-	if err := row.Scan(&a.ID, &thumbprint, &a.Key, &a.Status, &contact, &a.Agreed, &a.Credential, &a.Device, &created); err != nil {
+	if err := row.Scan(&a.ID, &thumbprint, &a.Key, &a.Status, &contact, &a.Agreed, &a.Credential, &a.Device, &created, &binding); err != nil {
 		return nil, err
 	}
 	copy(a.Thumbprint[:], thumbprint)
 	a.Created = fromMicros(created)
+	if len(binding) > 0 {
+		a.Binding = binding
+	}
 	if err := json.Unmarshal(contact, &a.Contact); err != nil {
 		return nil, fmt.Errorf("account %d: %w", a.ID, err)
 	}
@@ -79,12 +82,16 @@ func (s *Store) AddAccount(ctx context.Context, a *ca.Account, e ca.Event) (ther
 		}
 		there = nil
 		if a.Credential != "" {
-			if err := spendCredential(t, a.Credential); err != nil {
+			err := spendCredential(t, a.Credential)
+			if errors.Is(err, ca.ErrSpent) {
+				err = replaceIdle(t, a, e)
+			}
+			if err != nil {
 				return err
 			}
 		}
-		if id, err = t.insert("INSERT INTO acme_account (thumbprint, key, status, contact, agreed, credential, device, folded, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-			a.Thumbprint[:], a.Key, a.Status, string(contact), flag(a.Agreed), a.Credential, a.Device, device.Fold(a.Device), micros(a.Created)); err != nil {
+		if id, err = t.insert("INSERT INTO acme_account (thumbprint, key, status, contact, agreed, credential, device, folded, created, binding, issued) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+			a.Thumbprint[:], a.Key, a.Status, string(contact), flag(a.Agreed), a.Credential, a.Device, device.Fold(a.Device), micros(a.Created), string(a.Binding)); err != nil {
 			return err
 		}
 		e.Account = id // known only now
@@ -128,7 +135,12 @@ func (s *Store) DeactivateAccount(ctx context.Context, id int64, e ca.Event) err
 	if err != nil {
 		return err
 	}
-	return s.end(ctx, ev, "UPDATE acme_account SET status = 'deactivated' WHERE id = ? AND status = 'valid'", id)
+	return s.write(ctx, func(t *tx) error {
+		if err := alter(t, ev, "UPDATE acme_account SET status = 'deactivated' WHERE id = ? AND status = 'valid'", id); err != nil {
+			return err
+		}
+		return voidQueued(t, e.Time, e.Actor, "its account was deactivated", ca.AccountActor(id))
+	})
 }
 
 // mustChange runs a statement that must change a row, else missed.
@@ -189,7 +201,7 @@ func (s *Store) Order(ctx context.Context, id int64) (*acme.Order, error) {
 }
 
 // AddOrder enters an ACME order with its new authorizations; see acme.Ledger.
-func (s *Store) AddOrder(ctx context.Context, o *acme.Order, added []*acme.Authorization) error {
+func (s *Store) AddOrder(ctx context.Context, o *acme.Order, added []*acme.Authorization, most int) error {
 	identifiers, err := json.Marshal(o.Identifiers)
 	if err != nil {
 		return err
@@ -208,6 +220,9 @@ func (s *Store) AddOrder(ctx context.Context, o *acme.Order, added []*acme.Autho
 			if err := notReplaced(t, o); err != nil {
 				return err
 			}
+		}
+		if err := orderRoom(t, o.Account, most); err != nil {
+			return err
 		}
 		for i, a := range added {
 			row := encoded[i]
@@ -242,30 +257,16 @@ func notReplaced(t *tx, o *acme.Order) error {
 	if err != nil {
 		return err
 	}
-	others, err := collect(rows, func(row scanner) (acme.Order, error) {
-		var other acme.Order
-		var expires int64
-		var ids []byte
-		err := row.Scan(&other.ID, &other.Status, &expires, &ids)
-		other.Expires = fromMicros(expires)
-		return other, errors.Join(err, json.Unmarshal(ids, &other.Authorizations))
-	})
+	others, err := collect(rows, scanOpenOrder)
 	if err != nil {
 		return err
 	}
 	for _, other := range others {
-		var authorizations []*acme.Authorization
-		for _, id := range other.Authorizations {
-			a, err := scanAuthorization(t.row(selectAuthorization, id))
-			if errors.Is(err, sql.ErrNoRows) {
-				a, err = &acme.Authorization{Status: acme.Invalid}, nil
-			}
-			if err != nil {
-				return err
-			}
-			authorizations = append(authorizations, a)
+		status, err := canComeTo(t, other, o.Created)
+		if err != nil {
+			return err
 		}
-		if other.StatusAt(authorizations, o.Created) != acme.Invalid {
+		if status != acme.Invalid {
 			return ca.ErrRecorded
 		}
 	}
@@ -303,6 +304,9 @@ func fulfil(t *tx, id int64, c *ca.Certificate) error {
 		WHERE id = ? AND state IN ('open', 'processing') AND EXISTS (
 			SELECT 1 FROM acme_account a LEFT JOIN credential c ON c.reference = a.credential
 			WHERE a.id = acme_order.account AND a.status = 'valid' AND c.revoked IS NULL)`, c.Serial[:], micros(c.NotAfter), id)
+	if err == nil && n > 0 {
+		_, err = t.exec("UPDATE acme_account SET issued = 1 WHERE issued = 0 AND id = (SELECT account FROM acme_order WHERE id = ?)", id)
+	}
 	if err != nil || n > 0 {
 		return err
 	}
@@ -405,20 +409,31 @@ func (s *Store) BusyAuthorizations(ctx context.Context, after int64, limit int) 
 // PruneACME forgets ACME orders and authorizations that expired before a time.
 func (s *Store) PruneACME(ctx context.Context, before time.Time) (total int64, err error) {
 	for _, table := range []string{"acme_order", "acme_authorization"} {
-		for {
-			var n int64
-			err := s.write(ctx, func(t *tx) (err error) {
-				n, err = t.exec("DELETE FROM "+table+" WHERE id IN (SELECT id FROM "+table+" WHERE expires < ? LIMIT ?)", micros(before), prunedAtOnce)
-				return err
-			})
-			total += n
-			if err != nil {
-				return total, err
-			}
-			if n < prunedAtOnce {
-				break
-			}
+		n, err := s.prune(ctx, "DELETE FROM "+table+" WHERE id IN (SELECT id FROM "+table+" WHERE expires < ? LIMIT ?)", before)
+		if total += n; err != nil {
+			return total, err
 		}
 	}
 	return total, nil
+}
+
+// PruneAccounts forgets ACME accounts that nothing vouches for; see acme.Ledger.
+func (s *Store) PruneAccounts(ctx context.Context, before time.Time) (int64, error) {
+	return s.prune(ctx, `DELETE FROM acme_account WHERE id IN (SELECT id FROM acme_account a WHERE credential = '' AND created < ?
+		AND NOT EXISTS (SELECT 1 FROM acme_order WHERE account = a.id) LIMIT ?)`, before)
+}
+
+// prune deletes what is older than a time, in transactions of a bounded size.
+func (s *Store) prune(ctx context.Context, query string, before time.Time) (total int64, err error) {
+	for {
+		var n int64
+		err := s.write(ctx, func(t *tx) (err error) {
+			n, err = t.exec(query, micros(before), prunedAtOnce)
+			return err
+		})
+		total += n
+		if err != nil || n < prunedAtOnce {
+			return total, err
+		}
+	}
 }

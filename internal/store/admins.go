@@ -2,19 +2,25 @@ package store
 
 import (
 	"context"
+	"database/sql"
 
 	"github.com/deviceca/deviceca/ca"
 )
 
-const adminColumns = "name, role, key_id, created"
+const adminColumns = "name, role, key_id, created, cert_id, not_after"
 
 func scanAdmin(row scanner) (ca.Admin, error) {
 	var a ca.Admin
-	var key []byte
+	var key, cert []byte
 	var created int64
-	err := row.Scan(&a.Name, &a.Role, &key, &created)
+	var notAfter sql.NullInt64
+	err := row.Scan(&a.Name, &a.Role, &key, &created, &cert, &notAfter)
 	copy(a.KeyID[:], key)
+	copy(a.CertID[:], cert)
 	a.Created = fromMicros(created)
+	if notAfter.Valid {
+		a.NotAfter = fromMicros(notAfter.Int64)
+	}
 	return a, err
 }
 
@@ -40,7 +46,7 @@ func (s *Store) AddAdmin(ctx context.Context, a ca.Admin, e ca.Event) error {
 		return err
 	}
 	return s.write(ctx, func(t *tx) error {
-		_, err := t.exec("INSERT INTO admin ("+adminColumns+") VALUES (?, ?, ?, ?)", a.Name, a.Role, a.KeyID[:], micros(a.Created))
+		_, err := t.exec("INSERT INTO admin ("+adminColumns+") VALUES (?, ?, ?, ?, ?, ?)", a.Name, a.Role, a.KeyID[:], micros(a.Created), a.CertID[:], micros(a.NotAfter))
 		t.record(ev)
 		return recorded(err, "admin "+a.Name)
 	})

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/device"
@@ -95,17 +94,6 @@ func (s *Store) Certificates(ctx context.Context, f ca.CertificateFilter, after 
 		q.and("c.not_after > ?", micros(f.ExpiresAfter))
 	}
 	return list(ctx, s, "SELECT "+certificateColumns+from+q.String()+" ORDER BY c.id LIMIT ?", append(q.args, limit), byValue(scanCertificate))
-}
-
-// liveCertificates are the unexpired certificates of a device that are not
-// revoked, or on hold at most, in a transaction.
-func liveCertificates(t *tx, row int64, now time.Time) ([]ca.Certificate, error) {
-	rows, err := t.query("SELECT "+certificateColumns+fromCertificate+
-		"WHERE c.device = ? AND c.not_after > ? AND (r.sequence IS NULL OR r.reason = ?) ORDER BY c.id", row, micros(now), ca.ReasonCertificateHold)
-	if err != nil {
-		return nil, err
-	}
-	return collect(rows, byValue(scanCertificate))
 }
 
 // where collects the conditions of a SELECT.

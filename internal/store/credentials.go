@@ -70,7 +70,7 @@ func (s *Store) AddCredential(ctx context.Context, c *device.Credential, e ca.Ev
 	})
 }
 
-// RevokeCredential ends a credential; ca.ErrNoRecord if there is none. One
+// RevokeCredential ends a credential, and what was queued with it; ca.ErrNoRecord if there is none. One
 // that was revoked before keeps its time, and there is no event.
 func (s *Store) RevokeCredential(ctx context.Context, reference string, at time.Time, e ca.Event) error {
 	ev, err := encode(e)
@@ -82,9 +82,14 @@ func (s *Store) RevokeCredential(ctx context.Context, reference string, at time.
 		if err := t.row("SELECT revoked FROM credential WHERE reference = ?"+lockRow, reference).Scan(&revoked); err != nil || revoked.Valid {
 			return err
 		}
+		if _, err := t.exec("UPDATE credential SET revoked = ? WHERE reference = ?", micros(at), reference); err != nil {
+			return err
+		}
 		t.record(ev)
-		_, err := t.exec("UPDATE credential SET revoked = ? WHERE reference = ?", micros(at), reference)
-		return err
+		if err := voidPending(t, at, e.Actor, "its credential was revoked", "credential = ?", reference); err != nil {
+			return err
+		}
+		return dropOpen(t, "credential:"+reference)
 	})
 }
 

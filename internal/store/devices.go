@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/device"
@@ -91,52 +90,4 @@ func (s *Store) AddDevices(ctx context.Context, devices []device.Device, e ca.Ev
 		return nil, err
 	}
 	return there, nil
-}
-
-// MoveDevice changes a device's state; see ca.Ledger. A move that
-// device.CheckMove refuses is a Conflict. Certificates count as unexpired at r.Time.
-func (s *Store) MoveDevice(ctx context.Context, id string, to device.State, r ca.Revocation, e ca.Event) ([]ca.Certificate, error) {
-	ev, err := encode(e)
-	if err != nil {
-		return nil, err
-	}
-	now := e.Time
-	if to == device.Retired {
-		now = r.Time
-	}
-	if now.IsZero() {
-		now, r.Time = s.now(), s.now()
-	}
-	folded := device.Fold(id)
-	var revoked []ca.Certificate
-	err = s.write(ctx, func(t *tx) error {
-		revoked = nil
-		var row int64
-		var from device.State
-		if err := t.row("SELECT id, state FROM device WHERE folded = ?"+lockRow, folded).Scan(&row, &from); err != nil {
-			return err
-		}
-		if err := device.CheckMove(from, to); err != nil {
-			return ca.Errorf(ca.Conflict, "%w", err)
-		}
-		if to == device.Retired {
-			if revoked, err = liveCertificates(t, row, now); err != nil {
-				return err
-			}
-			revoked = slices.DeleteFunc(revoked, func(c ca.Certificate) bool { return !changes(&c, r) })
-			if err := revoke(t, revoked, r, e); err != nil {
-				return err
-			}
-			if _, err := t.exec("UPDATE credential SET revoked = ? WHERE folded = ? AND revoked IS NULL", micros(r.Time), folded); err != nil {
-				return err
-			}
-		}
-		t.record(ev)
-		_, err := t.exec("UPDATE device SET state = ?, updated = ? WHERE id = ?", string(to), micros(now), row)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return revoked, nil
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -125,11 +126,62 @@ func TestBackup(t *testing.T) {
 	}
 	restored := openFile(t, copied)
 	mustHold(t, restored, before)
-	next, err := restored.AdvanceIndexes(t.Context(), 1<<20, storetest.Event(ca.EventIndexMoved, ""))
-	if err != nil || next[storetest.Issuer] != 2000+1<<20 {
+	if copied, err := restored.IsCopy(t.Context()); !copied || err != nil {
+		t.Errorf("the copy does not say that it is one: %v", err)
+	}
+	next, err := restored.Restore(t.Context(), 1<<20, time.Now(), storetest.Event(ca.EventIndexMoved, ""))
+	if err != nil || next[storetest.Issuer] < 2000+1<<20 {
 		t.Errorf("after the restore: %v, %v", next, err)
 	}
+	if copied, err := restored.IsCopy(t.Context()); copied || err != nil {
+		t.Errorf("it is restored and still says that it is a copy: %v", err)
+	}
 	storetest.Verify(t, restored)
+}
+
+// Two restores of one copy have no number in common.
+func TestTwoRestores(t *testing.T) {
+	dir := t.TempDir()
+	s := openFile(t, filepath.Join(dir, "db"))
+	storetest.Record(t, s, storetest.NewMake(t, s, 10).Enrol("lamp-1", ""))
+	type numbers struct {
+		index, crl, pack, event, journal uint64
+		instance                         string
+	}
+	var got [2]numbers
+	for i := range got {
+		copied := filepath.Join(dir, "copy"+strconv.Itoa(i))
+		if err := s.Backup(t.Context(), copied); err != nil {
+			t.Fatal(err)
+		}
+		r := openFile(t, copied)
+		next, err := r.Restore(t.Context(), 1<<24, time.Now(), storetest.Event(ca.EventRestored, ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		number, err1 := r.Journal().NextNumber(t.Context(), storetest.Issuer)
+		sequence, err2 := r.Journal().NextSequence(t.Context(), storetest.Issuer)
+		event, err3 := r.NewestEvent(t.Context())
+		instance, err4 := r.Instance(t.Context())
+		certs, err5 := r.Certificates(t.Context(), ca.CertificateFilter{}, 0, 1)
+		if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+			t.Fatal(err)
+		}
+		revoked, err := r.Revoke(t.Context(), []ca.Serial{certs[0].Serial}, ca.Revocation{}, storetest.Event(ca.EventRevoked, ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[i] = numbers{next[storetest.Issuer], uint64(number), uint64(sequence), uint64(event), uint64(revoked[0].Revocation.Sequence), instance.ID}
+	}
+	a, b := got[0], got[1]
+	if a.index == b.index || a.crl == b.crl || a.pack == b.pack || a.event == b.event || a.journal == b.journal || a.instance == b.instance {
+		t.Errorf("two restores of one backup: %+v and %+v", a, b)
+	}
+	for _, n := range []uint64{a.crl, a.pack, a.event, a.journal} {
+		if n < 1<<50 || n >= 1<<53 {
+			t.Errorf("number %d is not made of the time, or too large for readers of JSON", n)
+		}
+	}
 }
 
 // A disk that fills up is Unavailable, and the store comes back when there is space.

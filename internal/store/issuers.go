@@ -5,8 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
@@ -35,48 +33,6 @@ func (s *Store) ReserveIndexes(ctx context.Context, issuer string, n int) (first
 		s.reserved.raise(issuer, first+uint64(n))
 	}
 	return first, err
-}
-
-// AdvanceIndexes is for after a restore: indexes may have been used that this
-// copy knows nothing of. Of each issuer the next index becomes the highest that
-// any certificate, revocation or reservation shows, plus margin. Counters (of the
-// revocation journal, of CRLs and packs) advance by 2^32: what was numbered
-// after the copy was made is out there. It returns the
-// next index of each, and records e once per issuer with that in its reason.
-func (s *Store) AdvanceIndexes(ctx context.Context, margin uint64, e ca.Event) (map[string]uint64, error) {
-	var next map[string]uint64
-	err := s.write(ctx, func(t *tx) error {
-		var err error
-		if next, err = usedIndexes(t); err != nil {
-			return err
-		}
-		if _, err := t.exec("UPDATE counter SET value = value + 4294967296"); err != nil {
-			return err
-		}
-		for _, issuer := range slices.Sorted(maps.Keys(next)) {
-			if margin > ca.MaxIndex || next[issuer]+margin > ca.MaxIndex {
-				return ca.Errorf(ca.Conflict, "issuer %s cannot advance %d indexes beyond %d", issuer, margin, next[issuer])
-			}
-			next[issuer] += margin
-			if _, err := t.exec("INSERT INTO issuance_index (issuer, next) VALUES (?, ?) ON CONFLICT (issuer) DO UPDATE SET next = excluded.next",
-				issuer, int64(next[issuer])); err != nil {
-				return err
-			}
-			own := e
-			own.Issuer = issuer
-			own.Reason = fmt.Sprintf("next index %d", next[issuer])
-			if e.Reason != "" {
-				own.Reason = e.Reason + ": " + own.Reason
-			}
-			ev, err := encode(own)
-			if err != nil {
-				return err
-			}
-			t.record(ev)
-		}
-		return nil
-	})
-	return next, err
 }
 
 // usedIndexes is the first index of each issuer that nothing in the ledger shows.

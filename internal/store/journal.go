@@ -278,8 +278,21 @@ func (j Journal) Indexes(ctx context.Context, issuer string, now time.Time) (old
 	if next, err = j.issuedNext(ctx, issuer); err != nil {
 		return 0, 0, err
 	}
+	gaps, err := j.Gaps(ctx, issuer)
+	if err != nil {
+		return 0, 0, err
+	}
+	if n := len(gaps); n > 0 {
+		next = max(next, gaps[n-1].Next) // no certificate need have an index that high yet
+	}
 	oldest, err = j.oldest(ctx, issuer, now, next)
 	return min(oldest, next-min(next, indexSlack)), next, err
+}
+
+// Gaps is part of crl.Source.
+func (j Journal) Gaps(ctx context.Context, issuer string) ([]crl.Gap, error) {
+	return list(ctx, j.s, "SELECT first, next FROM index_gap WHERE issuer = ? ORDER BY first", []any{issuer},
+		func(row scanner) (g crl.Gap, err error) { return g, row.Scan(&g.First, &g.Next) })
 }
 
 // issuedNext is one above the highest index recorded.

@@ -25,11 +25,17 @@ func (s Packs) Changes(ctx context.Context, issuer string, after, upTo int64) it
 	}
 }
 
-// Revoked is part of publisher.Source.
+// Revoked is part of publisher.Source. An index comes once, also if two serials have it: one may
+// stand for a certificate of which a pack told the index alone (Store.RecordLost).
 func (s Packs) Revoked(ctx context.Context, issuer string, from uint64) iter.Seq2[uint64, error] {
 	return func(yield func(uint64, error) bool) {
+		last, some := uint64(0), false
 		for e, err := range s.Journal.Revoked(ctx, issuer, crl.Query{From: from, To: math.MaxUint64}) {
-			if !yield(e.Serial.Index(), err) {
+			index := e.Serial.Index()
+			if err == nil && some && index == last {
+				continue
+			}
+			if last, some = index, true; !yield(index, err) {
 				return
 			}
 		}

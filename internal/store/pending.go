@@ -104,25 +104,20 @@ func (s *Store) AddPending(ctx context.Context, p *ca.PendingRequest, limits ca.
 	err = s.write(ctx, func(t *tx) error {
 		var err error
 		found, err = scanPending(p.Created)(t.row("SELECT "+pendingColumns+` FROM pending
-			WHERE key = ? AND state <> 'issued' AND expires > ? ORDER BY id DESC LIMIT 1`, p.Key[:], now))
+			WHERE key = ? AND state NOT IN ('issued', 'void') AND expires > ? ORDER BY id DESC LIMIT 1`, p.Key[:], now))
 		if !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
-		var ofDevice, overall int
-		if err := t.row(`SELECT count(*), coalesce(sum(CASE WHEN folded = ? THEN 1 ELSE 0 END), 0) FROM pending
-			WHERE state = 'waiting' AND expires > ?`, folded, now).Scan(&overall, &ofDevice); err != nil {
+		if err := admitPending(t, p, folded, limits); err != nil {
 			return err
 		}
-		if ofDevice >= limits.PerDevice || overall >= limits.Overall {
-			return ca.ErrCrowded
-		}
-		if _, err := t.exec("DELETE FROM pending WHERE state = 'waiting' AND expires < ?", micros(p.Created.Add(-keepExpired))); err != nil {
+		if _, err := t.exec("DELETE FROM pending WHERE state IN ('waiting', 'void') AND expires < ?", micros(p.Created.Add(-keepExpired))); err != nil {
 			return err
 		}
 		found = *p
 		found.Created, found.Expires = fromMicros(now), fromMicros(micros(p.Expires))
-		if found.ID, err = t.insert("INSERT INTO pending (key, folded, state, created, expires, by_whom, reason, facts) VALUES (?, ?, 'waiting', ?, ?, '', '', ?)",
-			p.Key[:], folded, now, micros(p.Expires), string(facts)); err != nil {
+		if found.ID, err = t.insert("INSERT INTO pending (key, folded, actor, credential, state, created, expires, by_whom, reason, facts) VALUES (?, ?, ?, ?, 'waiting', ?, ?, '', '', ?)",
+			p.Key[:], folded, p.Actor, p.Credential, now, micros(p.Expires), string(facts)); err != nil {
 			return err
 		}
 		e.Request = found.ID // known only now
@@ -134,6 +129,64 @@ func (s *Store) AddPending(ctx context.Context, p *ca.PendingRequest, limits ca.
 		return nil, err
 	}
 	return &found, nil
+}
+
+// requesterOf is whose share of the waiting requests one counts for: a credential's, with all accounts bound to it.
+const requesterOf = "CASE WHEN credential <> '' THEN 'credential:' || credential ELSE actor END"
+
+// admitPending refuses a request for which there is no room, or makes room for it.
+func admitPending(t *tx, p *ca.PendingRequest, folded string, limits ca.PendingLimits) error {
+	now := micros(p.Created)
+	requester := p.Actor
+	if p.Credential != "" {
+		requester = "credential:" + p.Credential
+	}
+	var ofDevice, own, overall int
+	if err := t.row(`SELECT count(*), coalesce(sum(CASE WHEN folded = ? THEN 1 ELSE 0 END), 0),
+		coalesce(sum(CASE WHEN `+requesterOf+` = ? THEN 1 ELSE 0 END), 0) FROM pending
+		WHERE state = 'waiting' AND expires > ?`, folded, requester, now).Scan(&overall, &ofDevice, &own); err != nil {
+		return err
+	}
+	switch {
+	case ofDevice >= limits.PerDevice:
+		return ca.ErrCrowdedDevice
+	case own >= limits.PerRequester:
+		return ca.ErrCrowdedRequester
+	case overall < limits.Overall:
+		return nil
+	}
+	var most int
+	var whose string
+	if err := t.row(`SELECT count(*) AS n, `+requesterOf+` AS requester FROM pending WHERE state = 'waiting' AND expires > ?
+		GROUP BY requester ORDER BY n DESC, max(id) DESC LIMIT 1`, now).Scan(&most, &whose); err != nil {
+		return err
+	}
+	if most < own+2 {
+		return ca.ErrCrowded
+	}
+	return voidPending(t, p.Created, "system", "it made room for other requesters",
+		"id = (SELECT max(id) FROM pending WHERE state = 'waiting' AND expires > ? AND "+requesterOf+" = ?)", now, whose)
+}
+
+// voidPending ends the requests that wait or are approved, and that a condition selects, with an event if there were any.
+func voidPending(t *tx, at time.Time, by, reason, condition string, args ...any) error {
+	n, err := t.exec("UPDATE pending SET state = 'void', decided = ?, by_whom = ?, reason = ? WHERE state IN ('waiting', 'approved') AND expires > ? AND "+condition,
+		append([]any{micros(at), by, reason, micros(at)}, args...)...)
+	if err != nil || n == 0 {
+		return err
+	}
+	ev, err := encode(ca.Event{Time: at, Kind: ca.EventRequestVoid, Actor: by, Reason: fmt.Sprintf("%d requests: %s", n, reason), Count: n})
+	t.record(ev)
+	return err
+}
+
+// voidQueued ends what an actor of the protocols has begun and not finished: requests for
+// approval, and CMP transactions that go on in a later message.
+func voidQueued(t *tx, at time.Time, by, reason, actor string) error {
+	if err := voidPending(t, at, by, reason, "actor = ?", actor); err != nil {
+		return err
+	}
+	return dropOpen(t, actor)
 }
 
 // DecidePending rules on a request; see ca.PendingLedger.

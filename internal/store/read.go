@@ -65,13 +65,14 @@ func byValue[T any](scan func(scanner) (*T, error)) func(scanner) (T, error) {
 	}
 }
 
-// selectStanding reads the device, and the newest certificate for the key with
-// whose it is, in one statement: each costs more to begin than to run.
+// selectStanding reads the device, its newest certificate for the key, and who has proven
+// that it has that, in one statement: each costs more to begin than to run.
 const selectStanding = `
 SELECT d.name, d.level, d.grp, d.state, d.credential, d.created, d.updated, c.serial, o.name
 FROM (SELECT 1 AS one) AS one LEFT JOIN device d ON d.folded = ?
-	LEFT JOIN certificate c ON c.id = (SELECT max(id) FROM certificate WHERE key_id = ?)
-	LEFT JOIN device o ON o.id = c.device`
+	LEFT JOIN certificate c ON c.id = (SELECT max(id) FROM certificate WHERE key_id = ? AND device IS d.id)
+	LEFT JOIN device o ON o.id = (SELECT device FROM certificate k WHERE k.key_id = ?
+		AND NOT EXISTS (SELECT 1 FROM unproven u WHERE u.certificate = k.id) LIMIT 1)`
 
 func scanStanding(row scanner) (*ca.Standing, error) {
 	var (
@@ -90,7 +91,7 @@ func scanStanding(row scanner) (*ca.Standing, error) {
 // Standing reads the device called id ("": none) and who holds the key. The
 // key of a certificate of the CA's own has no owner, but a Newest.
 func (s *Store) Standing(ctx context.Context, id string, keyID [32]byte) (ca.Standing, error) {
-	found, err := one(ctx, s, selectStanding, scanStanding, device.Fold(id), keyID[:])
+	found, err := one(ctx, s, selectStanding, scanStanding, device.Fold(id), keyID[:], keyID[:])
 	if err != nil {
 		return ca.Standing{}, s.fault(err)
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 
 	"github.com/deviceca/deviceca/acme"
@@ -14,11 +15,12 @@ import (
 // nobody is the row id of no device.
 const nobody = -1
 
-// recheck reads all that Record depends on in one statement: the device, who
-// holds the key, the issuer's next index, and whether the certificate replaced is revoked.
+// recheck reads all that Record depends on in one statement: the device, whether another
+// has the key, the issuer's next index, and whether the certificate replaced is revoked.
 const recheck = `
 SELECT d.id, d.state, d.credential,
-	(SELECT coalesce(device, 0) FROM certificate WHERE key_id = ? LIMIT 1),
+	EXISTS (SELECT 1 FROM certificate c WHERE key_id = ? AND coalesce(c.device, 0) <> coalesce(d.id, ?)
+		AND NOT EXISTS (SELECT 1 FROM unproven u WHERE u.certificate = c.id AND u.vouched < ?)),
 	(SELECT next FROM issuance_index WHERE issuer = ?),
 	EXISTS (SELECT 1 FROM certificate c JOIN revocation r ON r.certificate = c.id WHERE c.serial = ?),
 	EXISTS (SELECT 1 FROM certificate WHERE key_id = ? AND actor = ? AND request = ?
@@ -79,20 +81,26 @@ func newRecording(i *ca.Issuance) (r *recording, err error) {
 func (r *recording) run(t *tx) error {
 	c := r.Certificate
 	var (
-		row, owner, next  sql.NullInt64
+		row, next         sql.NullInt64
 		state, credential sql.NullString
+		taken             bool
 		replacedRevoked   bool
 		answered          bool // the same request, on another connection
 	)
-	if err := t.row(recheck, c.KeyID[:], c.Issuer, serialOrNull(c.Replaces), c.KeyID[:], c.Actor, c.Request[:], serialOrNull(r.Newest), r.folded).
-		Scan(&row, &state, &credential, &owner, &next, &replacedRevoked, &answered); err != nil {
+	holder := nobody // of a device that is not there yet
+	if r.folded == "" {
+		holder = 0 // the CA itself
+	}
+	// Who can prove that it has the key is not hindered by an RA's word; another RA's word is.
+	ignored := 2
+	if r.Possession == ca.Vouched {
+		ignored = 1
+	}
+	if err := t.row(recheck, c.KeyID[:], holder, ignored, c.Issuer, serialOrNull(c.Replaces), c.KeyID[:], c.Actor, c.Request[:], serialOrNull(r.Newest), r.folded).
+		Scan(&row, &state, &credential, &taken, &next, &replacedRevoked, &answered); err != nil {
 		return err
 	}
 	_, ordered := r.With.(acme.Fulfilment)
-	holder := row.Int64 // without a device, 0: the CA itself
-	if !row.Valid && r.folded != "" {
-		holder = nobody
-	}
 	switch {
 	case answered && r.Credential != "":
 		return ca.ErrRecorded
@@ -104,7 +112,7 @@ func (r *recording) run(t *tx) error {
 		return ca.ErrDeviceGone // another credential was quicker: the device is not ours to enrol
 	case !row.Valid && r.folded != "" && (r.NewDevice == nil || !r.NewDevice.State.MayEnrol()):
 		return ca.ErrDeviceGone
-	case owner.Valid && owner.Int64 != holder:
+	case taken:
 		return ca.ErrKeyTaken
 	case replacedRevoked && !ordered: // an order replaces what it likes; elsewhere the certificate is who asks
 		return ca.ErrReplaced
@@ -139,8 +147,40 @@ func (r *recording) run(t *tx) error {
 	if err != nil {
 		return fmt.Errorf("serial %s: %w", c.Serial, err)
 	}
+	if r.Possession != ca.Proven {
+		if _, err := t.exec("INSERT INTO unproven (certificate, vouched) VALUES (?, ?)", r.id, flag(r.Possession == ca.Vouched)); err != nil {
+			return err
+		}
+	}
 	t.record(r.event)
 	return nil
+}
+
+// Settle confirms a certificate; see ca.Ledger.
+func (s *Store) Settle(ctx context.Context, serial ca.Serial) error {
+	return s.write(ctx, func(t *tx) error { return settle(t, serial) })
+}
+
+// settle is Settle, within the transaction of something else.
+func settle(t *tx, serial ca.Serial) error {
+	var id int64
+	var taken bool
+	err := t.row(`SELECT c.id, EXISTS (SELECT 1 FROM certificate o WHERE o.key_id = c.key_id AND o.device IS NOT c.device
+			AND NOT EXISTS (SELECT 1 FROM unproven WHERE certificate = o.id))
+		FROM certificate c JOIN unproven u ON u.certificate = c.id WHERE c.serial = ? AND u.vouched = 0`, serial[:]).Scan(&id, &taken)
+	switch {
+	case errors.Is(err, sql.ErrNoRows): // proven, or a registration authority's word
+	case err != nil:
+		return err
+	case taken:
+		return ca.ErrKeyTaken
+	default:
+		if _, err := t.exec("DELETE FROM unproven WHERE certificate = ?", id); err != nil {
+			return err
+		}
+	}
+	_, err = t.exec("UPDATE cmp_transaction SET deadline = NULL WHERE serial = ? AND deadline IS NOT NULL", serial[:])
+	return err
 }
 
 // with records what the protocol remembers with the certificate. It comes before what else is

@@ -1,19 +1,21 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
 )
 
 const (
-	manufacturerColumns = "id, name, format, level, anchors, constraints, created, withdrawn, version"
-	raColumns           = "id, name, cert, key_id, names, levels, created, removed"
+	manufacturerColumns = "id, name, format, level, anchors, constraints, created, withdrawn, version, lineage"
+	raColumns           = "id, name, cert, key_id, names, levels, created, removed, lineage"
 )
 
 func scanManufacturer(row scanner) (ca.Manufacturer, error) {
@@ -21,7 +23,7 @@ func scanManufacturer(row scanner) (ca.Manufacturer, error) {
 	var anchors, constraints string
 	var created int64
 	var withdrawn sql.NullInt64
-	if err := row.Scan(&m.ID, &m.Name, &m.Format, &m.Level, &anchors, &constraints, &created, &withdrawn, &m.Version); err != nil {
+	if err := row.Scan(&m.ID, &m.Name, &m.Format, &m.Level, &anchors, &constraints, &created, &withdrawn, &m.Version, &m.Lineage); err != nil {
 		return m, err
 	}
 	m.Created, m.Withdrawn = fromMicros(created), fromNull(withdrawn)
@@ -78,7 +80,7 @@ func (s *Store) AddManufacturer(ctx context.Context, m *ca.Manufacturer, e ca.Ev
 	if err != nil {
 		return err
 	}
-	var id int64
+	var id, lineage int64
 	err = s.write(ctx, func(t *tx) (err error) {
 		id, err = t.insert("INSERT INTO manufacturer (name, format, level, anchors, constraints, created) VALUES (?, ?, ?, ?, ?, ?)",
 			m.Name, m.Format, m.Level, string(anchors), string(constraints), micros(m.Created))
@@ -86,10 +88,13 @@ func (s *Store) AddManufacturer(ctx context.Context, m *ca.Manufacturer, e ca.Ev
 		if err != nil {
 			return recorded(err, "manufacturer "+m.Name)
 		}
+		if lineage, err = manufacturerLine(t, id, m); err != nil {
+			return err
+		}
 		return enterLists(t, id, m.Lists)
 	})
 	if err == nil {
-		m.ID = id
+		m.ID, m.Lineage = id, lineage
 	}
 	return err
 }
@@ -106,14 +111,12 @@ func (s *Store) WithdrawManufacturer(ctx context.Context, name, format string, a
 			micros(at), name, format, format); err != nil {
 			return err
 		}
-		_, err := t.exec("DELETE FROM manufacturer_crl WHERE manufacturer IN (SELECT id FROM manufacturer WHERE name = ? AND withdrawn IS NOT NULL)", name)
-		return err
+		if _, err := t.exec("DELETE FROM manufacturer_crl WHERE manufacturer IN (SELECT id FROM manufacturer WHERE name = ? AND withdrawn IS NOT NULL)", name); err != nil {
+			return err
+		}
+		// Which of a manufacturer's formats vouched is not kept: what waits may be asked for again.
+		return voidQueued(t, at, e.Actor, "its manufacturer was withdrawn", (&ca.Manufacturer{Name: name}).Mark())
 	})
-}
-
-// end runs an update that ends an entry; ca.ErrNoRecord if there was none.
-func (s *Store) end(ctx context.Context, ev event, query string, args ...any) error {
-	return s.write(ctx, func(t *tx) error { return alter(t, ev, query, args...) })
 }
 
 // alter runs an update of an entry in force; ca.ErrNoRecord if there was none.
@@ -132,7 +135,7 @@ func scanRA(row scanner) (ca.RA, error) {
 	var names, levels string
 	var created int64
 	var removed sql.NullInt64
-	if err := row.Scan(&ra.ID, &ra.Name, &ra.Cert, &key, &names, &levels, &created, &removed); err != nil {
+	if err := row.Scan(&ra.ID, &ra.Name, &ra.Cert, &key, &names, &levels, &created, &removed, &ra.Lineage); err != nil {
 		return ra, err
 	}
 	copy(ra.KeyID[:], key)
@@ -176,17 +179,66 @@ func (s *Store) AddRA(ctx context.Context, ra *ca.RA, e ca.Event) error {
 	if err != nil {
 		return err
 	}
-	var id int64
+	var id, lineage int64
 	err = s.write(ctx, func(t *tx) (err error) {
 		id, err = t.insert("INSERT INTO ra (name, cert, key_id, names, levels, created) VALUES (?, ?, ?, ?, ?, ?)",
 			ra.Name, ra.Cert, ra.KeyID[:], string(names), string(levels), micros(ra.Created))
 		t.record(ev)
-		return recorded(err, "ra "+ra.Name)
+		if err != nil {
+			return recorded(err, "ra "+ra.Name)
+		}
+		lineage, err = raLine(t, id, ra)
+		return err
 	})
 	if err == nil {
-		ra.ID = id
+		ra.ID, ra.Lineage = id, lineage
 	}
 	return err
+}
+
+// manufacturerLine finds and notes whose line an entry continues; see ca.Register.
+func manufacturerLine(t *tx, id int64, m *ca.Manufacturer) (int64, error) {
+	rows, err := t.query("SELECT "+manufacturerColumns+" FROM manufacturer WHERE name = ? AND format = ? AND id < ? ORDER BY id DESC", m.Name, m.Format, id)
+	if err != nil {
+		return 0, err
+	}
+	earlier, err := collect(rows, scanManufacturer)
+	if err != nil {
+		return 0, err
+	}
+	return line(t, "manufacturer", id, earlier, func(e ca.Manufacturer) (int64, bool) {
+		return e.Lineage, slices.ContainsFunc(e.Anchors, func(a []byte) bool {
+			return slices.ContainsFunc(m.Anchors, func(b []byte) bool { return bytes.Equal(a, b) })
+		})
+	})
+}
+
+func raLine(t *tx, id int64, ra *ca.RA) (int64, error) {
+	rows, err := t.query("SELECT "+raColumns+" FROM ra WHERE name = ? AND id < ? ORDER BY id DESC", ra.Name, id)
+	if err != nil {
+		return 0, err
+	}
+	earlier, err := collect(rows, scanRA)
+	if err != nil {
+		return 0, err
+	}
+	return line(t, "ra", id, earlier, func(e ca.RA) (int64, bool) { return e.Lineage, e.KeyID == ra.KeyID })
+}
+
+// line is the lineage of a new entry, by the earlier ones of its name, newest first.
+func line[T any](t *tx, table string, id int64, earlier []T, continues func(T) (int64, bool)) (int64, error) {
+	if len(earlier) == 0 {
+		return 0, nil
+	}
+	lineage := id
+	for _, e := range earlier {
+		if of, ok := continues(e); ok {
+			lineage = of
+			break
+		}
+	}
+	_, err := t.exec("UPDATE "+table+" SET lineage = ? WHERE id = ?", lineage, id)
+	return lineage, err
 }
 
 // RemoveRA ends an entry; ca.ErrNoRecord if none is in force.
@@ -195,7 +247,12 @@ func (s *Store) RemoveRA(ctx context.Context, name string, at time.Time, e ca.Ev
 	if err != nil {
 		return err
 	}
-	return s.end(ctx, ev, "UPDATE ra SET removed = ? WHERE name = ? AND removed IS NULL", micros(at), name)
+	return s.write(ctx, func(t *tx) error {
+		if err := alter(t, ev, "UPDATE ra SET removed = ? WHERE name = ? AND removed IS NULL", micros(at), name); err != nil {
+			return err
+		}
+		return voidQueued(t, at, e.Actor, "its registration authority was removed", (&ca.RA{Name: name}).Mark())
+	})
 }
 
 // vouched checks again, for a recording that a manufacturer or a registration

@@ -79,9 +79,6 @@ func revoke(t *tx, certificates []ca.Certificate, r ca.Revocation, e ca.Event) e
 		}
 		own := r
 		c.Revocation = &own
-		if e.Kind != ca.EventRevoked { // of what else came with it: a device's retirement
-			e.Kind, e.Reason = ca.EventRevoked, ca.ReasonName(r.Reason)
-		}
 		e.Revocation = r.Text()
 		if err := t.recordOf(c, e); err != nil {
 			return err

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
@@ -89,6 +90,20 @@ func (t *tx) insert(query string, args ...any) (id int64, err error) {
 	return r.LastInsertId()
 }
 
+// skipIDs moves the IDs that a table gives on; see jump. The table's line in
+// sqlite_sequence is there only once it has given one.
+func skipIDs(t *tx, table string, now time.Time) error {
+	var last int64
+	if err := t.row("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = ?", table).Scan(&last); err != nil {
+		return err
+	}
+	if _, err := t.exec("DELETE FROM sqlite_sequence WHERE name = ?", table); err != nil {
+		return err
+	}
+	_, err := t.exec("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", table, jump(last, now))
+	return err
+}
+
 // isDuplicate reports that an insert met a unique key.
 func isDuplicate(err error) bool {
 	e, ok := errors.AsType[*sqlite.Error](err)
@@ -117,7 +132,8 @@ func isAway(err error) bool {
 
 // Backup writes a consistent copy of the database to a new file of mode 0600,
 // while the store is in use. It fails if the file is there. The copy is on
-// disk when Backup returns.
+// disk when Backup returns. It is marked as a copy, so that nobody serves it before
+// Restore has moved its numbers on.
 func (s *Store) Backup(ctx context.Context, file string) (err error) {
 	file, err = filepath.Abs(file)
 	if err != nil {
@@ -142,6 +158,9 @@ func (s *Store) Backup(ctx context.Context, file string) (err error) {
 	if _, err := db.ExecContext(ctx, "VACUUM INTO ?", file); err != nil {
 		return s.fault(err)
 	}
+	if err := markCopy(ctx, file); err != nil {
+		return s.fault(err)
+	}
 	if err := f.Sync(); err != nil {
 		return err
 	}
@@ -150,4 +169,15 @@ func (s *Store) Backup(ctx context.Context, file string) (err error) {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+func markCopy(ctx context.Context, file string) error {
+	q := url.Values{"_pragma": {"journal_mode(DELETE)", "synchronous(FULL)"}} // one file, also meanwhile
+	c, err := sqlite.NewConnector((&url.URL{Scheme: "file", Path: file, RawQuery: q.Encode()}).String())
+	if err != nil {
+		return err
+	}
+	db := sql.OpenDB(c)
+	_, err = db.ExecContext(ctx, "INSERT INTO setting (name, value) VALUES (?, x'') ON CONFLICT (name) DO NOTHING", copyMark)
+	return errors.Join(err, db.Close())
 }

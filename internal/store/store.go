@@ -40,6 +40,7 @@ type Store struct {
 	scans    *readers // for reading the revocation journal through
 	reserved reserved
 	writer   *writer
+	open     atomic.Bool // Closed found it open
 }
 
 var (

@@ -97,6 +97,34 @@ func putTransaction(tx *tx, t *server.Transaction) error {
 	if err == nil && n == 0 {
 		return ca.ErrAnswered
 	}
+	if err == nil && t.Was == "" && t.Open() {
+		err = boundOpen(tx, t)
+	}
+	return err
+}
+
+// boundOpen forgets the oldest open transactions of the actor that just began
+// another, beyond its share, and those of whoever has most, beyond server.MaxOpen in all.
+func boundOpen(tx *tx, t *server.Transaction) error {
+	if _, err := tx.exec("DELETE FROM cmp_transaction WHERE id IN (SELECT id FROM cmp_transaction WHERE actor = ? AND "+isOpen+" AND id <> ? ORDER BY begun DESC LIMIT 1000000 OFFSET ?)",
+		t.Actor, t.ID[:], max(t.Share, 1)-1); err != nil {
+		return err
+	}
+	var all int
+	if err := tx.row("SELECT count(*) FROM cmp_transaction WHERE " + isOpen).Scan(&all); err != nil || all <= server.MaxOpen {
+		return err
+	}
+	_, err := tx.exec(`DELETE FROM cmp_transaction WHERE id IN (SELECT id FROM cmp_transaction WHERE `+isOpen+` AND id <> ? AND actor =
+		(SELECT actor FROM cmp_transaction WHERE `+isOpen+` GROUP BY actor ORDER BY count(*) DESC, min(begun) LIMIT 1) ORDER BY begun LIMIT ?)`, t.ID[:], all-server.MaxOpen)
+	return err
+}
+
+// isOpen selects the transactions that go on in a later message of the actor's.
+const isOpen = "state IN ('challenged', 'polling')"
+
+// dropOpen forgets the open transactions of an actor.
+func dropOpen(t *tx, actor string) error {
+	_, err := t.exec("DELETE FROM cmp_transaction WHERE actor = ? AND "+isOpen, actor)
 	return err
 }
 
@@ -116,11 +144,30 @@ func (s *Store) DropTransaction(ctx context.Context, id [32]byte) error {
 		id[:], string(server.Working), string(server.Challenged), string(server.Polling))
 }
 
-// ConfirmTransaction ends a CMP transaction that waits for certConf;
-// ca.ErrNoRecord if it does not wait (any more).
+// ConfirmTransaction ends a CMP transaction that waits for certConf; see server.Ledger.
 func (s *Store) ConfirmTransaction(ctx context.Context, t *server.Transaction) error {
-	return s.moveTransaction(ctx, "UPDATE cmp_transaction SET state = ?, deadline = NULL, confirm = ?, confirm_answer = ?, expires = ? WHERE id = ? AND state = ?",
-		string(t.State), confirmOrNull(t), t.ConfirmAnswer, micros(t.Expires), t.ID[:], string(server.Waiting))
+	return s.write(ctx, func(tx *tx) error {
+		n, err := tx.exec("UPDATE cmp_transaction SET state = ?, deadline = NULL, confirm = ?, confirm_answer = ?, expires = ? WHERE id = ? AND state IN (?, ?)",
+			string(t.State), confirmOrNull(t), t.ConfirmAnswer, micros(t.Expires), t.ID[:], string(server.Waiting), string(server.Repeated))
+		switch {
+		case err != nil:
+			return err
+		case n == 0:
+			return ca.ErrNoRecord
+		case t.State == server.Confirmed:
+			return settle(tx, t.Serial)
+		}
+		return nil
+	})
+}
+
+// WaitingTransaction is the CMP transaction that waits for the certConf of a certificate; ca.ErrNoRecord if none does.
+func (s *Store) WaitingTransaction(ctx context.Context, serial ca.Serial) (*server.Transaction, error) {
+	t, err := one(ctx, s, "SELECT "+transactionColumns+" FROM cmp_transaction WHERE serial = ? AND deadline IS NOT NULL LIMIT 1", scanTransaction, serial[:])
+	if err != nil {
+		return nil, s.fault(err)
+	}
+	return t, nil
 }
 
 // moveTransaction runs a statement that must change one transaction.
@@ -142,7 +189,7 @@ func confirmOrNull(t *server.Transaction) any {
 }
 
 func deadlineOrNull(t *server.Transaction) any {
-	if t.State != server.Waiting {
+	if t.State != server.Waiting || t.Deadline.IsZero() {
 		return nil
 	}
 	return micros(t.Deadline)
@@ -159,16 +206,5 @@ const prunedAtOnce = 1000
 
 // PruneTransactions forgets CMP transactions that have expired and wait for nothing.
 func (s *Store) PruneTransactions(ctx context.Context, before time.Time) (int64, error) {
-	for total := int64(0); ; {
-		var n int64
-		err := s.write(ctx, func(t *tx) (err error) {
-			n, err = t.exec("DELETE FROM cmp_transaction WHERE id IN (SELECT id FROM cmp_transaction WHERE expires < ? AND deadline IS NULL LIMIT ?)",
-				micros(before), prunedAtOnce)
-			return err
-		})
-		total += n
-		if err != nil || n < prunedAtOnce {
-			return total, err
-		}
-	}
+	return s.prune(ctx, "DELETE FROM cmp_transaction WHERE id IN (SELECT id FROM cmp_transaction WHERE expires < ? AND deadline IS NULL LIMIT ?)", before)
 }

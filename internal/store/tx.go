@@ -134,9 +134,14 @@ func fromNull(us sql.NullInt64) *time.Time {
 // journalCounter numbers the lines of the revocation journal.
 const journalCounter = "revocation"
 
+// baseCounter is what counters begin above that are not there yet: zero, or since a restore
+// more than any number that was ever given.
+const baseCounter = "base"
+
 // count takes the next n numbers of a counter and returns the last of them.
-// A counter begins with 1.
+// A counter begins with 1 above the base.
 func (t *tx) count(name string, n int) (last int64, err error) {
-	err = t.returning("INSERT INTO counter (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = counter.value + excluded.value RETURNING value", name, n).Scan(&last)
+	err = t.returning("INSERT INTO counter (name, value) VALUES (?1, ?2 + coalesce((SELECT value FROM counter WHERE name = ?3), 0)) "+
+		"ON CONFLICT (name) DO UPDATE SET value = counter.value + ?2 RETURNING value", name, n, baseCounter).Scan(&last)
 	return last, err
 }

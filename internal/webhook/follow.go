@@ -57,9 +57,12 @@ const (
 // now; what happened before is not told.
 func (f *Follower) Run(ctx context.Context) {
 	var cursor, kept int64
+	var instances []Instance
 	var told uint64 // sequence of the head that was posted last
 	f.insist(ctx, "the webhook cannot read where it stopped", func() (err error) {
-		cursor, err = f.begin(ctx)
+		if cursor, err = f.begin(ctx); err == nil {
+			instances, err = f.Log.Instances(ctx)
+		}
 		kept = cursor
 		return err
 	})
@@ -67,12 +70,14 @@ func (f *Follower) Run(ctx context.Context) {
 		var p post
 		var next int64
 		f.insist(ctx, "the webhook cannot read the audit log", func() (err error) {
-			if p.Events, next, err = f.read(ctx, cursor); err == nil {
+			if p.Events, next, err = f.read(ctx, cursor, instances); err == nil {
 				p.Head, err = f.head(ctx, told)
 			}
 			return err
 		})
+		p.Instance = instances[len(instances)-1].ID // which signed the head
 		if len(p.Events) > 0 {
+			p.Instance = instanceOf(instances, p.Events[0]).ID
 			f.oldest.Store(p.Events[0].Time.UnixMilli())
 		}
 		if len(p.Events) > 0 || p.Head != nil {
@@ -111,8 +116,9 @@ func (f *Follower) begin(ctx context.Context) (int64, error) {
 
 // post is the body of a post.
 type post struct {
-	Events []Event           `json:"events"`
-	Head   *audit.Checkpoint `json:"head,omitempty"`
+	Instance string            `json:"instance"`
+	Events   []Event           `json:"events"`
+	Head     *audit.Checkpoint `json:"head,omitempty"`
 }
 
 // head is the newest head of the log, if it was not posted yet. It stands for
@@ -125,9 +131,19 @@ func (f *Follower) head(ctx context.Context, told uint64) (*audit.Checkpoint, er
 	return c, nil
 }
 
-// read gives the next events to post, at most MaxEvents, and the cursor that
+// instanceOf is the instance that an event is of: the last that begins with it or before.
+func instanceOf(instances []Instance, e Event) (of Instance) {
+	for i, instance := range instances {
+		if i == 0 || instance.FirstEvent <= e.ID {
+			of = instance
+		}
+	}
+	return of
+}
+
+// read gives the next events to post, at most MaxEvents and all of one instance, and the cursor that
 // stands behind them and behind those passed over.
-func (f *Follower) read(ctx context.Context, cursor int64) (batch []Event, next int64, err error) {
+func (f *Follower) read(ctx context.Context, cursor int64, instances []Instance) (batch []Event, next int64, err error) {
 	events, err := f.Log.Events(ctx, cursor, page)
 	if err != nil {
 		return nil, cursor, err
@@ -135,7 +151,7 @@ func (f *Follower) read(ctx context.Context, cursor int64) (batch []Event, next 
 	next, batch = cursor, []Event{} // in JSON, no events are []
 	for _, e := range events {
 		if f.kinds[e.Kind] {
-			if len(batch) == MaxEvents {
+			if len(batch) == MaxEvents || len(batch) > 0 && instanceOf(instances, batch[0]) != instanceOf(instances, e) {
 				break
 			}
 			batch = append(batch, e)
@@ -186,6 +202,7 @@ func (f *Follower) post(ctx context.Context, p post) (err error) {
 	at := f.Now().Unix()
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "deviceca")
+	req.Header.Set(InstanceHeader, p.Instance)
 	req.Header.Set(TimestampHeader, strconv.FormatInt(at, 10))
 	req.Header.Set(SignatureHeader, Sign(f.Secret, at, body))
 	resp, err := f.client.Do(req)

@@ -11,14 +11,17 @@
 //
 //	POST URL
 //	Content-Type: application/json
+//	Deviceca-Instance: 5f0c…
 //	Deviceca-Timestamp: 1893456000
 //	Deviceca-Signature: sha256=HEX
 //
-//	{"events":[{"id":41,"time":…,"kind":"request.pending",…},…]}
+//	{"instance":"5f0c…","events":[{"id":41,"time":…,"kind":"request.pending",…},…]}
 //
-// with up to 100 events whose IDs rise. "head" beside them is the newest signed
+// with up to 100 events whose IDs rise, of one instance of the ledger: 128 random bits that are drawn when
+// the ledger is made and at each restore from a backup. Two restores of one backup number their
+// events each by themselves, so that an event is known by instance and ID together. "head" beside them is the newest signed
 // head of the audit log (audit.HeadKind), if it moved since the last post; one
-// that has nothing else to tell has no events. HEX is the HMAC-SHA256, under the
+// that has nothing else to tell has no events, and the newest instance. HEX is the HMAC-SHA256, under the
 // shared secret, of the timestamp's digits, ".", and the body. A post that is
 // repeated has a new timestamp and thus a new signature.
 package webhook
@@ -49,6 +52,7 @@ import (
 const (
 	TimestampHeader = "Deviceca-Timestamp"
 	SignatureHeader = "Deviceca-Signature"
+	InstanceHeader  = "Deviceca-Instance" // the same as in the body, which is what is signed
 )
 
 // Limits.
@@ -65,10 +69,20 @@ type Event struct {
 	ca.Event
 }
 
+// Instance is one life of the ledger: the events with IDs from FirstEvent on, up to
+// those of the next instance, are its own.
+type Instance struct {
+	ID         string
+	FirstEvent int64
+}
+
 // Log is what the follower reads, and where it keeps how far it came.
 type Log interface {
 	// Events returns up to limit events whose ID is above after, oldest first.
 	Events(ctx context.Context, after int64, limit int) ([]Event, error)
+	// Instances lists the ledger's instances, oldest first. There is one at least; a new
+	// one comes only while nothing follows the log.
+	Instances(ctx context.Context) ([]Instance, error)
 	// Newest is the ID of the newest event, 0 if there is none.
 	Newest(ctx context.Context) (int64, error)
 	// Head is the newest signed head of the log; nil if none was signed yet.

@@ -27,11 +27,12 @@ const secret = "0123456789abcdef0123456789abcdef"
 
 // memory is a log. fail, if set, is what every call returns.
 type memory struct {
-	mu     sync.Mutex
-	events []Event
-	cursor int64 // -1: never kept
-	signed *audit.Checkpoint
-	fail   error
+	mu        sync.Mutex
+	events    []Event
+	cursor    int64      // -1: never kept
+	instances []Instance // nil: one
+	signed    *audit.Checkpoint
+	fail      error
 }
 
 func newMemory() *memory { return &memory{cursor: -1} }
@@ -50,6 +51,15 @@ func (m *memory) Events(_ context.Context, after int64, limit int) ([]Event, err
 	defer m.mu.Unlock()
 	rest := m.events[min(after, int64(len(m.events))):]
 	return slices.Clone(rest[:min(limit, len(rest))]), m.fail
+}
+
+func (m *memory) Instances(context.Context) ([]Instance, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.instances == nil {
+		return []Instance{{ID: "first", FirstEvent: 1}}, m.fail
+	}
+	return m.instances, m.fail
 }
 
 func (m *memory) Head(context.Context) (*audit.Checkpoint, error) {
@@ -102,10 +112,11 @@ type receiver struct {
 	t      *testing.T
 	answer func(n int, w http.ResponseWriter, r *http.Request) bool
 
-	mu    sync.Mutex
-	posts int
-	taken [][]int64
-	heads []uint64
+	mu        sync.Mutex
+	posts     int
+	taken     [][]int64
+	instances []string // of the posts taken
+	heads     []uint64
 }
 
 func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
@@ -124,8 +135,9 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	var post struct {
-		Events []Event
-		Head   *audit.Checkpoint
+		Instance string
+		Events   []Event
+		Head     *audit.Checkpoint
 	}
 	if err := json.Unmarshal(body, &post); err != nil || post.Events == nil || len(post.Events) == 0 && post.Head == nil || len(post.Events) > MaxEvents {
 		r.t.Errorf("%d events, head %v, %v", len(post.Events), post.Head, err)
@@ -138,9 +150,13 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	for _, e := range post.Events {
 		ids = append(ids, e.ID)
 	}
+	if post.Instance == "" || req.Header.Get(InstanceHeader) != post.Instance {
+		r.t.Errorf("instance %q in the body, %q in the header", post.Instance, req.Header.Get(InstanceHeader))
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.taken = append(r.taken, ids)
+	r.instances = append(r.instances, post.Instance)
 	if post.Head != nil {
 		r.heads = append(r.heads, post.Head.Sequence)
 	}
@@ -514,5 +530,37 @@ func TestNew(t *testing.T) {
 	}
 	if _, err := New(Options{Log: newMemory(), URL: "https://hooks.example/", Secret: "short"}); err == nil {
 		t.Error("a short secret was taken")
+	}
+}
+
+// A post holds events of one instance, and says which.
+func TestInstances(t *testing.T) {
+	log := newMemory()
+	log.cursor = 0
+	log.instances = []Instance{{ID: "a", FirstEvent: 1}, {ID: "b", FirstEvent: 4}}
+	log.add(ca.EventIssued, 6)
+	r := &receiver{t: t}
+	srv := httptest.NewServer(r)
+	defer srv.Close()
+	_, stop := follow(t, options(log, srv.URL))
+	eventually(t, "every event", func() bool { return len(r.ids()) == 6 })
+	stop()
+	if !slices.Equal(r.instances, []string{"a", "b"}) || !slices.Equal(r.taken[0], upTo(1, 3)) || !slices.Equal(r.taken[1], upTo(4, 6)) {
+		t.Errorf("posts of %v: %v", r.instances, r.taken)
+	}
+}
+
+// A head by itself is posted as the newest instance's.
+func TestInstanceOfHead(t *testing.T) {
+	log, r := newMemory(), &receiver{t: t}
+	log.instances = []Instance{{ID: "a", FirstEvent: 1}, {ID: "b", FirstEvent: 4}}
+	log.sign(7)
+	srv := httptest.NewServer(r)
+	defer srv.Close()
+	_, stop := follow(t, options(log, srv.URL))
+	eventually(t, "the head", func() bool { return len(r.seenHeads()) == 1 })
+	stop()
+	if !slices.Equal(r.instances, []string{"b"}) {
+		t.Errorf("posts of %v", r.instances)
 	}
 }

@@ -219,9 +219,6 @@ func (p *Publisher) publish(ctx context.Context, is *publication, forced bool) e
 		h.First = max(h.First, min(oldest, next)) // expired certificates leave with a full pack
 	}
 	h.Size = end - min(end, h.First)
-	// An epoch is named after its first index: both rise together, and never fall.
-	h.Epoch = h.First
-
 	by, until, err := p.signerFor(ctx, is, h.ThisUpdate)
 	if err != nil {
 		return err
@@ -232,6 +229,7 @@ func (p *Publisher) publish(ctx context.Context, is *publication, forced bool) e
 		return err
 	}
 	h.Sequence = uint64(sequence)
+	h.Epoch = epoch(&h, before)
 	if before != nil && h.Sequence <= before.Header().Sequence && h.Epoch == before.Header().Epoch {
 		return fmt.Errorf("sequence %d is not above %d, published before: the counter went back; restore it", h.Sequence, before.Header().Sequence)
 	}
@@ -269,6 +267,20 @@ func (p *Publisher) publish(ctx context.Context, is *publication, forced bool) e
 	is.head = head
 	is.show(state, by, f, p.opts.Keep, p.opts.Recent)
 	return p.prune(is)
+}
+
+// epoch names the epoch of a state that follows before, nil if that is not known. An epoch is
+// named after its first index: both rise together, and never fall. A restore moves sequences beyond
+// all indexes; from then on an epoch is named after the sequence that it begins with: which epochs were published before, and
+// from which index on, the restored ledger cannot tell.
+func epoch(h *pack.Header, before *pack.State) uint64 {
+	switch {
+	case h.Sequence <= pack.MaxIndex:
+		return h.First
+	case before != nil && before.Header().First == h.First && before.Header().Epoch > pack.MaxIndex:
+		return before.Header().Epoch
+	}
+	return h.Sequence
 }
 
 // read is what the next state needs: the changes since the current one, in

@@ -449,3 +449,46 @@ func TestHandler(t *testing.T) {
 		t.Errorf("%v", good.Header())
 	}
 }
+
+// After a restore: the sequence is far above all before, the first index may be lower, and the
+// directory is empty. Whoever holds an older pack takes the new full one, and keeps its floor.
+func TestAfterRestore(t *testing.T) {
+	l := newLedger(t)
+	l.oldest, l.next = 5000, 9000
+	s := open(t, l, t.TempDir(), nil)
+	if err := s.round(t); err != nil {
+		t.Fatal(err)
+	}
+	old := s.full(t)
+	if h := old.Header(); h.Epoch != 5000 || h.First != 5000 {
+		t.Fatalf("before: %+v", h)
+	}
+
+	l.sequence, l.oldest, l.next = 1<<51, 4000, 1<<40
+	s = open(t, l, t.TempDir(), nil)
+	if err := s.round(t); err != nil {
+		t.Fatal(err)
+	}
+	first := s.full(t)
+	if first.Floor().Compare(old.Floor()) <= 0 {
+		t.Errorf("floor %+v after %+v", first.Floor(), old.Floor())
+	}
+	if hash := old.Hash(); s.get("/pack/issuing-1/delta/"+hex.EncodeToString(hash[:])+".cbor").Code != http.StatusNotFound {
+		t.Error("there is a delta from a state of before the restore")
+	}
+	l.change(4100, false)
+	if err := s.round(t); err != nil {
+		t.Fatal(err)
+	}
+	next := s.follow(t, first)
+	if next.Header().Epoch != first.Header().Epoch || next.Index(4100) != pack.Revoked {
+		t.Errorf("a delta later: %+v, %s", next.Header(), next.Index(4100))
+	}
+	l.oldest = 4050 // with a full pack the first index rises, and an epoch begins
+	if err := s.Publish(t.Context(), "issuing-1"); err != nil {
+		t.Fatal(err)
+	}
+	if last := s.full(t); last.Header().First != 4050 || last.Header().Epoch <= next.Header().Epoch || last.Header().Epoch != last.Header().Sequence {
+		t.Errorf("a full pack later: %+v", last.Header())
+	}
+}

@@ -2,12 +2,14 @@ package main
 
 import (
 	"crypto/tls"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -78,8 +80,9 @@ func parse(command string, args []string, getenv func(string) string, stderr io.
 	case "enroll":
 		set.BoolVar(&o.json, "json", false, "print JSON")
 	case "watch":
-		set.StringVar(&o.hook, "hook", "", "`COMMAND` to run when the certificate changed (DEVICECA_CERT, _KEY, … tell it what)")
+		set.StringVar(&o.hook, "hook", "", "`COMMAND` to run when the certificate changed, a program or a line for the shell (DEVICECA_CERT, _KEY, … tell it what)")
 	}
+	once(set, "dns", "ip", "uri")
 	if err := set.Parse(args); err != nil {
 		if err == flag.ErrHelp {
 			return nil, err
@@ -88,6 +91,11 @@ func parse(command string, args []string, getenv func(string) string, stderr io.
 	}
 	if set.NArg() > 0 {
 		return nil, misused("every argument is a flag", "what is %q?", set.Arg(0))
+	}
+	given := map[string]bool{}
+	set.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if given["label"] && given["profile"] {
+		return nil, misused("they are two names for one thing: give one", "-label and -profile are both given")
 	}
 	if c.Dir == "" {
 		return nil, misused("name the directory for key and certificate", "-dir is missing")
@@ -108,7 +116,7 @@ func parse(command string, args []string, getenv func(string) string, stderr io.
 		}
 	}
 	if roots != "" {
-		if c.Trust.Roots, err = client.ReadCertificates(roots); err != nil {
+		if c.Trust.Roots, err = client.ReadRoots(roots); err != nil {
 			return nil, err
 		}
 	}
@@ -118,7 +126,10 @@ func parse(command string, args []string, getenv func(string) string, stderr io.
 		}
 	}
 	if c.Credential, err = credential(reference, secretFile, getenv); err != nil {
-		return nil, err
+		if !enrolled(c.Dir) || c.Force || client.KindOf(err) == client.Usage {
+			return nil, err
+		}
+		fmt.Fprintf(stderr, "warning: %v; the device is enrolled and goes on without\n", err)
 	}
 	if idevidCert != "" || idevidKey != "" {
 		pair, err := tls.LoadX509KeyPair(idevidCert, idevidKey)
@@ -129,6 +140,12 @@ func parse(command string, args []string, getenv func(string) string, stderr io.
 		c.IDevID = &pair
 	}
 	return &o, nil
+}
+
+// enrolled: there are trust anchors, which come with the first certificate; it takes no credential to renew.
+func enrolled(dir string) bool {
+	roots, err := (&client.Store{Dir: dir}).Roots()
+	return err == nil && len(roots) > 0
 }
 
 // maxSecret is far above the 43 characters of a secret that deviceca makes.
@@ -156,6 +173,45 @@ func credential(reference, file string, getenv func(string) string) (*client.Cre
 		return nil, misused("check -secret-file", "the secret is longer than %d characters", maxSecret)
 	}
 	return &client.Credential{Reference: reference, Secret: secret}, nil
+}
+
+// onceValue is a flag that may be given once: of two addresses or names, the last would win unnoticed.
+type onceValue struct {
+	flag.Value
+	given bool
+}
+
+func (v *onceValue) Set(s string) error {
+	if v.given {
+		return errors.New("it is given twice")
+	}
+	v.given = true
+	return v.Value.Set(s)
+}
+
+func (v *onceValue) IsBoolFlag() bool {
+	b, ok := v.Value.(interface{ IsBoolFlag() bool })
+	return ok && b.IsBoolFlag()
+}
+
+// String is also asked of a zero value, by the flag package.
+func (v *onceValue) String() string {
+	if v.Value == nil {
+		return ""
+	}
+	return v.Value.String()
+}
+
+// once makes every flag one that may be given once, but for those named.
+func once(set *flag.FlagSet, but ...string) {
+	set.VisitAll(func(f *flag.Flag) {
+		if !slices.Contains(but, f.Name) {
+			f.Value = &onceValue{Value: f.Value}
+			if f.DefValue == "false" {
+				f.DefValue = "" // not worth a word in the help
+			}
+		}
+	})
 }
 
 func misused(hint, format string, args ...any) error {

@@ -11,7 +11,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -86,7 +85,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		o.config.Log = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
 		agent := client.Agent{Config: o.config}
 		if o.hook != "" {
-			agent.Hook = func(ctx context.Context, r client.Result) error { return hook(ctx, o.hook, r, stderr) }
+			agent.Hook = client.CommandHook(o.hook, stderr)
 		}
 		if err := agent.Watch(ctx); ctx.Err() == nil {
 			return report(stderr, err)
@@ -135,21 +134,4 @@ func show(stdout, stderr io.Writer, r client.Result, asJSON bool) int {
 		fmt.Fprintf(stdout, "key         %s\n", r.Files.Key)
 	}
 	return done
-}
-
-// hook runs the command without a shell; what it should know is in its environment.
-func hook(ctx context.Context, command string, r client.Result, out io.Writer) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, command)
-	cmd.Stdout, cmd.Stderr = out, out
-	cmd.WaitDelay = 5 * time.Second
-	for _, e := range os.Environ() {
-		if !strings.HasPrefix(e, "DEVICECA_SECRET=") {
-			cmd.Env = append(cmd.Env, e)
-		}
-	}
-	cmd.Env = append(cmd.Env, "DEVICECA_DEVICE="+r.Device, "DEVICECA_SERIAL="+r.Serial, "DEVICECA_ACTION="+string(r.Action),
-		"DEVICECA_OUTCOME="+r.Outcome, "DEVICECA_CERT="+r.Files.FullChain, "DEVICECA_KEY="+r.Files.Key, "DEVICECA_ROOTS="+r.Files.Roots)
-	return cmd.Run()
 }

@@ -132,7 +132,7 @@ func testOrders(t *testing.T, e Engine) {
 	wantErr(t, err, ca.ErrNoRecord)
 	o, a := acmeOrder(account)
 	o.NotBefore, o.NotAfter, o.Replaces = Start.Add(-time.Minute), Start.Add(time.Minute), "AA.BB"
-	must(t, e.AddOrder(ctx, o, []*acme.Authorization{a}))
+	must(t, e.AddOrder(ctx, o, []*acme.Authorization{a}, 300))
 	if o.ID == 0 || a.ID == 0 || !slices.Equal(o.Authorizations, []int64{a.ID}) {
 		t.Fatalf("order %+v, authorization %+v", o, a)
 	}
@@ -147,9 +147,9 @@ func testOrders(t *testing.T, e Engine) {
 	again, fresh := acmeOrder(account)
 	again.Authorizations = []int64{a.ID}
 	again.Replaces = "AA.BB"
-	wantErr(t, e.AddOrder(ctx, again, []*acme.Authorization{fresh}), ca.ErrRecorded)
+	wantErr(t, e.AddOrder(ctx, again, []*acme.Authorization{fresh}, 300), ca.ErrRecorded)
 	again.Replaces = ""
-	must(t, e.AddOrder(ctx, again, []*acme.Authorization{fresh}))
+	must(t, e.AddOrder(ctx, again, []*acme.Authorization{fresh}, 300))
 	if !slices.Equal(again.Authorizations, []int64{a.ID, fresh.ID}) {
 		t.Errorf("authorizations %v", again.Authorizations)
 	}
@@ -176,7 +176,7 @@ func testOrders(t *testing.T, e Engine) {
 	must(t, e.SaveAuthorization(ctx, a))
 	instead, more := acmeOrder(account)
 	instead.Replaces = "AA.BB"
-	must(t, e.AddOrder(ctx, instead, []*acme.Authorization{more}))
+	must(t, e.AddOrder(ctx, instead, []*acme.Authorization{more}, 300))
 
 	if n := value[int64](t)(e.PruneACME(ctx, Start.Add(time.Hour))); n != 0 {
 		t.Errorf("%d forgotten before their time", n)
@@ -185,7 +185,7 @@ func testOrders(t *testing.T, e Engine) {
 		t.Errorf("%d forgotten, want three orders and three authorizations", n)
 	}
 	next, after := acmeOrder(account)
-	must(t, e.AddOrder(ctx, next, []*acme.Authorization{after}))
+	must(t, e.AddOrder(ctx, next, []*acme.Authorization{after}, 300))
 	if next.ID <= instead.ID || after.ID <= more.ID {
 		t.Error("an ID was given twice")
 	}
@@ -195,7 +195,7 @@ func testAuthorizations(t *testing.T, e Engine) {
 	ctx := t.Context()
 	account := addAccount(t, e, Account("")).ID
 	o, a := acmeOrder(account)
-	must(t, e.AddOrder(ctx, o, []*acme.Authorization{a}))
+	must(t, e.AddOrder(ctx, o, []*acme.Authorization{a}, 300))
 	busy := func() int { return len(value[[]acme.Authorization](t)(e.BusyAuthorizations(ctx, 0, 10))) }
 	if busy() != 0 {
 		t.Error("one is busy with nothing")
@@ -253,7 +253,7 @@ func testFulfil(t *testing.T, e Engine) {
 	}
 	add := func(account int64) *acme.Order {
 		o, a := acmeOrder(account)
-		must(t, e.AddOrder(ctx, o, []*acme.Authorization{a}))
+		must(t, e.AddOrder(ctx, o, []*acme.Authorization{a}, 300))
 		return o
 	}
 	o := add(account.ID)

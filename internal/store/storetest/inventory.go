@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"testing"
@@ -213,30 +212,9 @@ func testIssuers(t *testing.T, e Engine) {
 	}
 }
 
-func testAdvanceIndexes(t *testing.T, e Engine) {
-	m := NewMake(t, e, 10)
-	Record(t, e, m.Enrol("lamp-1", ""))
-	must(t, e.AddIssuer(t.Context(), ca.IssuerRecord{Name: "quarantine-1", Role: "quarantine", Cert: []byte{}}, Event(ca.EventIssuerAdded, "")))
-	next := value[map[string]uint64](t)(e.AdvanceIndexes(t.Context(), 1000, ca.Event{Time: Start, Kind: ca.EventIndexMoved, Actor: "system", Reason: "restored"}))
-	if want := map[string]uint64{Issuer: 1010, "quarantine-1": 1000}; !maps.Equal(next, want) {
-		t.Errorf("got %v, want %v", next, want)
-	}
-	for issuer, want := range next {
-		if first := value[uint64](t)(e.ReserveIndexes(t.Context(), issuer, 5)); first != want {
-			t.Errorf("%s goes on at %d, want %d", issuer, first, want)
-		}
-	}
-	events := value[[]store.LoggedEvent](t)(e.EventLog(t.Context(), store.EventFilter{Kind: ca.EventIndexMoved}, 0, 10))
-	if len(events) != 2 || events[0].Issuer != Issuer || events[0].Reason != "restored: next index 1010" {
-		t.Errorf("events %+v", events)
-	}
-	if _, err := e.AdvanceIndexes(t.Context(), ca.MaxIndex, ca.Event{}); ca.KindOf(err) != ca.Conflict {
-		t.Errorf("too far: %v", err)
-	}
-}
-
 func testAdmins(t *testing.T, e Engine) {
-	all := []ca.Admin{{Name: "ops", Role: "operator", KeyID: Key(), Created: Start}, {Name: "watch", Role: "auditor", KeyID: Key(), Created: Start}}
+	all := []ca.Admin{{Name: "ops", Role: "operator", KeyID: Key(), Created: Start, CertID: Key(), NotAfter: Start.Add(time.Hour)},
+		{Name: "watch", Role: "auditor", KeyID: Key(), Created: Start, CertID: Key(), NotAfter: Start.Add(time.Hour)}}
 	for _, a := range all {
 		must(t, e.AddAdmin(t.Context(), a, Event(ca.EventAdminAdded, "")))
 	}

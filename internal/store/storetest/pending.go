@@ -15,7 +15,7 @@ import (
 	"github.com/deviceca/deviceca/policy"
 )
 
-var roomy = ca.PendingLimits{PerDevice: 100, Overall: 100}
+var roomy = ca.PendingLimits{PerDevice: 100, PerRequester: 100, Overall: 100}
 
 // Request is a request that waits for a week from Start on.
 func Request(id string) *ca.PendingRequest {
@@ -92,7 +92,7 @@ func testPending(t *testing.T, e Engine) {
 
 func testPendingLimits(t *testing.T, e Engine) {
 	add := func(id string) (*ca.PendingRequest, error) {
-		return e.AddPending(t.Context(), Request(id), ca.PendingLimits{PerDevice: 2, Overall: 4}, Event(ca.EventRequestPending, id))
+		return e.AddPending(t.Context(), Request(id), ca.PendingLimits{PerDevice: 2, PerRequester: 100, Overall: 4}, Event(ca.EventRequestPending, id))
 	}
 	first := value[*ca.PendingRequest](t)(add("lamp-1"))
 	value[*ca.PendingRequest](t)(add("LAMP-1"))
@@ -104,6 +104,57 @@ func testPendingLimits(t *testing.T, e Engine) {
 	wantErr(t, err, ca.ErrCrowded)
 	value[*ca.PendingRequest](t)(e.DecidePending(t.Context(), first.ID, ruling(false), Event(ca.EventRequestDenied, "")))
 	value[*ca.PendingRequest](t)(add("lamp-1"))
+	wait := func(want ...string) {
+		t.Helper()
+		var got []string
+		for _, p := range value[[]ca.PendingRequest](t)(e.Pendings(t.Context(), ca.PendingFilter{State: ca.PendingWaiting}, 0, 100)) {
+			got = append(got, p.Actor+" "+p.Device)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("waiting: %q, want %q", got, want)
+		}
+	}
+	wait("credential:abc LAMP-1", "credential:abc lamp-2", "credential:abc lamp-3", "credential:abc lamp-1")
+
+	// A full table: others get a place of whoever has two more than they.
+	by := func(actor, credential, id string) (*ca.PendingRequest, error) {
+		p := Request(id)
+		p.Actor, p.Credential = actor, credential
+		return e.AddPending(t.Context(), p, ca.PendingLimits{PerDevice: 2, PerRequester: 3, Overall: 4}, Event(ca.EventRequestPending, id))
+	}
+	value[*ca.PendingRequest](t)(by("ra:line", "", "gate-1"))
+	wait("credential:abc LAMP-1", "credential:abc lamp-2", "credential:abc lamp-3", "ra:line gate-1")
+	value[*ca.PendingRequest](t)(by("account:1", "xyz", "gate-2"))
+	wait("credential:abc LAMP-1", "credential:abc lamp-2", "ra:line gate-1", "account:1 gate-2")
+	_, err = by("account:2", "xyz", "gate-3") // the same credential's
+	wantErr(t, err, ca.ErrCrowded)
+	if errors.Is(err, ca.ErrCrowdedRequester) || errors.Is(err, ca.ErrCrowdedDevice) {
+		t.Errorf("refused for another cause: %v", err)
+	}
+	// What ends with what.
+	must(t, e.AddCredential(t.Context(), Credential("xyz", 1), Event(ca.EventCredentialAdded, "")))
+	must(t, e.RevokeCredential(t.Context(), "xyz", Start, Event(ca.EventCredentialRevoked, "")))
+	wait("credential:abc LAMP-1", "credential:abc lamp-2", "ra:line gate-1")
+	for i := range 3 {
+		_, err = by("ra:line", "", fmt.Sprintf("gate-%d", i))
+		if i == 2 {
+			wantErr(t, err, ca.ErrCrowded)
+		}
+	}
+	must(t, e.AddRA(t.Context(), &ca.RA{Name: "line", Cert: []byte("certificate"), KeyID: Key(), Created: Start}, Event(ca.EventRAAdded, "")))
+	must(t, e.RemoveRA(t.Context(), "line", Start, Event(ca.EventRARemoved, "")))
+	wait("credential:abc LAMP-1", "credential:abc lamp-2")
+	value[*ca.PendingRequest](t)(by("manufacturer:acme", "", "gate-1"))
+	must(t, e.AddManufacturer(t.Context(), &ca.Manufacturer{Name: "acme", Format: "idevid", Created: Start}, Event(ca.EventManufacturerAdded, "")))
+	must(t, e.WithdrawManufacturer(t.Context(), "acme", "", Start, Event(ca.EventManufacturerWithdrawn, "")))
+	wait("credential:abc LAMP-1", "credential:abc lamp-2")
+	for range 3 {
+		_, err = by("account:9", "", fmt.Sprintf("gate-%d", 9))
+	}
+	wantErr(t, err, ca.ErrCrowdedDevice)
+	if n := len(value[[]store.LoggedEvent](t)(e.EventLog(t.Context(), store.EventFilter{Kind: ca.EventRequestVoid}, 0, 100))); n != 5 {
+		t.Errorf("%d events of void requests, want 5", n)
+	}
 
 	// Those long expired go when another comes; an ID never comes back.
 	ancient := Request("lamp-9")

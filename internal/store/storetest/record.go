@@ -180,12 +180,13 @@ func testStanding(t *testing.T, e Engine) {
 	for name, q := range map[string]struct {
 		id, wantDevice, wantOwner string
 		key                       [32]byte
+		newest                    ca.Serial
 	}{
-		"known device, its key":        {"LAMP-1", "Lamp-1", "Lamp-1", c.KeyID},
-		"known device, new key":        {"lamp-1", "Lamp-1", "", Key()},
-		"known device, key of another": {"lamp-2", "lamp-2", "Lamp-1", c.KeyID},
-		"unknown device, new key":      {"lamp-3", "", "", Key()},
-		"no device, known key":         {"", "", "Lamp-1", c.KeyID},
+		"known device, its key":        {"LAMP-1", "Lamp-1", "Lamp-1", c.KeyID, c.Serial},
+		"known device, new key":        {"lamp-1", "Lamp-1", "", Key(), ca.Serial{}},
+		"known device, key of another": {"lamp-2", "lamp-2", "Lamp-1", c.KeyID, ca.Serial{}},
+		"unknown device, new key":      {"lamp-3", "", "", Key(), ca.Serial{}},
+		"no device, known key":         {"", "", "Lamp-1", c.KeyID, ca.Serial{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := value[ca.Standing](t)(e.Standing(t.Context(), q.id, q.key))
@@ -193,7 +194,7 @@ func testStanding(t *testing.T, e Engine) {
 			if s.Device != nil {
 				id = s.Device.ID
 			}
-			if id != q.wantDevice || s.KeyOwner != q.wantOwner || s.Newest.IsZero() != (q.wantOwner == "") {
+			if id != q.wantDevice || s.KeyOwner != q.wantOwner || s.Newest != q.newest {
 				t.Errorf("device %q, owner %q, latest %v", id, s.KeyOwner, s.Newest)
 			}
 		})

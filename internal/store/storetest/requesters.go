@@ -63,10 +63,25 @@ func testManufacturers(t *testing.T, e Engine) {
 	all[0].Withdrawn, all[1].Withdrawn = &Start, &Start
 	all[1].Lists = nil
 	same()
-	// The name is free again, and what was there stays.
-	all = append(all, ca.Manufacturer{Name: "acme", Format: "idevid", Level: "hsm", Anchors: [][]byte{{6}}, Created: Start})
-	must(t, e.AddManufacturer(t.Context(), &all[3], Event(ca.EventManufacturerAdded, "")))
-	same()
+	// The name is free again, and what was there stays. With other anchors it is somebody else, and with one of
+	// those before it is who that was.
+	for _, anchors := range [][][]byte{{{6}}, {{3}, {7}}, {{8}, {6}}, {{7}}} {
+		m := ca.Manufacturer{Name: "acme", Format: "idevid", Level: "hsm", Anchors: anchors, Created: Start}
+		must(t, e.AddManufacturer(t.Context(), &m, Event(ca.EventManufacturerAdded, "")))
+		all = append(all, m)
+		same()
+		withdraw("acme", "idevid", nil)
+		all[len(all)-1].Withdrawn = &Start
+	}
+	other := all[3].ID
+	for i, want := range []int64{0, 0, 0, other, 0, other, 0} {
+		if all[i].Lineage != want {
+			t.Errorf("manufacturer %d is of line %d, want %d", i, all[i].Lineage, want)
+		}
+	}
+	if a, b := all[0].Mark(), all[3].Mark(); a != "manufacturer:acme" || a == b || b != all[5].Mark() {
+		t.Errorf("marks %s, %s, %s", a, b, all[5].Mark())
+	}
 }
 
 // revocationList is a list of one CA; the ledger does not look into it.
@@ -142,7 +157,14 @@ func testRAs(t *testing.T, e Engine) {
 	if got := value[[]ca.RA](t)(e.RAs(t.Context())); !reflect.DeepEqual(got, all) {
 		t.Errorf("got %+v, want %+v", got, all)
 	}
-	must(t, e.AddRA(t.Context(), &ca.RA{Name: "line-2", Cert: []byte{2}, KeyID: all[1].KeyID, Created: Start}, Event(ca.EventRAAdded, "")))
+	for i, key := range [][32]byte{all[1].KeyID, Key(), all[1].KeyID} {
+		ra := &ca.RA{Name: "line-2", Cert: []byte{2}, KeyID: key, Created: Start}
+		must(t, e.AddRA(t.Context(), ra, Event(ca.EventRAAdded, "")))
+		if got := value[*ca.RA](t)(e.RAByKey(t.Context(), key)); got.Lineage != ra.Lineage || (ra.Lineage == 0) != (i != 1) || (ra.Mark() == "ra:line-2") != (i != 1) {
+			t.Errorf("registered anew it is %s, read back %s", ra.Mark(), got.Mark())
+		}
+		must(t, e.RemoveRA(t.Context(), "line-2", Start, Event(ca.EventRARemoved, "")))
+	}
 }
 
 // What a manufacturer or a registration authority stands behind is recorded

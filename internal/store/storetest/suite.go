@@ -37,7 +37,14 @@ type Engine interface {
 	RemoveAdmin(ctx context.Context, name string, e ca.Event) error
 	Setting(ctx context.Context, name string) ([]byte, error)
 	PutSetting(ctx context.Context, name string, value []byte, events ...ca.Event) error
-	AdvanceIndexes(ctx context.Context, margin uint64, e ca.Event) (map[string]uint64, error)
+	Restore(ctx context.Context, margin uint64, made time.Time, e ca.Event) (map[string]uint64, error)
+	Instance(ctx context.Context) (store.Instance, error)
+	Instances(ctx context.Context) ([]store.Instance, error)
+	Closed(ctx context.Context) (bool, time.Time, error)
+	Open(ctx context.Context, e ca.Event) error
+	RaiseCounter(ctx context.Context, kind, issuer string, value int64) error
+	CertificateAtIndex(ctx context.Context, issuer string, index uint64) (ca.Serial, error)
+	NoteLost(ctx context.Context, key []byte, issuer, dev, credential string, at time.Time) (bool, error)
 
 	Pendings(ctx context.Context, f ca.PendingFilter, after int64, limit int) ([]ca.PendingRequest, error)
 	PendingByID(ctx context.Context, id int64) (*ca.PendingRequest, error)
@@ -70,6 +77,7 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		{"the CA's own certificate", testOwnCertificate},
 		{"renewal", testRenewal},
 		{"standing", testStanding},
+		{"possession", testPossession},
 		{"devices", testDevices},
 		{"device states", testMoveDevice},
 		{"retire", testRetire},
@@ -81,7 +89,8 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		{"oldest index", testOldest},
 		{"without status", testNoStatus},
 		{"issuers and indexes", testIssuers},
-		{"advance indexes", testAdvanceIndexes},
+		{"restore", testRestore},
+		{"lost certificates", testLost},
 		{"admins and settings", testAdmins},
 		{"manufacturers", testManufacturers},
 		{"revocation lists", testRevocationLists},
@@ -105,6 +114,7 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		{"cancelled", testCancelled},
 		{"CMP transactions", testTransactions},
 		{"CMP transactions kept", testKeptTransactions},
+		{"open transactions are bounded", testOpenTransactions},
 		{"a CMP transaction with its certificate", testRecordWithTransaction},
 		{"one CMP transaction, 32 connections", testTransactionRace},
 		{"ACME accounts", testAccounts},
@@ -112,6 +122,9 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		{"ACME orders", testOrders},
 		{"ACME authorizations", testAuthorizations},
 		{"fulfilling an ACME order", testFulfil},
+		{"acme room", testOrderRoom},
+		{"acme idle accounts", testIdleAccounts},
+		{"acme unbound accounts", testUnboundAccounts},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e := open(t)

@@ -137,6 +137,58 @@ func testKeptTransactions(t *testing.T, e Engine) {
 	must(t, e.DropTransaction(ctx, gone.ID))
 }
 
+// Open transactions keep messages: each actor has a share of them, and all together a bound.
+func testOpenTransactions(t *testing.T, e Engine) {
+	ctx := t.Context()
+	n := 0
+	begin := func(actor string, share int, state server.State) [32]byte {
+		t.Helper()
+		n++
+		id := [32]byte{7, byte(n), byte(n >> 8)}
+		must(t, e.KeepTransaction(ctx, &server.Transaction{ID: id, Begun: Start.Add(time.Duration(n) * time.Second), Expires: Start.Add(24 * time.Hour),
+			State: state, Actor: actor, Message: []byte("message"), Share: share}))
+		return id
+	}
+	there := func(id [32]byte) bool {
+		t.Helper()
+		_, err := e.Transaction(ctx, id)
+		if err != nil {
+			wantErr(t, err, ca.ErrNoRecord)
+		}
+		return err == nil
+	}
+	done, other := begin("device:lamp-1", 2, server.Done), begin("device:lamp-2", 2, server.Polling)
+	first, second := begin("device:lamp-1", 2, server.Polling), begin("device:lamp-1", 2, server.Challenged)
+	if !there(first) || !there(second) {
+		t.Error("two of two are not there")
+	}
+	third := begin("device:lamp-1", 2, server.Polling)
+	if there(first) || !there(second) || !there(third) || !there(other) || !there(done) {
+		t.Error("of three open transactions of one actor with a share of two, the oldest is to be forgotten, and no other")
+	}
+	// All of an actor's go with what it is: a retired device's, a credential's that is revoked.
+	must(t, e.AddCredential(ctx, Credential("abc", 1), Event(ca.EventCredentialAdded, "")))
+	queued := begin("credential:abc", 2, server.Polling)
+	must(t, e.RevokeCredential(ctx, "abc", Start, Event(ca.EventCredentialRevoked, "")))
+	value[[]error](t)(e.AddDevices(ctx, []device.Device{Device("lamp-1")}, Event(ca.EventDeviceAdded, "")))
+	value[[]ca.Certificate](t)(e.MoveDevice(ctx, "LAMP-1", device.Suspended, ca.Revocation{}, Event(ca.EventDeviceMoved, "lamp-1")))
+	if there(queued) || there(second) || there(third) || !there(other) || !there(done) {
+		t.Error("open transactions outlive the credential or the suspension")
+	}
+	// Beyond the bound of all, whoever has most has less.
+	var greedy [][32]byte
+	for range server.MaxOpen {
+		greedy = append(greedy, begin("ra:line", server.MaxOpen, server.Polling))
+	}
+	if there(greedy[0]) || !there(greedy[1]) || !there(other) {
+		t.Error("the oldest of the actor with most is to be forgotten")
+	}
+	last := begin("device:lamp-3", 2, server.Polling)
+	if there(greedy[1]) || !there(greedy[2]) || !there(other) || !there(last) {
+		t.Error("a newcomer is to have a place of the actor with most")
+	}
+}
+
 // A certificate and the transaction that hands it out are recorded together or not at all.
 func testRecordWithTransaction(t *testing.T, e Engine) {
 	ctx := t.Context()
