@@ -47,3 +47,22 @@ func TestEventJSON(t *testing.T) {
 		t.Error("a year of five digits is written")
 	}
 }
+
+// What events say of revocations can be read again.
+func TestRevocationText(t *testing.T) {
+	since := time.Date(2029, 12, 31, 0, 0, 0, 5000, time.UTC)
+	for _, r := range []Revocation{
+		{Time: time.Date(2030, 1, 31, 12, 0, 0, 123456000, time.UTC), Reason: ReasonKeyCompromise},
+		{Time: time.Date(2030, 1, 31, 12, 0, 0, 0, time.UTC), Reason: ReasonCertificateHold, Invalid: &since},
+	} {
+		got, err := ParseRevocation(r.Text())
+		if err != nil || !reflect.DeepEqual(got, r) {
+			t.Errorf("%s: %+v, %v", r.Text(), got, err)
+		}
+	}
+	for _, text := range []string{"", "keyCompromise", "released 2030-01-31T12:00:00.000000Z", "keyCompromise 2030-01-31", "keyCompromise 2030-01-31T12:00:00.000000Z invalid since then"} {
+		if r, err := ParseRevocation(text); err == nil {
+			t.Errorf("%q: %+v", text, r)
+		}
+	}
+}

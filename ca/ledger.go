@@ -3,6 +3,7 @@ package ca
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/deviceca/deviceca/device"
@@ -59,6 +60,21 @@ func (r Revocation) Text() string {
 		text += " invalid since " + r.Invalid.UTC().Format(textTime)
 	}
 	return text
+}
+
+// ParseRevocation reads what Text says.
+func ParseRevocation(text string) (r Revocation, err error) {
+	said, invalid, has := strings.Cut(text, " invalid since ")
+	reason, at, _ := strings.Cut(said, " ")
+	if r.Reason, err = ParseReason(reason); err != nil {
+		return r, err
+	}
+	if r.Time, err = time.Parse(textTime, at); err != nil || !has {
+		return r, err
+	}
+	since, err := time.Parse(textTime, invalid)
+	r.Invalid = &since
+	return r, err
 }
 
 // ReleasedText says that a hold was released: "released 2030-01-31T12:00:00.000000Z".
