@@ -27,18 +27,20 @@ type Budgets struct {
 	ActsPerAccount    int // of ACME
 	ActsPerRegistrar  int // registration authority or manufacturer
 	ActsPerAddress    int // host, or IPv6 /64
+	// RefusalsPerAddress refuses nothing: see OftenRefused.
+	RefusalsPerAddress int
 }
 
 // budgets holds the buckets. Each kind of key has a table of its own, so that
 // no one who can make up keys of one kind pushes others out.
 type budgets struct {
 	Budgets
-	certificates, devices, credentials, accounts, registrars, addresses *limit.Buckets
+	certificates, devices, credentials, accounts, registrars, addresses, refusals *limit.Buckets
 }
 
 func newBudgets(b Budgets) *budgets {
 	table := func() *limit.Buckets { return limit.NewBuckets(maxKeys) }
-	return &budgets{b, table(), table(), table(), table(), table(), table()}
+	return &budgets{b, table(), table(), table(), table(), table(), table(), table()}
 }
 
 // payment is tokens that one act took.
@@ -99,8 +101,7 @@ func (b *budgets) act(r Requester, address string, now time.Time) (p payment, er
 	if err == nil && r.Credential != nil { // of which there may be many accounts
 		p, err = p.take(token{b.credentials, r.Credential.Reference, limit.PerMinute(b.ActsPerCredential)}, now, "this credential", "acts", "limits.acts_per_credential")
 	}
-	if from, parseErr := netip.ParseAddrPort(address); err == nil && parseErr == nil {
-		network := Network(from.Addr())
+	if network := networkOf(address); err == nil && network != "" {
 		p, err = p.take(token{b.addresses, network, limit.PerMinute(b.ActsPerAddress)}, now, "address "+network, "acts", "limits.acts_per_address")
 	}
 	return p, err
@@ -108,7 +109,7 @@ func (b *budgets) act(r Requester, address string, now time.Time) (p payment, er
 
 // Spend takes the price of one act for a device, other than a certificate, out of
 // the budgets of the device ("" if that is not known yet), the requester, and the
-// address ("host:port"). A protocol calls it before it has anything recorded for a requester.
+// address, with or without a port. A protocol calls it before it has anything recorded for a requester.
 //
 // Errors: RateLimited, with RetryAfter.
 func (s *Service) Spend(r Requester, id, address string) error {
@@ -168,4 +169,30 @@ func (s *Service) same(ctx context.Context, r Request, d *device.Device, decisio
 		return nil, err
 	}
 	return c, nil
+}
+
+// refusal counts a refusal for the address that it goes to.
+func (b *budgets) refusal(address string, now time.Time) {
+	if network := networkOf(address); network != "" {
+		b.refusals.Take(network, limit.PerMinute(b.RefusalsPerAddress), now)
+	}
+}
+
+// networkOf is the Network of an address with or without a port; "" if it is none, as where nobody asks over the network.
+func networkOf(address string) string {
+	if from, err := netip.ParseAddrPort(address); err == nil {
+		return Network(from.Addr())
+	}
+	if from, err := netip.ParseAddr(address); err == nil {
+		return Network(from)
+	}
+	return ""
+}
+
+// OftenRefused reports whether requests from an address were lately refused more often than
+// Budgets.RefusalsPerAddress, wrong secrets included. The next may be good, so it is no reason to
+// refuse it: but those of others go first.
+func (s *Service) OftenRefused(from netip.Addr) bool {
+	now := s.now()
+	return s.budgets.refusals.Wait(Network(from), limit.PerMinute(s.budgets.RefusalsPerAddress), now) > 0 || s.attempts.limited("", from, now)
 }

@@ -416,6 +416,7 @@ func (s *Service) refused(ctx context.Context, r Request, err error) error {
 		return e // a request that waits is on the log once, not each time it asks
 	}
 	s.counts.refused.Add(1)
+	s.budgets.refusal(r.Address, s.now())
 	ev := Event{Time: s.now(), Kind: EventRefused, Actor: r.Requester.Actor(), Protocol: r.Protocol,
 		Device: r.Requester.Device, Outcome: e.Kind.String(), Rule: e.Rule, Policy: s.Policy().Version(), Reason: e.Reason}
 	s.recordRefusals(ctx, s.refusals.add(ev))

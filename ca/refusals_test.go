@@ -3,6 +3,7 @@ package ca_test
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -145,5 +146,35 @@ func TestRefusalsOfMany(t *testing.T) {
 	}
 	if !found {
 		t.Error("the count that had to go is lost")
+	}
+}
+
+// An address whose requests are refused often is known, an IPv6 one by its network; others are not.
+func TestOftenRefused(t *testing.T) {
+	a := budgeted(t, ca.Budgets{RefusalsPerAddress: 3})
+	r, _ := a.grant("lamp-1", "software", 1)
+	wrong := a.request(r, newCSR(t, newKey(t), named("lamp-9")))
+	wrong.Address = "[2001:db8::1]:4711"
+	noisy, neighbour, other := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2"), netip.MustParseAddr("2001:db8:0:1::1")
+	for i := range 4 {
+		if got := a.OftenRefused(noisy); got != (i >= 3) {
+			t.Errorf("after %d refusals: %v", i, got)
+		}
+		if _, err := a.Enroll(t.Context(), wrong); ca.KindOf(err) != ca.Denied {
+			t.Fatal(err)
+		}
+	}
+	if !a.OftenRefused(neighbour) || a.OftenRefused(other) {
+		t.Errorf("the same network %v, another %v", a.OftenRefused(neighbour), a.OftenRefused(other))
+	}
+	a.clock.Add(20 * time.Second)
+	if a.OftenRefused(noisy) {
+		t.Error("it is held against the address for longer than a third of a minute")
+	}
+	for range 1000 {
+		a.WrongSecret("nobody", other)
+	}
+	if !a.OftenRefused(other) {
+		t.Error("wrong secrets do not count")
 	}
 }

@@ -37,6 +37,10 @@ var floods = []flood{
 	{"pbmac", pbmac},
 	{"connections", connections},
 	{"policycheck", policyCheck},
+	{"renewals", renewals},
+	{"refusals", refusals},
+	{"newcomers", newcomers},
+	{"nonces", nonces},
 }
 
 // pbmac sends CMP messages whose MAC costs as much to check as the server allows. The

@@ -1,16 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/base64"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"time"
@@ -49,12 +41,13 @@ func (l latencies) at(percent int) time.Duration {
 
 func (d *honest) measure(ctx context.Context, duration time.Duration) (l latencies, err error) {
 	for end := time.Now().Add(duration); time.Now().Before(end); {
-		request, err := d.request(ctx)
+		d.next++
+		body, err := csr(fmt.Sprintf("honest-%d", d.next))
 		if err != nil {
 			return l, err
 		}
 		began := time.Now()
-		if err := d.enrol(request); err != nil {
+		if err := d.enrol(ctx, body); err != nil {
 			l.failed, l.last = l.failed+1, err
 		} else {
 			l.took = append(l.took, time.Since(began))
@@ -69,36 +62,11 @@ func (d *honest) measure(ctx context.Context, duration time.Duration) (l latenci
 	return l, nil
 }
 
-func (d *honest) request(ctx context.Context) (*http.Request, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	d.next++
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: fmt.Sprintf("honest-%d", d.next)}}, key)
-	if err != nil {
-		return nil, err
-	}
-	body := []byte(base64.StdEncoding.EncodeToString(csr))
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+d.h.https+"/.well-known/est/simpleenroll", bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	r.Header.Set("Content-Type", "application/pkcs10")
-	r.SetBasicAuth(d.grant.Reference, d.grant.Secret)
-	return r, nil
-}
-
-func (d *honest) enrol(r *http.Request) error {
-	client := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: d.h.tls(), DisableKeepAlives: true}}
-	resp, err := client.Do(r)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("HTTP %s: %s", resp.Status, body)
+func (d *honest) enrol(ctx context.Context, body []byte) error {
+	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: d.h.tls(), DisableKeepAlives: true}}
+	status, answer, err := d.h.est(ctx, client, "simpleenroll", d.grant, body)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("HTTP %d: %s", status, answer)
 	}
 	return err
 }

@@ -84,13 +84,14 @@ type LimitsConfig struct {
 	ActsPerCredential         int           `yaml:"acts_per_credential" doc:"Certificates and what else is recorded for one credential, the ACME accounts bound to it included. 0: no limit." unit:"per minute"`
 	ActsPerAccount            int           `yaml:"acts_per_account" doc:"The same for one ACME account. 0: no limit." unit:"per minute"`
 	ActsPerRegistrar          int           `yaml:"acts_per_registrar" doc:"The same for one registration authority or manufacturer. 0: no limit." unit:"per minute"`
+	RefusalsPerAddress        int           `yaml:"refusals_per_address" doc:"Refusals to one address before its requests take turns, one at a time, and go after those of others. Addresses in est.proxies are exempt. 0: no limit." unit:"per minute"`
 	ActsPerAddress            int           `yaml:"acts_per_address" doc:"The same for one address, or IPv6 /64; all that comes through a proxy or NAT has its address. 0: no limit." unit:"per minute"`
 }
 
 // budgets are the limits of what clients may have recorded.
 func (l *LimitsConfig) budgets() ca.Budgets {
 	return ca.Budgets{CertificatesPerDevice: l.CertificatesPerDevice, ActsPerDevice: l.ActsPerDevice, ActsPerCredential: l.ActsPerCredential,
-		ActsPerAccount: l.ActsPerAccount, ActsPerRegistrar: l.ActsPerRegistrar, ActsPerAddress: l.ActsPerAddress}
+		ActsPerAccount: l.ActsPerAccount, ActsPerRegistrar: l.ActsPerRegistrar, ActsPerAddress: l.ActsPerAddress, RefusalsPerAddress: l.RefusalsPerAddress}
 }
 
 // OCSPConfig is about the OCSP responder.
@@ -150,7 +151,7 @@ func DefaultConfig() Config {
 		Limits: LimitsConfig{
 			HeaderBytes: 16 << 10, HeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 			Connections: 10_000, ConnectionsPerAddress: 256, WrongSecretsPerAddress: 30, WrongSecretsPerCredential: 10,
-			CertificatesPerDevice: 60, ActsPerDevice: 60, ActsPerCredential: 6000, ActsPerAccount: 600, ActsPerRegistrar: 60_000, ActsPerAddress: 60_000,
+			CertificatesPerDevice: 60, ActsPerDevice: 60, ActsPerCredential: 6000, ActsPerAccount: 600, ActsPerRegistrar: 60_000, ActsPerAddress: 60_000, RefusalsPerAddress: 120,
 		},
 		OCSP: OCSPConfig{Life: 12 * time.Hour, MaxAge: 5 * time.Minute, DelegateKey: "memory", LiveRate: 2000, Answers: 1 << 18},
 		CRL:  CRLConfig{FullEvery: 24 * time.Hour, Overlap: 24 * time.Hour, DeltaEvery: time.Hour, DeltaOverlap: 12 * time.Hour, MaxAge: time.Hour},

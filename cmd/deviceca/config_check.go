@@ -184,6 +184,7 @@ func (c *Config) checkLimits(fault func(key, format string, args ...any)) {
 		{"limits.acts_per_credential", l.ActsPerCredential, 0, 1 << 30},
 		{"limits.acts_per_account", l.ActsPerAccount, 0, 1 << 30},
 		{"limits.acts_per_registrar", l.ActsPerRegistrar, 0, 1 << 30},
+		{"limits.refusals_per_address", l.RefusalsPerAddress, 0, 1 << 30},
 		{"limits.acts_per_address", l.ActsPerAddress, 0, 1 << 30},
 	} {
 		if n.value < n.min || n.value > n.max {

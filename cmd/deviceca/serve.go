@@ -35,6 +35,7 @@ type server struct {
 	*system
 	proxies est.Proxies
 	metrics *metrics
+	turns   *turns
 	cert    *serverCert
 	cmp     *cmpserver.Server
 	acme    *acme.Server
@@ -66,6 +67,7 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	defer func() { err = errors.Join(err, sys.Close()) }()
 	s := &server{system: sys, proxies: proxies, fails: make(chan error, 8)}
 	s.metrics = newMetrics(sys)
+	s.turns = newTurns(sys.service.OftenRefused, proxies.Networks)
 	if s.cert, err = newServerCert(ctx, sys.service, serverNames(cfg.TLS.Names, cfg.Listen.HTTPS), log); err != nil {
 		return fmt.Errorf("the server's own certificate: %w", err)
 	}
@@ -193,9 +195,9 @@ func (s *server) secureRoutes() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch path := r.URL.Path; {
 		case strings.HasPrefix(path, est.Prefix):
-			devices.ServeHTTP(w, r)
+			s.turns.serve(devices, w, r)
 		case strings.HasPrefix(path, acme.Prefix+"/"):
-			accounts.ServeHTTP(w, r)
+			s.turns.serve(accounts, w, r)
 		case strings.HasPrefix(path, admin.Prefix+"/"):
 			administrators.ServeHTTP(w, r)
 		default:
@@ -215,7 +217,7 @@ func (s *server) publicRoutes() http.Handler {
 			return
 		}
 		if strings.HasPrefix(r.URL.Path, cmpserver.Prefix) {
-			s.cmp.ServeHTTP(w, r)
+			s.turns.serve(s.cmp, w, r)
 			return
 		}
 		mux.ServeHTTP(w, r)
