@@ -111,7 +111,7 @@ func (s *Service) RevokeDevice(ctx context.Context, id string, reason int, actor
 			continue
 		}
 		revoked, err := s.ledger.Revoke(ctx, serials, Revocation{Time: now, Reason: reason},
-			Event{Time: now, Kind: EventRevoked, Actor: actor, Device: id, Reason: fmt.Sprintf("%d certificates: %s", len(serials), ReasonName(reason))})
+			Event{Time: now, Kind: EventRevoked, Actor: actor, Reason: ReasonName(reason)})
 		if err != nil {
 			return all, err
 		}

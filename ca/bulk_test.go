@@ -107,6 +107,9 @@ func TestRetireInPages(t *testing.T) {
 	if !slices.Equal(told, []int{500, 500, 500, 500, 500, 101}) {
 		t.Errorf("told of %v", told)
 	}
+	if r := storetest.Verify(t, a.store); r.Revocations != 2601 || r.Unnamed != 0 {
+		t.Errorf("the audit log tells of %+v, want 2601 revocations, each by its serial", r)
+	}
 	c, err := a.store.CertificateBySerial(ctx, own.Certificate.Serial)
 	if err != nil || c.Revocation == nil || c.Revocation.Reason != ca.ReasonKeyCompromise {
 		t.Errorf("%+v, %v", c.Revocation, err)

@@ -26,6 +26,9 @@ type Event struct {
 	Request  int64     `json:"request,omitempty"` // PendingRequest.ID
 	Account  int64     `json:"account,omitempty"` // of ACME
 	Count    int64     `json:"count,omitempty"`   // of what the event stands for, where that is not one
+	// Revocation is what the ledger says of the certificate since then: Revocation.Text, or ReleasedText.
+	// The audit log is compared with it. Of a device that was retired it is what its certificates have got.
+	Revocation string `json:"revocation,omitempty"`
 }
 
 // AppendJSON appends what json.Marshal would give, octet for octet and more cheaply.
@@ -52,6 +55,9 @@ func (e Event) AppendJSON(b []byte) ([]byte, error) {
 	}
 	if e.Count != 0 {
 		b = strconv.AppendInt(append(b, `,"count":`...), e.Count, 10)
+	}
+	if e.Revocation != "" {
+		b = policy.AppendString(append(b, `,"revocation":`...), e.Revocation)
 	}
 	return append(b, '}'), nil
 }

@@ -3,6 +3,7 @@ package ca
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/deviceca/deviceca/device"
@@ -47,6 +48,37 @@ type Revocation struct {
 	Reason   int        `json:"reason"` // CRLReason, RFC 5280 §5.3.1
 	Invalid  *time.Time `json:"invalidity_date,omitempty"`
 }
+
+// textTime is how times are kept in the ledger.
+const textTime = "2006-01-02T15:04:05.000000Z"
+
+// Text says all of a revocation but its place: "keyCompromise 2030-01-31T12:00:00.000000Z",
+// and behind that "invalid since " and a time if there is one.
+func (r Revocation) Text() string {
+	text := ReasonName(r.Reason) + " " + r.Time.UTC().Format(textTime)
+	if r.Invalid != nil {
+		text += " invalid since " + r.Invalid.UTC().Format(textTime)
+	}
+	return text
+}
+
+// ParseRevocation reads what Text says.
+func ParseRevocation(text string) (r Revocation, err error) {
+	said, invalid, has := strings.Cut(text, " invalid since ")
+	reason, at, _ := strings.Cut(said, " ")
+	if r.Reason, err = ParseReason(reason); err != nil {
+		return r, err
+	}
+	if r.Time, err = time.Parse(textTime, at); err != nil || !has {
+		return r, err
+	}
+	since, err := time.Parse(textTime, invalid)
+	r.Invalid = &since
+	return r, err
+}
+
+// ReleasedText says that a hold was released: "released 2030-01-31T12:00:00.000000Z".
+func ReleasedText(at time.Time) string { return "released " + at.UTC().Format(textTime) }
 
 // Issuance is one certificate with everything that must become durable together with it.
 type Issuance struct {
@@ -150,7 +182,8 @@ type Ledger interface {
 	// Certificates lists in order of recording, from the one after the ID given.
 	Certificates(ctx context.Context, f CertificateFilter, after int64, limit int) ([]Certificate, error)
 	// Revoke revokes the certificates named and returns those that were not
-	// revoked before, or on hold only and now for good, each with its Revocation.
+	// revoked before, or on hold only and now for good, each with its Revocation, and each
+	// with its event: e with the certificate's device, issuer, serial and revocation.
 	Revoke(ctx context.Context, serials []Serial, r Revocation, e Event) ([]Certificate, error)
 	// RecordLost enters a certificate of ours that the ledger does not hold, with its revocation,
 	// and sets its ID and Revocation. A Device that is in the inventory gets it. ErrRecorded if it is there;
@@ -172,11 +205,11 @@ type Ledger interface {
 	// MoveDevice changes a device's state, having checked the move
 	// (device.CheckMove). On Suspended and Retired what the device has waiting for approval is void.
 	// On Retired, in the same transaction, its credentials end, and its unexpired certificates
-	// (those on hold too) are revoked with r: the first RevokedAtOnce of them, which are returned.
+	// (those on hold too) are revoked with r, each with an event: the first RevokedAtOnce of them, which are returned.
 	// Where there may be more the ledger remembers that.
 	MoveDevice(ctx context.Context, id string, to device.State, r Revocation, e Event) ([]Certificate, error)
 	// RevokeRetired goes on where MoveDevice, or the call before, left off, with as many at most and an
-	// event for them. Fewer mean that no more are left; ErrNoRecord that nothing was.
+	// event for each. Fewer mean that no more are left; ErrNoRecord that nothing was.
 	RevokeRetired(ctx context.Context, id string, at time.Time) ([]Certificate, error)
 	// Retiring lists devices for which RevokeRetired has something to do.
 	Retiring(ctx context.Context, limit int) ([]string, error)

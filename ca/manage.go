@@ -248,15 +248,11 @@ func (s *Service) changed(ctx context.Context, certs ...Certificate) {
 // Errors: NotFound, Conflict if it is revoked already.
 func (s *Service) Revoke(ctx context.Context, serial Serial, reason int, invalid *time.Time, actor string) (*Certificate, error) {
 	now := s.now()
-	c, err := s.ledger.CertificateBySerial(ctx, serial)
+	revoked, err := s.ledger.Revoke(ctx, []Serial{serial}, Revocation{Time: now, Reason: reason, Invalid: invalid},
+		Event{Time: now, Kind: EventRevoked, Actor: actor, Reason: ReasonName(reason)})
 	if errors.Is(err, ErrNoRecord) {
 		return nil, Errorf(NotFound, "there is no certificate %s", serial)
 	}
-	if err != nil {
-		return nil, err
-	}
-	revoked, err := s.ledger.Revoke(ctx, []Serial{serial}, Revocation{Time: now, Reason: reason, Invalid: invalid},
-		Event{Time: now, Kind: EventRevoked, Actor: actor, Device: c.Device, Issuer: c.Issuer, Serial: serial, Reason: ReasonName(reason)})
 	if err != nil {
 		return nil, err
 	}
@@ -271,10 +267,7 @@ func (s *Service) Revoke(ctx context.Context, serial Serial, reason int, invalid
 // Errors: NotFound, Conflict if it is not on hold.
 func (s *Service) Release(ctx context.Context, serial Serial, actor string) (*Certificate, error) {
 	now := s.now()
-	c, err := s.ledger.CertificateBySerial(ctx, serial)
-	if err == nil {
-		c, err = s.ledger.Release(ctx, serial, now, Event{Time: now, Kind: EventReleased, Actor: actor, Device: c.Device, Issuer: c.Issuer, Serial: serial})
-	}
+	c, err := s.ledger.Release(ctx, serial, now, Event{Time: now, Kind: EventReleased, Actor: actor})
 	if errors.Is(err, ErrNoRecord) {
 		return nil, Errorf(NotFound, "there is no certificate %s", serial)
 	}

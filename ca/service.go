@@ -26,7 +26,9 @@ type Options struct {
 	Sealer *device.Sealer
 	Policy *policy.Policy
 	// Key finds the key of a CA below the root by IssuerRecord.Key. The roots'
-	// keys are never asked for: they are not there in a running server.
+	// keys are never asked for: they are not there in a running server. Its Sign must
+	// return no signature that it did not verify: signers fail too, and a token that
+	// returns a wrong signature once gives its key away (RSA-CRT) or a certificate that nobody can use.
 	Key func(ctx context.Context, label string) (crypto.Signer, error)
 	URL string // public base of AIA, OCSP and CRL pointers, "http://ca.example:8080"
 	// Verifiable lists, for each protocol, the evidence kinds that its server can verify.

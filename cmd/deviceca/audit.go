@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -73,36 +72,4 @@ func (a *app) auditExport() *cobra.Command {
 	}
 	cmd.Flags().Int64Var(&after, "after", 0, "begin after this event")
 	return cmd
-}
-
-func (a *app) auditVerify() *cobra.Command {
-	return withJSON(&cobra.Command{
-		Use: "verify", Short: "Check that nothing in the audit log was changed", Args: takes(),
-		Example: `  deviceca audit verify`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
-				report, err := c.VerifyAudit(ctx)
-				if err != nil {
-					return err
-				}
-				o := a.output(cmd)
-				err = o.print(report, func(fact func(name, value string)) {
-					fact("events", fmt.Sprint(report.Events))
-					if report.Dropped > 0 {
-						fact("dropped", fmt.Sprintf("%d, by age", report.Dropped))
-					}
-					fact("entries", fmt.Sprintf("%d to %d", report.First, report.Last))
-					fact("head", report.Head)
-					fact("checkpoints", fmt.Sprint(report.Checkpoints))
-					if report.SignedAt != nil {
-						fact("signed", fmt.Sprintf("up to entry %d, %s", report.Signed, o.when(*report.SignedAt)))
-					}
-				})
-				if err == nil && report.Fault != "" {
-					return hinted(errors.New(report.Fault), "keep the ledger as it is, and compare it with a backup")
-				}
-				return err
-			})
-		},
-	})
 }

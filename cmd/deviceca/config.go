@@ -125,6 +125,7 @@ type PackConfig struct {
 // AuditConfig is about the audit log.
 type AuditConfig struct {
 	CheckpointEvery time.Duration `yaml:"checkpoint_every" doc:"How often the head of the audit log is signed, if it moved."`
+	HeadsFile       string        `yaml:"heads_file" doc:"File that each signed head is appended to, relative to the home, about 300 octets a line. It shows that the log was cut off only where whoever cuts it cannot write: put it on another machine, or ship its lines there. It is never rotated. off: none."`
 }
 
 // LogConfig is about the server's own log, on standard error.
@@ -160,7 +161,7 @@ func DefaultConfig() Config {
 			RenewalInfoPerAddress: 6000, OpenOrdersPerAccount: 300},
 		Approval: ApprovalConfig{RetryAfter: time.Minute, Lifetime: 7 * 24 * time.Hour, MaxWaiting: 1000},
 		Webhook:  WebhookConfig{Events: webhook.DefaultEvents(), Timeout: 10 * time.Second},
-		Audit:    AuditConfig{CheckpointEvery: time.Minute},
+		Audit:    AuditConfig{CheckpointEvery: time.Minute, HeadsFile: "audit-heads.log"},
 		Log:      LogConfig{Level: "info", Format: "text", Refusals: 600},
 	}
 }
@@ -196,13 +197,16 @@ func (c Config) Resolve(home string) (Config, error) {
 	if err != nil {
 		return c, err
 	}
+	if c.Audit.HeadsFile == "off" {
+		c.Audit.HeadsFile = ""
+	}
 	in := func(path string) string {
 		if path == "" || filepath.IsAbs(path) {
 			return path
 		}
 		return filepath.Join(home, path)
 	}
-	c.Policy, c.Webhook.Roots, c.EST.ProxyCert = in(c.Policy), in(c.Webhook.Roots), in(c.EST.ProxyCert)
+	c.Policy, c.Webhook.Roots, c.EST.ProxyCert, c.Audit.HeadsFile = in(c.Policy), in(c.Webhook.Roots), in(c.EST.ProxyCert), in(c.Audit.HeadsFile)
 	if !strings.Contains(c.DB, "://") {
 		c.DB = in(c.DB)
 	}

@@ -49,6 +49,11 @@ func (c *Config) faults(fault func(key, format string, args ...any)) {
 	if d := c.Audit.CheckpointEvery; d < time.Second || d > 24*time.Hour {
 		fault("audit.checkpoint_every", "%s is not between 1s and 24h", c.Audit.CheckpointEvery)
 	}
+	if f := c.Audit.HeadsFile; f == "" {
+		fault("audit.heads_file", "must name a file, or be off")
+	} else if f == c.DB || f == c.Policy || f == configFile || strings.HasSuffix(f, "/") {
+		fault("audit.heads_file", "%q is not a file for heads alone: name another, such as audit-heads.log", f)
+	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
 		fault("log.level", "%q is not one of debug, info, warn, error", c.Log.Level)
 	}

@@ -17,6 +17,7 @@ import (
 //	root.crt issuing.crt quarantine.crt root.crl   what others need
 //	crl/ pack/                      what is published; can be made anew
 //	ledger.db                       the ledger, unless it is elsewhere
+//	audit-heads.log                 signed heads of the audit log, unless they are elsewhere
 //	secrets/                        PINs and the sealed data key, 0600
 //	softhsm2.conf tokens/           with --keys softhsm
 //	keys/                           with --keys file

@@ -17,8 +17,8 @@ import (
 )
 
 // receive is a webhook's receiver that writes a line "ID KIND DEVICE REQUEST" for
-// each event to a file: receive ADDR SECRETFILE FILE. It takes each post from
-// the second on; the first it answers with 500.
+// each event to a file, and the bodies that have a head to FILE.bodies: receive ADDR
+// SECRETFILE FILE. It takes each post from the second on; the first it answers with 500.
 func receive(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
 		ts.Fatalf("usage: receive ADDR SECRETFILE FILE")
@@ -35,7 +35,10 @@ func receive(ts *testscript.TestScript, neg bool, args []string) {
 		if err == nil {
 			err = webhook.Verify(secret, r.Header, body, time.Now(), time.Minute)
 		}
-		var post struct{ Events []webhook.Event }
+		var post struct {
+			Events []webhook.Event
+			Head   json.RawMessage
+		}
 		if err == nil {
 			err = json.Unmarshal(body, &post)
 		}
@@ -50,6 +53,14 @@ func receive(ts *testscript.TestScript, neg bool, args []string) {
 		if posts++; posts == 1 {
 			w.WriteHeader(http.StatusInternalServerError)
 			return
+		}
+		if post.Head != nil {
+			bodies, err := os.OpenFile(path+".bodies", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+			if err != nil {
+				panic(err)
+			}
+			bodies.Write(append(body, '\n'))
+			bodies.Close()
 		}
 		for _, e := range post.Events {
 			fmt.Fprintf(file, "%d %s %s %d\n", e.ID, e.Kind, e.Device, e.Request)

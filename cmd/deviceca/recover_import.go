@@ -527,7 +527,11 @@ func (r *recovery) revoked(ctx context.Context, e loggedEvent) error {
 	if err != nil {
 		reason = ca.ReasonUnspecified
 	}
-	return r.revoke(ctx, e.Serial, e.Issuer, ca.Revocation{Time: e.Time, Reason: reason}, "log")
+	rev := ca.Revocation{Time: e.Time, Reason: reason}
+	if said, err := ca.ParseRevocation(e.Revocation); err == nil { // earlier versions did not say it
+		rev = said
+	}
+	return r.revoke(ctx, e.Serial, e.Issuer, rev, "log")
 }
 
 // moved enters the state that a device was left in, if that takes something away.

@@ -206,5 +206,8 @@ func (c Config) reaches() (all []string) {
 			all = append(all, fmt.Sprintf("%s: %s %s", v.key, v.what, v.value))
 		}
 	}
+	if file := c.Audit.HeadsFile; file != "" && filepath.Dir(file) != filepath.Dir(c.Policy) {
+		all = append(all, "audit.heads_file: heads of the audit log are appended to "+file)
+	}
 	return all
 }

@@ -25,7 +25,6 @@ import (
 	cmpserver "github.com/deviceca/deviceca/cmp/server"
 	"github.com/deviceca/deviceca/est"
 	"github.com/deviceca/deviceca/internal/admin"
-	"github.com/deviceca/deviceca/internal/audit"
 )
 
 // drainTime is how long requests in flight may take once the server is told to stop.
@@ -302,45 +301,6 @@ func (s *server) shutDown() {
 		})
 	}
 	all.Wait()
-}
-
-// keepCheckpoints signs the head of the audit log whenever it has moved since
-// the last time, and once more at the end.
-func (s *server) keepCheckpoints(ctx context.Context) {
-	tick := time.NewTicker(time.Duration(s.cfg.Audit.CheckpointEvery))
-	defer tick.Stop()
-	var signed uint64
-	for ended := false; !ended; {
-		select {
-		case <-ctx.Done():
-			ended = true
-		case <-tick.C:
-		}
-		// Not ctx: the last checkpoint is signed while stopping.
-		done, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
-		sequence, err := s.checkpoint(done, signed)
-		cancel()
-		if err != nil {
-			s.log.Error("the audit log's head could not be signed", "err", err)
-			continue
-		}
-		signed = sequence
-	}
-}
-
-func (s *server) checkpoint(ctx context.Context, signed uint64) (uint64, error) {
-	head, err := s.store.Head(ctx)
-	if errors.Is(err, ca.ErrNoRecord) || err == nil && head.Sequence == signed {
-		return signed, nil
-	}
-	if err != nil {
-		return signed, err
-	}
-	c, err := audit.Sign(s.audit, s.audit.Label(), head, time.Now())
-	if err != nil {
-		return signed, err
-	}
-	return head.Sequence, s.store.AddCheckpoint(ctx, c)
 }
 
 // keepPolicy applies policy.yaml anew at each SIGHUP; a faulty one changes nothing.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/deviceca/deviceca/internal/audit"
 	"github.com/deviceca/deviceca/internal/keys"
 	"github.com/deviceca/deviceca/internal/store"
 	"github.com/deviceca/deviceca/internal/webhook"
@@ -64,7 +65,7 @@ func newWebhook(s *system) (*webhook.Follower, error) {
 	if err != nil {
 		return nil, hinted(fmt.Errorf("the webhook's secret: %w", err), "make one with: (umask 077; openssl rand -hex 32 > FILE)")
 	}
-	o := webhook.Options{Log: eventLog{s.store}, URL: c.URL, Secret: secret, Events: c.Events, Timeout: c.Timeout, Logger: s.log}
+	o := webhook.Options{Log: eventLog{s}, URL: c.URL, Secret: secret, Events: c.Events, Timeout: c.Timeout, Logger: s.log}
 	if c.Roots != "" {
 		certs, err := readCerts(c.Roots)
 		if err != nil {
@@ -94,7 +95,10 @@ func (s *server) startWebhook(ctx context.Context) error {
 }
 
 // eventLog shows the audit log to the webhook, and keeps its cursor.
-type eventLog struct{ store *store.Store }
+type eventLog struct{ *system }
+
+// Head is part of webhook.Log.
+func (l eventLog) Head(context.Context) (*audit.Checkpoint, error) { return l.heads.newest.Load(), nil }
 
 const webhookCursor = "webhook.cursor"
 

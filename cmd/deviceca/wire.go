@@ -28,6 +28,8 @@ type system struct {
 	log        *slog.Logger
 	keys       keys.Provider // the issuing token; the root's is never opened here
 	audit      keys.Key      // signs the audit log's checkpoints
+	auditFault error         // why it may not: it is not the key that signed before
+	heads      heads         // what it signed
 	tickets    []byte        // secret of TLS session tickets
 	store      *store.Store
 	service    *ca.Service
@@ -78,6 +80,9 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 		return nil, hinted(fmt.Errorf("%s is a backup's copy of a ledger: its numbers would be given a second time", cfg.DB),
 			"make a home of the backup with: deviceca restore --from BACKUP --home NEW")
 	}
+	if err := s.knowAuditKey(ctx); err != nil {
+		return nil, err
+	}
 	if err := haveCAs(ctx, s.store); err != nil {
 		return nil, err
 	}
@@ -111,7 +116,7 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 	}
 
 	s.api = admin.New(admin.Options{
-		Core: s.service, Reader: s.store, Audit: auditLog{s.store, s.audit.Public()}, Counts: s.counts,
+		Core: s.service, Reader: s.store, Audit: auditLog{s}, Counts: s.counts,
 		Backup: s.backup, Rotation: rotation{s}, SavePolicy: s.savePolicy, Health: s.health, Publish: s.revocation.publish,
 		Recover: s.recover, Closed: s.closed,
 		Version: programVersion(), Started: started, Logger: log,
@@ -239,7 +244,7 @@ func (s *system) savePolicy(source []byte) error {
 
 // health asks the two parts that a CA cannot do without, and tells of a restore that waits to be acknowledged.
 func (s *system) health(ctx context.Context) map[string]error {
-	health := map[string]error{"token": s.keys.Ping(ctx), "database": s.store.Ping(ctx)}
+	health := map[string]error{"token": errors.Join(s.keys.Ping(ctx), s.auditFault), "database": s.store.Ping(ctx)}
 	if err := s.closedHealth(ctx); err != nil {
 		health["restore"] = err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/internal/audit"
 	"github.com/deviceca/deviceca/internal/limit"
 	"github.com/deviceca/deviceca/policy"
 	"github.com/go-chi/chi/v5"
@@ -70,9 +71,11 @@ type Reader interface {
 type AuditLog interface {
 	// Events returns up to limit events whose ID is above after, oldest first.
 	Events(ctx context.Context, f EventFilter, after int64, limit int) ([]AuditEvent, error)
-	// Verify checks the whole chain. What is wrong with it is the report's
+	// Verify checks the whole chain, and the tables against it. What is wrong is the report's
 	// Fault; the error is for a log that cannot be read.
-	Verify(ctx context.Context) (AuditReport, error)
+	Verify(ctx context.Context, progress func(AuditProgress)) (AuditReport, error)
+	// CheckHeads checks that the log has every head, and says which it has not.
+	CheckHeads(ctx context.Context, heads []audit.Checkpoint) (fault string, err error)
 }
 
 // Options are what an API is made of. Core, Reader, Audit, Counts, Health and

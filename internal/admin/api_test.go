@@ -70,6 +70,7 @@ var examples = map[string]struct{ path, body string }{
 	"DELETE /admins/{name}":                {"/admins/someone", ""},
 	"GET /audit":                           {"/audit?after=1&limit=5", ""},
 	"POST /audit/verify":                   {"/audit/verify", `{}`},
+	"POST /audit/heads":                    {"/audit/heads", `{"heads":[]}`},
 	"POST /backup":                         {"/backup", `{"dir":"/backup/x"}`},
 	"POST /recover":                        {"/recover", `{"crls":["/old/issuing-1.crl"],"dry_run":true}`},
 }
@@ -155,7 +156,7 @@ func TestRoles(t *testing.T) {
 // TestRoleTable pins who may do what, so that a change of the table is seen.
 func TestRoleTable(t *testing.T) {
 	for _, rt := range routes() {
-		read := rt.method == http.MethodGet || rt.path == "/policy/explain" || rt.path == "/audit/verify"
+		read := rt.method == http.MethodGet || rt.path == "/policy/explain" || rt.path == "/audit/verify" || rt.path == "/audit/heads"
 		if auditor := slices.Contains(rt.roles, RoleAuditor); auditor != read {
 			t.Errorf("%s %s: auditors may: %v; it only reads: %v", rt.method, rt.path, auditor, read)
 		}

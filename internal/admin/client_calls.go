@@ -169,11 +169,6 @@ func (c *Client) AuditEvents(ctx context.Context, f EventFilter, after int64, li
 	return pages[AuditEvent](ctx, c, "/audit", values("kind", string(f.Kind), "device", f.Device, "after", key), limit)
 }
 
-// VerifyAudit checks the audit log on the server's side.
-func (c *Client) VerifyAudit(ctx context.Context) (*AuditReport, error) {
-	return post[AuditReport](ctx, c, "/audit/verify", struct{}{})
-}
-
 // RequestCA makes the key of a role's next CA generation, and a request for its certificate.
 func (c *Client) RequestCA(ctx context.Context, role string) (*CARequest, error) {
 	return post[CARequest](ctx, c, "/cas/"+url.PathEscape(role)+"/request", struct{}{})

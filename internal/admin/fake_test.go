@@ -26,6 +26,7 @@ import (
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/internal/audit"
 	"github.com/deviceca/deviceca/policy"
 )
 
@@ -309,7 +310,19 @@ func (f *fake) Events(_ context.Context, filter EventFilter, after int64, limit 
 	return out, f.fail
 }
 
-func (f *fake) Verify(context.Context) (AuditReport, error) { return f.verified, f.fail }
+func (f *fake) Verify(_ context.Context, progress func(AuditProgress)) (AuditReport, error) {
+	progress(AuditProgress{Done: 1, Of: 2})
+	return f.verified, f.fail
+}
+
+func (f *fake) CheckHeads(_ context.Context, heads []audit.Checkpoint) (fault string, err error) {
+	for _, c := range heads {
+		if c.Sequence > f.verified.Last {
+			return "beyond the log", f.fail
+		}
+	}
+	return "", f.fail
+}
 
 // signed makes a certificate; parent nil signs itself.
 func signed(t *testing.T, name string, parent *x509.Certificate, parentKey crypto.Signer, until time.Time) (*x509.Certificate, *ecdsa.PrivateKey) {

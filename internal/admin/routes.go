@@ -97,6 +97,7 @@ func routes() []route {
 
 		{method: get, path: "/audit", roles: watchers, run: (*call).listAudit},
 		{method: post, path: "/audit/verify", roles: watchers, heavy: true, run: (*call).verifyAudit},
+		{method: post, path: "/audit/heads", roles: watchers, run: (*call).checkHeads},
 
 		{method: post, path: "/backup", roles: admins, local: true, run: (*call).backup},
 		{method: post, path: "/recover", roles: admins, local: true, run: (*call).recover},

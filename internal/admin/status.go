@@ -3,7 +3,6 @@ package admin
 import (
 	"path/filepath"
 	"slices"
-	"strconv"
 
 	"github.com/deviceca/deviceca/ca"
 )
@@ -77,27 +76,6 @@ func (c *call) recover() (any, error) {
 		return nil, ca.Errorf(ca.Denied, "this server cannot recover")
 	}
 	report, err := c.Recover(c.r.Context(), in, c.who.Actor)
-	if err != nil {
-		return nil, err
-	}
-	return report, nil
-}
-
-func (c *call) listAudit() (any, error) {
-	q, after, n, err := c.numberedPage("kind", "device")
-	if err != nil {
-		return nil, err
-	}
-	f := EventFilter{Kind: ca.EventKind(q.Get("kind")), Device: q.Get("device")}
-	list, err := c.Audit.Events(c.r.Context(), f, after, n)
-	return page(list, n, err, func(e AuditEvent) string { return strconv.FormatInt(e.ID, 10) })
-}
-
-func (c *call) verifyAudit() (any, error) {
-	if err := c.decode(&struct{}{}); err != nil {
-		return nil, err
-	}
-	report, err := c.Audit.Verify(c.r.Context())
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/internal/audit"
 	"github.com/deviceca/deviceca/policy"
 )
 
@@ -228,7 +229,7 @@ type AuditEvent struct {
 
 // AuditReport is the outcome of checking the audit log.
 type AuditReport struct {
-	First       uint64     `json:"first"` // sequence of the oldest entry; above 1 if older ones were dropped
+	First       uint64     `json:"first"` // sequence of the oldest entry
 	Last        uint64     `json:"last"`
 	Head        string     `json:"head"`        // hash of the newest entry, hex
 	Events      uint64     `json:"events"`      // hashed again
@@ -237,7 +238,58 @@ type AuditReport struct {
 	Signed      uint64     `json:"signed"`      // a signature covers everything up to this entry
 	SignedAt    *time.Time `json:"signed_at,omitempty"`
 	Fault       string     `json:"fault,omitempty"` // the first thing found wrong; "" if nothing is
+
+	Certificates uint64       `json:"certificates"`         // records that agree with their event, and the other way round
+	Revocations  uint64       `json:"revocations"`          // and revocations and releases
+	Unnamed      uint64       `json:"unnamed"`              // of these, those whose event names a device and no serial number
+	Unchecked    uint64       `json:"unchecked"`            // records whose events were dropped by age
+	Heads        []AuditHeads `json:"heads,omitempty"`      // that the log was held against
+	NotChecked   []string     `json:"not_checked,omitzero"` // what this does not prove, in words; set by the client
 }
+
+// AuditHeads is a file with heads that the log was held against.
+type AuditHeads struct {
+	File     string    `json:"file"`
+	Own      bool      `json:"own,omitempty"`     // the one that this CA writes itself
+	Heads    uint64    `json:"heads"`             // read
+	Without  int       `json:"without,omitempty"` // lines with none
+	Newest   uint64    `json:"newest"`            // sequence of the newest
+	NewestAt time.Time `json:"newest_at"`
+}
+
+// Add counts a head.
+func (h *AuditHeads) Add(c audit.Checkpoint) {
+	if h.Heads++; c.Sequence >= h.Newest {
+		h.Newest, h.NewestAt = c.Sequence, c.Time
+	}
+}
+
+// AuditProgress is how much of the log was checked.
+type AuditProgress struct {
+	Done uint64 `json:"done"` // entries
+	Of   uint64 `json:"of"`
+}
+
+// AuditLine is one line of the answer to a check: exactly one field is set, and
+// the last line has a report or a problem.
+type AuditLine struct {
+	Progress *AuditProgress `json:"progress,omitempty"`
+	Report   *AuditReport   `json:"report,omitempty"`
+	Problem  *Problem       `json:"problem,omitempty"`
+}
+
+// HeadsToCheck are heads that the log must have.
+type HeadsToCheck struct {
+	Heads []audit.Checkpoint `json:"heads"` // up to MaxHeads
+}
+
+// HeadsChecked says whether it has.
+type HeadsChecked struct {
+	Fault string `json:"fault,omitempty"` // the first that it has not; "" if it has all
+}
+
+// MaxHeads is how many heads are checked at a time.
+const MaxHeads = 1000
 
 // ImportLine is one device of an import, with its line in the operator's file.
 type ImportLine struct {

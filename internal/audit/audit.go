@@ -8,8 +8,15 @@
 //
 // What that proves: nothing up to the newest checkpoint was changed, removed,
 // inserted or reordered. What it cannot prove: anything about entries newer
-// than that. Events may be dropped when they are old enough; the entries stay,
-// and with them the proof for what is left.
+// than that; and whoever can write to the database can delete the newest
+// checkpoints too. So checkpoints leave the machine as heads ([HeadFile], and
+// the webhook), and [CheckHead] holds the log against them.
+//
+// Events may be dropped when they are old enough, if a checkpoint says so; the
+// entries stay, and with them the proof for what is left.
+//
+// [Verify] also compares the events with the tables that they speak of: a
+// certificate or revocation without its event, or an event without its record, is a fault.
 package audit
 
 import (

@@ -14,13 +14,16 @@ import (
 )
 
 // Checkpoint is a signed statement that the log, at some moment, ended with
-// the entry Sequence whose hash is Head.
+// the entry Sequence whose hash is Head. As JSON it is a head, see [HeadKind].
 type Checkpoint struct {
 	Sequence  uint64
 	Head      [32]byte
 	Time      time.Time // when it was signed, in microseconds
 	Key       string    // name of the signing key, for Keys
 	Signature []byte
+	// Dropped, if it is not 0, states besides that the events of the entries up to
+	// this one may be gone. Only the act of dropping them signs it: a number in the database states nothing.
+	Dropped uint64
 }
 
 // ErrSignature is returned by Verify when a checkpoint was not signed by the key.
@@ -41,8 +44,14 @@ func OneKey(pub crypto.PublicKey) Keys {
 //	Head                                  32 octets
 //	Time                                  int64, big endian, microseconds since 1970 UTC
 //	Key                                   the rest
+//
+// With Dropped it begins with "deviceca audit dropped v1" 0x00 (26 octets) and
+// Dropped (uint64, big endian) instead.
 func (c Checkpoint) message() []byte {
 	b := []byte("deviceca audit checkpoint v1\x00")
+	if c.Dropped != 0 {
+		b = binary.BigEndian.AppendUint64([]byte("deviceca audit dropped v1\x00"), c.Dropped)
+	}
 	b = binary.BigEndian.AppendUint64(b, c.Sequence)
 	b = append(b, c.Head[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(c.Time.UnixMicro()))
@@ -52,7 +61,17 @@ func (c Checkpoint) message() []byte {
 // Sign makes the checkpoint of e. ECDSA and RSA (PKCS #1 v1.5) sign the
 // message's SHA-256, Ed25519 the message itself.
 func Sign(signer crypto.Signer, key string, e Entry, now time.Time) (Checkpoint, error) {
-	c := Checkpoint{Sequence: e.Sequence, Head: e.Hash(), Time: now.UTC().Truncate(time.Microsecond), Key: key}
+	return sign(signer, Checkpoint{Sequence: e.Sequence, Head: e.Hash(), Key: key}, now)
+}
+
+// SignDropped is Sign that states besides that the events of the entries up to e
+// are dropped.
+func SignDropped(signer crypto.Signer, key string, e Entry, now time.Time) (Checkpoint, error) {
+	return sign(signer, Checkpoint{Sequence: e.Sequence, Head: e.Hash(), Key: key, Dropped: e.Sequence}, now)
+}
+
+func sign(signer crypto.Signer, c Checkpoint, now time.Time) (Checkpoint, error) {
+	c.Time = now.UTC().Truncate(time.Microsecond)
 	input, hash := c.message(), crypto.Hash(0)
 	if _, pure := signer.Public().(ed25519.PublicKey); !pure {
 		digest := sha256.Sum256(input)
@@ -60,7 +79,7 @@ func Sign(signer crypto.Signer, key string, e Entry, now time.Time) (Checkpoint,
 	}
 	var err error
 	if c.Signature, err = signer.Sign(rand.Reader, input, hash); err != nil {
-		return Checkpoint{}, fmt.Errorf("audit checkpoint %d: %w", e.Sequence, err)
+		return Checkpoint{}, fmt.Errorf("audit checkpoint %d: %w", c.Sequence, err)
 	}
 	return c, nil
 }

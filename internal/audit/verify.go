@@ -9,19 +9,44 @@ import (
 
 // Source is a log to be verified.
 type Source interface {
-	// Entries yields the entries from sequence from on, in order. A log whose
-	// oldest entries were dropped begins with the oldest it has.
-	Entries(ctx context.Context, from uint64) iter.Seq2[Entry, error]
-	// Events returns the events of an entry as they were hashed, in order; nil
-	// if they were dropped because of their age.
-	Events(ctx context.Context, sequence uint64) ([][]byte, error)
+	// Extent is how far log and tables go now, all read at one moment.
+	Extent(ctx context.Context) (Extent, error)
+	// Log yields the entries up to a sequence, in order, with the events that are there.
+	Log(ctx context.Context, upTo uint64) iter.Seq2[Logged, error]
 	// Checkpoints yields the checkpoints in order of sequence.
 	Checkpoints(ctx context.Context) iter.Seq2[Checkpoint, error]
 }
 
+// Extent bounds what Verify looks at, so that a log may grow meanwhile.
+type Extent struct {
+	Entry       uint64 // sequence of the newest entry
+	Certificate int64  // number of the newest certificate
+	Line        int64  // number of the newest line of the revocation journal
+}
+
+// Logged is an entry with its events, in order: none if they are gone.
+type Logged struct {
+	Entry
+	Events []Event
+}
+
+// Event is an event as it was hashed, and as the database finds it.
+type Event struct {
+	Body         []byte
+	Kind, Device string // copies out of the body
+}
+
+func leaves(events []Event) [][]byte {
+	bodies := make([][]byte, len(events))
+	for i := range events {
+		bodies[i] = events[i].Body
+	}
+	return bodies
+}
+
 // Report says what Verify looked at.
 type Report struct {
-	First       uint64    `json:"first"` // sequence of the oldest entry; 1 unless entries were dropped
+	First       uint64    `json:"first"` // sequence of the oldest entry
 	Last        uint64    `json:"last"`
 	Head        [32]byte  `json:"-"` // hash of the newest entry
 	Entries     uint64    `json:"entries"`
@@ -30,15 +55,23 @@ type Report struct {
 	Checkpoints uint64    `json:"checkpoints"` // signatures that were checked
 	Signed      uint64    `json:"signed"`      // everything up to this entry is covered by a signature
 	SignedAt    time.Time `json:"signed_at,omitzero"`
+
+	Certificates uint64 `json:"certificates"` // records that agree with their event
+	Revocations  uint64 `json:"revocations"`  // lines of the journal, releases included, that agree with theirs
+	Unnamed      uint64 `json:"unnamed"`      // of these, lines whose event names a device and no serial number
+	Unchecked    uint64 `json:"unchecked"`    // records whose events were dropped
 }
 
 // Fault is the first thing found wrong in a log.
 type Fault struct {
-	Sequence uint64 // entry or checkpoint
+	Sequence uint64 // entry or checkpoint; 0 if What says it all
 	What     string
 }
 
 func (f *Fault) Error() string {
+	if f.Sequence == 0 {
+		return f.What
+	}
 	return fmt.Sprintf("the audit log is not intact at entry %d: %s", f.Sequence, f.What)
 }
 
@@ -46,84 +79,131 @@ func fault(sequence uint64, format string, args ...any) error {
 	return &Fault{sequence, fmt.Sprintf(format, args...)}
 }
 
-// Verify reads the whole log: that the entries are dense and linked, that each
-// entry's events are those that it was made over, that every checkpoint is
-// signed and names the entry that is there, and that no checkpoint speaks of
-// an entry that is not. Where the oldest entries were dropped, a checkpoint at
-// or after the gap must vouch for the rest.
+// Verify reads the whole log: that the entries are dense from the first on and
+// linked, that each entry's events are those that it was made over, that every
+// checkpoint is signed and names the entry that is there, and that no checkpoint
+// speaks of an entry that is not. Events may be gone where a checkpoint states it. With records, if not nil,
+// it compares the events.
 //
-// progress, if not nil, is told every 1000 entries how many are done. The
-// error is a *Fault for the first fault found (the report then ends there), or
+// progress, if not nil, is told every 1000 entries how many are done, and of how
+// many. The error is a *Fault for the first fault found (the report then ends there), or
 // what the source failed with.
-func Verify(ctx context.Context, src Source, keys Keys, progress func(done uint64)) (Report, error) {
-	checkpoints := &checkpointReader{keys: keys}
+func Verify(ctx context.Context, src Source, keys Keys, records Records, progress func(done, of uint64)) (Report, error) {
+	v := &verifier{keys: keys}
+	extent, err := src.Extent(ctx)
+	if err != nil {
+		return v.report, err
+	}
+	if v.dropped, err = droppedUpTo(ctx, src, keys); err != nil {
+		return v.report, err
+	}
+	v.checkpoints = &checkpointReader{keys: keys}
 	var stop func()
-	checkpoints.next, stop = iter.Pull2(src.Checkpoints(ctx))
+	v.checkpoints.next, stop = iter.Pull2(src.Checkpoints(ctx))
 	defer stop()
+	if err := v.checkpoints.advance(&v.report); err != nil {
+		return v.report, err
+	}
+	if records != nil {
+		v.compare = newComparison(ctx, records, extent, &v.report)
+		defer v.compare.stop()
+	}
+	for l, err := range src.Log(ctx, extent.Entry) {
+		if err == nil {
+			err = v.entry(l)
+		}
+		if err != nil {
+			return v.report, err
+		}
+		if progress != nil && v.report.Entries%1000 == 0 {
+			progress(v.report.Entries, extent.Entry)
+		}
+	}
+	return v.report, v.end(ctx, src)
+}
 
-	var (
-		report Report
-		last   Entry
-		whole  bool // an entry that has its events was seen: none after it may lack them
-	)
-	if err := checkpoints.advance(&report); err != nil {
-		return report, err
-	}
-	for e, err := range src.Entries(ctx, 1) {
-		if err != nil {
-			return report, err
+type verifier struct {
+	keys        Keys
+	checkpoints *checkpointReader
+	compare     *comparison // nil: the log alone is verified
+	dropped     uint64      // entries up to this one may lack their events
+	report      Report
+	last        Entry
+}
+
+func (v *verifier) entry(l Logged) error {
+	e, r := l.Entry, &v.report
+	switch {
+	case e.Sequence == 1 && r.Entries == 0:
+		if e.Previous != [32]byte{} {
+			return fault(1, "the first entry has one before it")
 		}
-		switch {
-		case report.Entries == 0 && e.Sequence == 1:
-			if e.Previous != [32]byte{} {
-				return report, fault(1, "the first entry has one before it")
+	case r.Entries == 0:
+		return fault(e.Sequence, "the log begins with it; the entries before are gone")
+	case e.Sequence != v.last.Sequence+1:
+		return fault(e.Sequence, "it follows entry %d; entries are missing or out of order", v.last.Sequence)
+	case e.Previous != v.last.Hash():
+		return fault(e.Sequence, "it is not linked to entry %d as that stands here; one of them was changed", v.last.Sequence)
+	}
+	switch {
+	case len(l.Events) == 0 && e.Sequence <= v.dropped:
+		r.Dropped += uint64(e.Count)
+		if v.compare != nil {
+			v.compare.unknownUntil = e.Time
+		}
+	case len(l.Events) == 0:
+		return fault(e.Sequence, "its events are gone, and no signed checkpoint says that they were dropped")
+	case len(l.Events) != e.Count:
+		return fault(e.Sequence, "it was made over %d events, and has %d", e.Count, len(l.Events))
+	case Root(leaves(l.Events)) != e.Root:
+		return fault(e.Sequence, "an event was changed, or their order")
+	default:
+		r.Events += uint64(e.Count)
+		if v.compare != nil {
+			if err := v.compare.events(l); err != nil {
+				return err
 			}
-		case report.Entries == 0:
-			if err := checkpoints.skipTo(e, &report); err != nil {
-				return report, err
-			}
-		case e.Sequence != last.Sequence+1:
-			return report, fault(e.Sequence, "it follows entry %d; entries are missing or out of order", last.Sequence)
-		case e.Previous != last.Hash():
-			return report, fault(e.Sequence, "it is not linked to entry %d as that stands here; one of them was changed", last.Sequence)
 		}
-		events, err := src.Events(ctx, e.Sequence)
+	}
+	r.First = 1
+	r.Entries++
+	r.Last, r.Head = e.Sequence, e.Hash()
+	v.last = e
+	return v.checkpoints.check(e, r)
+}
+
+// end is when every entry was seen.
+func (v *verifier) end(ctx context.Context, src Source) error {
+	if c := v.checkpoints; c.have {
+		// Perhaps of an entry that was made meanwhile: that is for the next time.
+		now, err := src.Extent(ctx)
 		if err != nil {
-			return report, err
+			return err
 		}
-		switch {
-		case events == nil && whole:
-			return report, fault(e.Sequence, "its events are gone, but older ones are still there")
-		case events == nil:
-			report.Dropped += uint64(e.Count)
-		case len(events) != e.Count:
-			return report, fault(e.Sequence, "it was made over %d events, and has %d", e.Count, len(events))
-		case Root(events) != e.Root:
-			return report, fault(e.Sequence, "an event was changed, or their order")
-		default:
-			whole = true
-			report.Events += uint64(e.Count)
-		}
-		if report.Entries == 0 {
-			report.First = e.Sequence
-		}
-		report.Entries++
-		report.Last, report.Head = e.Sequence, e.Hash()
-		if err := checkpoints.check(e, &report); err != nil {
-			return report, err
-		}
-		last = e
-		if progress != nil && report.Entries%1000 == 0 {
-			progress(report.Entries)
+		if c.current.Sequence > now.Entry {
+			return fault(c.current.Sequence, "a checkpoint was signed for it, but the log ends at entry %d", now.Entry)
 		}
 	}
-	if checkpoints.have {
-		return report, fault(checkpoints.current.Sequence, "a checkpoint was signed for it, but the log ends at entry %d", report.Last)
+	if v.compare != nil {
+		return v.compare.end()
 	}
-	if report.First > 1 && report.Signed+1 < report.First {
-		return report, fault(report.First, "the entries before it are gone, and no checkpoint vouches for the rest")
+	return nil
+}
+
+// droppedUpTo is the newest entry whose events a signed checkpoint says were dropped.
+func droppedUpTo(ctx context.Context, src Source, keys Keys) (dropped uint64, err error) {
+	for c, err := range src.Checkpoints(ctx) {
+		if err != nil {
+			return 0, err
+		}
+		if c.Dropped <= dropped || c.Dropped > c.Sequence {
+			continue
+		}
+		if pub, err := keys(c.Key); err == nil && c.Verify(pub) == nil {
+			dropped = c.Dropped
+		}
 	}
-	return report, nil
+	return dropped, nil
 }
 
 // checkpointReader walks the checkpoints beside the entries.
@@ -173,23 +253,6 @@ func (r *checkpointReader) check(e Entry, report *Report) error {
 	}
 	if r.have && r.current.Sequence < e.Sequence {
 		return fault(r.current.Sequence, "it has a checkpoint, but is not in the log")
-	}
-	return nil
-}
-
-// skipTo passes over the checkpoints of entries that were dropped before
-// first; one for the entry just before must be what first is linked to.
-func (r *checkpointReader) skipTo(first Entry, report *Report) error {
-	for r.have && r.current.Sequence < first.Sequence {
-		if r.current.Sequence == first.Sequence-1 {
-			if r.current.Head != first.Previous {
-				return fault(first.Sequence, "it is not linked to the entry before, which a checkpoint was signed for")
-			}
-			report.Signed, report.SignedAt = r.current.Sequence, r.current.Time
-		}
-		if err := r.advance(report); err != nil {
-			return err
-		}
 	}
 	return nil
 }

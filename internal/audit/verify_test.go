@@ -83,11 +83,12 @@ func TestCheckpointKeys(t *testing.T) {
 				t.Fatal(err)
 			}
 			for what, changed := range map[string]Checkpoint{
-				"sequence": {c.Sequence + 1, c.Head, c.Time, c.Key, c.Signature},
-				"head":     {c.Sequence, [32]byte{}, c.Time, c.Key, c.Signature},
-				"time":     {c.Sequence, c.Head, c.Time.Add(time.Second), c.Key, c.Signature},
-				"key":      {c.Sequence, c.Head, c.Time, "l", c.Signature},
-				"nothing":  {c.Sequence, c.Head, c.Time, c.Key, nil},
+				"sequence": {c.Sequence + 1, c.Head, c.Time, c.Key, c.Signature, 0},
+				"head":     {c.Sequence, [32]byte{}, c.Time, c.Key, c.Signature, 0},
+				"time":     {c.Sequence, c.Head, c.Time.Add(time.Second), c.Key, c.Signature, 0},
+				"key":      {c.Sequence, c.Head, c.Time, "l", c.Signature, 0},
+				"nothing":  {c.Sequence, c.Head, c.Time, c.Key, nil, 0},
+				"dropped":  {c.Sequence, c.Head, c.Time, c.Key, c.Signature, 1},
 			} {
 				if err := changed.Verify(signer.Public()); !errors.Is(err, ErrSignature) {
 					t.Errorf("%s changed: %v", what, err)
@@ -107,18 +108,34 @@ type memory struct {
 	checkpoints []Checkpoint
 }
 
-func (m *memory) Entries(_ context.Context, from uint64) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
+func (m *memory) Extent(context.Context) (x Extent, err error) {
+	for _, e := range m.entries {
+		x.Entry = max(x.Entry, e.Sequence)
+	}
+	return x, nil
+}
+
+func (m *memory) Log(_ context.Context, upTo uint64) iter.Seq2[Logged, error] {
+	return func(yield func(Logged, error) bool) {
 		for _, e := range m.entries {
-			if e.Sequence >= from && !yield(e, nil) {
+			l := Logged{Entry: e}
+			for _, body := range m.events[e.Sequence] {
+				l.Events = append(l.Events, Event{Body: body})
+			}
+			if e.Sequence <= upTo && !yield(l, nil) {
 				return
 			}
 		}
 	}
 }
 
-func (m *memory) Events(_ context.Context, sequence uint64) ([][]byte, error) {
-	return m.events[sequence], nil
+func (m *memory) Entry(_ context.Context, sequence uint64) (Entry, bool, error) {
+	for _, e := range m.entries {
+		if e.Sequence == sequence {
+			return e, true, nil
+		}
+	}
+	return Entry{}, false, nil
 }
 
 func (m *memory) Checkpoints(context.Context) iter.Seq2[Checkpoint, error] {
@@ -141,6 +158,20 @@ func (m *memory) link(i int) {
 			e.Previous = m.entries[i-1].Hash()
 		}
 	}
+}
+
+// dropTo drops the events up to an entry as the ledger does, signed by k.
+func dropTo(t *testing.T, m *memory, k crypto.Signer, sequence uint64) {
+	t.Helper()
+	c, err := SignDropped(k, "issuing-1", m.entries[sequence-1], time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for s := range sequence {
+		delete(m.events, s+1)
+	}
+	at, _ := slices.BinarySearchFunc(m.checkpoints, c.Sequence, func(c Checkpoint, s uint64) int { return int(c.Sequence) - int(s) })
+	m.checkpoints = slices.Insert(m.checkpoints, at, c)
 }
 
 func TestVerify(t *testing.T) {
@@ -216,22 +247,45 @@ func TestVerify(t *testing.T) {
 		"first entry linked to something": {func(_ *testing.T, m *memory) { m.entries[0].Previous[0]++ }, 1, "one before it"},
 
 		"old events dropped": {
+			func(t *testing.T, m *memory) {
+				dropTo(t, m, key, 9)
+			}, 0, ""},
+		"old events dropped twice": {
+			func(t *testing.T, m *memory) {
+				dropTo(t, m, key, 4)
+				dropTo(t, m, key, 9)
+			}, 0, ""},
+		"old events gone, and nothing says so": {
 			func(_ *testing.T, m *memory) {
 				for s := range uint64(9) {
 					delete(m.events, s+1)
 				}
-			}, 0, ""},
-		"old entries dropped, up to a checkpoint":   {func(_ *testing.T, m *memory) { m.entries = m.entries[10:] }, 0, ""},
-		"old entries dropped, between checkpoints":  {func(_ *testing.T, m *memory) { m.entries = m.entries[7:] }, 0, ""},
-		"old entries dropped, no checkpoint after":  {func(_ *testing.T, m *memory) { m.entries = m.entries[16:] }, 17, "no checkpoint vouches"},
-		"old entries dropped, another one in front": {func(_ *testing.T, m *memory) { m.entries = m.entries[10:]; m.entries[0].Previous[0]++ }, 11, "not linked"},
-		"no checkpoints at all":                     {func(_ *testing.T, m *memory) { m.checkpoints = nil }, 0, ""},
-		"empty":                                     {func(_ *testing.T, m *memory) { *m = memory{} }, 0, ""},
+			}, 1, "no signed checkpoint says that they were dropped"},
+		"more gone than was dropped": {
+			func(t *testing.T, m *memory) {
+				dropTo(t, m, key, 4)
+				delete(m.events, 5)
+			}, 5, "no signed checkpoint says"},
+		"dropped, says another's signature": {
+			func(t *testing.T, m *memory) { dropTo(t, m, foreign, 9) }, 1, "no signed checkpoint says"},
+		"dropped, says a checkpoint that was not signed for it": {
+			func(t *testing.T, m *memory) { dropTo(t, m, key, 9); m.checkpoints[1].Dropped = 10 }, 1, "no signed checkpoint says"},
+		"dropped, says an ordinary checkpoint that was changed": {
+			func(t *testing.T, m *memory) {
+				dropTo(t, m, key, 9)
+				m.checkpoints = slices.Delete(m.checkpoints, 1, 2)
+				m.checkpoints[1].Dropped = 9
+			}, 1, "no signed checkpoint says"},
+		"old entries gone, up to a checkpoint":  {func(_ *testing.T, m *memory) { m.entries = m.entries[10:] }, 11, "the entries before are gone"},
+		"old entries gone, between checkpoints": {func(_ *testing.T, m *memory) { m.entries = m.entries[7:] }, 8, "the entries before are gone"},
+		"old entries gone, no checkpoint after": {func(_ *testing.T, m *memory) { m.entries = m.entries[16:] }, 17, "the entries before are gone"},
+		"no checkpoints at all":                 {func(_ *testing.T, m *memory) { m.checkpoints = nil }, 0, ""},
+		"empty":                                 {func(_ *testing.T, m *memory) { *m = memory{} }, 0, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := build(t)
 			c.spoil(t, m)
-			report, err := Verify(t.Context(), m, OneKey(key.Public()), nil)
+			report, err := Verify(t.Context(), m, OneKey(key.Public()), nil, nil)
 			if c.what == "" {
 				if err != nil {
 					t.Fatal(err)
@@ -250,17 +304,16 @@ func TestVerify(t *testing.T) {
 
 	t.Run("report", func(t *testing.T) {
 		m := build(t)
-		delete(m.events, 1)
-		delete(m.events, 2)
-		report, err := Verify(t.Context(), m, OneKey(key.Public()), nil)
-		want := Report{First: 1, Last: 20, Head: m.entries[19].Hash(), Entries: 20, Events: 55, Dropped: 5, Checkpoints: 3, Signed: 15, SignedAt: start}
+		dropTo(t, m, key, 2)
+		report, err := Verify(t.Context(), m, OneKey(key.Public()), nil, nil)
+		want := Report{First: 1, Last: 20, Head: m.entries[19].Hash(), Entries: 20, Events: 55, Dropped: 5, Checkpoints: 4, Signed: 15, SignedAt: start}
 		if err != nil || report != want {
 			t.Errorf("got %+v, %v\nwant %+v", report, err, want)
 		}
 	})
 	t.Run("unknown key", func(t *testing.T) {
 		none := func(name string) (crypto.PublicKey, error) { return nil, errors.New("no such key") }
-		if _, err := Verify(t.Context(), build(t), none, nil); err == nil || !strings.Contains(err.Error(), "issuing-1") {
+		if _, err := Verify(t.Context(), build(t), none, nil, nil); err == nil || !strings.Contains(err.Error(), "issuing-1") {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -274,7 +327,7 @@ func TestProgress(t *testing.T) {
 	}
 	m.link(0)
 	var told []uint64
-	if _, err := Verify(t.Context(), m, OneKey(nil), func(done uint64) { told = append(told, done) }); err != nil {
+	if _, err := Verify(t.Context(), m, OneKey(nil), nil, func(done, _ uint64) { told = append(told, done) }); err != nil {
 		t.Fatal(err)
 	}
 	if !slices.Equal(told, []uint64{1000, 2000}) {

@@ -101,16 +101,3 @@ func (s *Signature) DigestOf(feed func(io.Writer) error) ([]byte, error) {
 func (s *Signature) Sign(key crypto.Signer, digest []byte) ([]byte, error) {
 	return key.Sign(rand.Reader, digest, s.Hash)
 }
-
-// Verifies reports whether a signature over a digest is good under a key.
-func (s *Signature) Verifies(pub crypto.PublicKey, digest, signature []byte) bool {
-	switch pub := pub.(type) {
-	case *ecdsa.PublicKey:
-		return ecdsa.VerifyASN1(pub, digest, signature)
-	case *rsa.PublicKey:
-		return rsa.VerifyPKCS1v15(pub, s.Hash, digest, signature) == nil
-	case ed25519.PublicKey:
-		return ed25519.Verify(pub, digest, signature)
-	}
-	return false
-}

@@ -41,9 +41,9 @@ var mayImport = map[string][]string{
 	// Validates certification paths, of manufacturers and for relying parties.
 	"internal/path": {"internal/der"},
 	// Tells others what happens.
-	"internal/webhook": {"ca"},
+	"internal/webhook": {"ca", "internal/audit"},
 	// The administrator's protocol.
-	"internal/admin": {"ca", "policy", "device", "internal/der", "internal/limit"},
+	"internal/admin": {"ca", "policy", "device", "internal/audit", "internal/der", "internal/limit"},
 	// The store serves the packages whose interfaces it satisfies.
 	"internal/store": {"ca", "device", "policy", "attest", "acme", "cmp/server", "ocsp", "crl", "pack/publisher", "internal/audit"},
 	// Programs and conformance suites.

@@ -387,5 +387,12 @@ func (k *fileKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]by
 	if closed {
 		return nil, errClosed
 	}
-	return k.signer.Sign(rand.Reader, digest, opts)
+	signature, err := k.signer.Sign(rand.Reader, digest, opts)
+	if err != nil {
+		return nil, err
+	}
+	if !verifies(k.Public(), digest, signature, opts) {
+		return nil, fmt.Errorf("%w: the key %q: %w", ErrUnavailable, k.label, errWrongSignature)
+	}
+	return signature, nil
 }

@@ -8,7 +8,8 @@
 //
 // A token that goes away costs nothing but the time it is away: calls fail with
 // [ErrUnavailable] at once, and the provider brings sessions, login and module
-// back by itself.
+// back by itself. A key that somebody replaced on the token is found out: it
+// signs nothing until it is put back.
 package keys
 
 import (
@@ -73,8 +74,9 @@ type Provider interface {
 	// Unseal is the reverse of Seal. Anything but an unchanged result of Seal
 	// with its aad is ErrSealed.
 	Unseal(ctx context.Context, sealed, aad []byte) ([]byte, error)
-	// Ping asks the provider itself whether it answers now; ErrUnavailable if
-	// not. It returns when ctx ends, even if the provider hangs.
+	// Ping asks the provider itself whether it answers now, and whether every key
+	// that is suspect (see Key) signs right again; ErrUnavailable, which names the
+	// key, if not. It returns when ctx ends, even if the provider hangs.
 	Ping(ctx context.Context) error
 	// Close ends every session. Calls afterwards, also on keys of this
 	// provider, return ErrUnavailable. Closing twice is fine.
@@ -88,6 +90,11 @@ type Provider interface {
 // Sign takes a SHA-256, SHA-384 or SHA-512 digest for ECDSA and RSA (with
 // *rsa.PSSOptions for PSS), the message itself for Ed25519, and ignores its
 // io.Reader.
+//
+// Sign returns no signature that it did not verify under Public, which never
+// changes: callers need not verify again. A key whose signature was wrong, that
+// is gone, or whose public half changed on the provider is suspect: Sign fails with ErrUnavailable
+// at once, and Ping fails, until a trial shows that the key is what it was. The provider tries by itself.
 type Key interface {
 	crypto.Signer
 	// URI names the key (RFC 7512, or file:), without any PIN.

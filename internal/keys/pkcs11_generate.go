@@ -84,8 +84,7 @@ func (t *token) Generate(ctx context.Context, label string, spec Spec) (Key, err
 	if err != nil {
 		return nil, err
 	}
-	t.known.Store(k)
-	return k, nil
+	return t.keep(k)
 }
 
 func (t *token) generate(c *conn, s pkcs11.SessionHandle, label string, r recipe) (*tokenKey, error) {

@@ -91,13 +91,18 @@ func (t *token) heal(old *conn, cause error, tried chan struct{}) {
 	}
 }
 
-// reconnect makes a connection and tries it.
+// reconnect makes a connection, tries it, and looks whether the keys are still
+// those that were loaded.
 func (t *token) reconnect(epoch uint64) (*conn, error) {
 	c, err := connect(t.m, epoch, t.uri, t.pin)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.call(t.probe); err != nil {
+	err = c.call(t.probe)
+	if err == nil {
+		err = c.call(t.compareKeys)
+	}
+	if err != nil {
 		c.drop()
 		return nil, err
 	}

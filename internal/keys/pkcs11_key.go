@@ -30,6 +30,8 @@ type tokenKey struct {
 	id    []byte
 	pub   crypto.PublicKey
 	at    atomic.Pointer[place]
+	// suspicion is why the key may not sign; see distrust.
+	suspicion atomic.Pointer[error]
 }
 
 func (k *tokenKey) Public() crypto.PublicKey { return k.pub }
@@ -57,6 +59,15 @@ func (t *token) Key(ctx context.Context, label string) (Key, error) {
 	if err != nil {
 		return nil, err
 	}
+	return t.keep(k)
+}
+
+// keep gives out a key that was found.
+func (t *token) keep(k *tokenKey) (Key, error) {
+	k, err := t.remember(k)
+	if err != nil {
+		return nil, err
+	}
 	t.known.Store(k)
 	return k, nil
 }
@@ -81,10 +92,7 @@ func (t *token) key(c *conn, s pkcs11.SessionHandle, label string) (*tokenKey, e
 	if k.id, err = c.bytesOf(s, private[0], pkcs11.CKA_ID); err != nil {
 		return nil, err
 	}
-	public, err := c.find(s,
-		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY),
-		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
-		pkcs11.NewAttribute(pkcs11.CKA_ID, k.id))
+	public, err := c.publicKeys(s, k.id)
 	if err != nil {
 		return nil, err
 	}
@@ -122,21 +130,42 @@ func (k *tokenKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]b
 	if err := checkDigest(k.pub, digest, opts); err != nil {
 		return nil, err
 	}
+	if err := k.trusted(); err != nil {
+		return nil, err
+	}
 	mechanism, input, err := k.mechanism(digest, opts)
 	if err != nil {
 		return nil, err
 	}
-	var signature []byte
+	var raw []byte
 	err = k.t.do(context.Background(), always, func(c *conn, s pkcs11.SessionHandle) error {
 		var err error
-		signature, err = k.sign(c, s, mechanism, input)
+		raw, err = k.sign(c, s, mechanism, input)
 		return err
 	})
+	if errors.Is(err, ErrNotFound) {
+		return nil, k.distrust(err)
+	}
 	if err != nil {
 		return nil, err
 	}
+	signature, err := k.checked(raw, digest, opts) // the session is free again: verifying takes as long as signing
+	if err != nil {
+		return nil, k.distrust(err)
+	}
+	return signature, nil
+}
+
+// checked makes what the token gave a signature, if it verifies.
+func (k *tokenKey) checked(raw, digest []byte, opts crypto.SignerOpts) (signature []byte, err error) {
+	signature = raw
 	if pub, ok := k.pub.(*ecdsa.PublicKey); ok {
-		return encodeECDSA(signature, (pub.Curve.Params().N.BitLen()+7)/8)
+		if signature, err = encodeECDSA(raw, (pub.Curve.Params().N.BitLen()+7)/8); err != nil {
+			return nil, err
+		}
+	}
+	if !verifies(k.pub, digest, signature, opts) {
+		return nil, errWrongSignature
 	}
 	return signature, nil
 }
@@ -154,28 +183,34 @@ func (k *tokenKey) sign(c *conn, s pkcs11.SessionHandle, mechanism []*pkcs11.Mec
 	}
 	if err != nil {
 		if lost(err) {
-			k.t.suspect.Store(k)
+			k.t.failed.Store(k)
 		}
 		return nil, ckError(step, err)
 	}
 	// Read first: the write would bounce between processors.
-	if k.t.suspect.Load() == k {
-		k.t.suspect.CompareAndSwap(k, nil)
+	if k.t.failed.Load() == k {
+		k.t.failed.CompareAndSwap(k, nil)
 	}
 	return signature, nil
 }
 
-// trySign signs random bytes, which mean nothing as a digest or as a message.
+// trySign signs random bytes, which mean nothing as a digest or as a message, and
+// verifies what comes back.
 func (k *tokenKey) trySign(c *conn, s pkcs11.SessionHandle) error {
 	var opts crypto.SignerOpts = crypto.SHA256
 	if _, ok := k.pub.(ed25519.PublicKey); ok {
 		opts = crypto.Hash(0)
 	}
-	mechanism, input, err := k.mechanism(random(32), opts)
+	digest := random(32)
+	mechanism, input, err := k.mechanism(digest, opts)
 	if err != nil {
 		return err
 	}
-	_, err = k.sign(c, s, mechanism, input)
+	raw, err := k.sign(c, s, mechanism, input)
+	if err != nil {
+		return err
+	}
+	_, err = k.checked(raw, digest, opts)
 	return err
 }
 

@@ -31,19 +31,21 @@ type token struct {
 	waiting atomic.Int64
 	making  chan struct{} // held while a key is made, so that a label stays unique
 
-	live    atomic.Pointer[conn] // nil while the token is away
-	known   atomic.Pointer[tokenKey]
-	suspect atomic.Pointer[tokenKey] // its last signature failed as if the token were away
-	wrap    atomic.Pointer[place]
+	live   atomic.Pointer[conn] // nil while the token is away
+	known  atomic.Pointer[tokenKey]
+	failed atomic.Pointer[tokenKey] // its last signature failed as if the token were away
+	wrap   atomic.Pointer[place]
 
 	healer sync.WaitGroup
 	stop   chan struct{} // closed by Close
 
-	mu     sync.Mutex
-	closed bool
-	cause  error         // why live is nil
-	tried  chan struct{} // closed after the first attempt at reconnecting
-	ping   *pinging
+	mu       sync.Mutex
+	closed   bool
+	cause    error         // why live is nil
+	tried    chan struct{} // closed after the first attempt at reconnecting
+	ping     *pinging
+	loaded   map[string]*tokenKey // every key that was given out, by CKA_ID
+	watching bool                 // suspect keys are being tried
 }
 
 func openToken(ctx context.Context, u URI, opts Options) (Provider, error) {
@@ -52,6 +54,7 @@ func openToken(ctx context.Context, u URI, opts Options) (Provider, error) {
 		opts:   opts,
 		stop:   make(chan struct{}),
 		making: make(chan struct{}, 1),
+		loaded: make(map[string]*tokenKey),
 	}
 	path, err := t.configure(u)
 	if err != nil {
@@ -248,7 +251,8 @@ type pinging struct {
 	err  error
 }
 
-// Ping reads an object of the token; if the last signature failed, it makes one.
+// Ping reads an object of the token; if the last signature failed, or a key is
+// suspect, it makes one.
 func (t *token) Ping(ctx context.Context) error {
 	t.mu.Lock()
 	p := t.ping
@@ -256,7 +260,12 @@ func (t *token) Ping(ctx context.Context) error {
 		p = &pinging{done: make(chan struct{})}
 		t.ping = p
 		go func() {
-			p.err = t.do(context.Background(), always, t.probe)
+			p.err = t.do(context.Background(), always, func(c *conn, s pkcs11.SessionHandle) error {
+				if err := t.probe(c, s); err != nil {
+					return err
+				}
+				return t.tryKeys(c, s)
+			})
 			t.mu.Lock()
 			t.ping = nil
 			t.mu.Unlock()
@@ -281,13 +290,16 @@ func (t *token) probe(c *conn, s pkcs11.SessionHandle) error {
 	if err := c.present(s); err != nil {
 		return err
 	}
-	if k := t.suspect.Load(); k != nil {
+	if k := t.failed.Load(); k != nil {
 		err := k.trySign(c, s)
-		if err == nil || errors.Is(err, ErrNotFound) {
-			t.suspect.CompareAndSwap(k, nil)
-			return nil
+		if lost(err) {
+			return err
 		}
-		return err
+		t.failed.CompareAndSwap(k, nil)
+		if err != nil {
+			k.distrust(err) // the token answers; what is wrong is the key
+		}
+		return nil
 	}
 	k := t.known.Load()
 	if k == nil {

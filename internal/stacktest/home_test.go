@@ -74,19 +74,25 @@ func shortDir(t *testing.T) string {
 	return dir
 }
 
-// start serves, waits until the server is ready, and says how long that took.
-func (h *home) start(env ...string) time.Duration {
+// launch serves.
+func (h *home) launch(env ...string) {
 	h.t.Helper()
 	cmd := exec.Command(program, "serve", "--home", h.dir, "--https", h.https, "--http", h.http, "--metrics", "off")
 	cmd.Env = slices.Concat(os.Environ(), []string{"DEVICECA_LOG_LEVEL=debug"}, h.env, env) // net/http's panics come as debug
 	cmd.Stderr = h.log
-	began := time.Now()
 	if err := cmd.Start(); err != nil {
 		h.t.Fatal(err)
 	}
 	h.mu.Lock()
 	h.server = cmd
 	h.mu.Unlock()
+}
+
+// start serves, waits until the server is ready, and says how long that took.
+func (h *home) start(env ...string) time.Duration {
+	h.t.Helper()
+	began := time.Now()
+	h.launch(env...)
 	for time.Since(began) < 30*time.Second {
 		if status, _ := h.get("/readyz"); status == http.StatusOK {
 			return time.Since(began)

@@ -90,6 +90,7 @@ func (s *Store) Issuers(ctx context.Context) ([]ca.IssuerRecord, error) {
 
 // AddIssuer enters a CA certificate generation; ca.ErrRecorded if its name is there.
 func (s *Store) AddIssuer(ctx context.Context, i ca.IssuerRecord, e ca.Event) error {
+	e.Issuer = i.Name
 	ev, err := encode(e)
 	if err != nil {
 		return err
@@ -104,6 +105,7 @@ func (s *Store) AddIssuer(ctx context.Context, i ca.IssuerRecord, e ca.Event) er
 
 // RevokeIssuer marks a CA as revoked; see ca.Ledger.
 func (s *Store) RevokeIssuer(ctx context.Context, name string, r ca.Revocation, e ca.Event) error {
+	e.Issuer, e.Time, e.Reason = name, r.Time, ca.ReasonName(r.Reason)
 	ev, err := encode(e)
 	if err != nil {
 		return err

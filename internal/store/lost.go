@@ -14,10 +14,6 @@ import (
 
 // RecordLost enters a certificate of ours that the ledger does not hold, as revoked; see ca.Ledger.
 func (s *Store) RecordLost(ctx context.Context, c *ca.Certificate, r ca.Revocation, e ca.Event) error {
-	ev, err := encode(e)
-	if err != nil {
-		return err
-	}
 	if r.Time.IsZero() {
 		r.Time = s.now()
 	}
@@ -46,9 +42,8 @@ func (s *Store) RecordLost(ctx context.Context, c *ca.Certificate, r ca.Revocati
 			return err
 		}
 		c.ID = id
-		t.record(ev)
 		one := []ca.Certificate{*c}
-		if err := revoke(t, one, r); err != nil {
+		if err := revoke(t, one, r, e); err != nil {
 			return err
 		}
 		c.Revocation = one[0].Revocation

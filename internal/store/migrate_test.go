@@ -51,6 +51,17 @@ INSERT INTO revocation VALUES (1, 1, 'issuing-1', X'0100000000000000000000000000
 	}
 }
 
+// TestMigrateCheckpoints: those of before events were dropped by a statement state nothing.
+func TestMigrateCheckpoints(t *testing.T) {
+	s := migrated(t, "00018", `
+INSERT INTO audit_checkpoint (sequence, head, time, key, signature) VALUES (7, zeroblob(32), 1, 'audit', X'01');
+`)
+	c, err := s.NewestCheckpoint(t.Context())
+	if err != nil || c.Sequence != 7 || c.Key != "audit" || c.Dropped != 0 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 // TestMigratePossession: what is recorded before it was asked how possession was proven keeps its key, its
 // confirmations go on, and who is registered keeps its mark.
 func TestMigratePossession(t *testing.T) {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
@@ -21,16 +20,19 @@ type retirement struct {
 // MoveDevice changes a device's state; see ca.Ledger. A move that
 // device.CheckMove refuses is a Conflict. Certificates count as unexpired at r.Time.
 func (s *Store) MoveDevice(ctx context.Context, id string, to device.State, r ca.Revocation, e ca.Event) ([]ca.Certificate, error) {
-	ev, err := encode(e)
-	if err != nil {
-		return nil, err
-	}
 	now := e.Time
 	if to == device.Retired {
 		now = r.Time
 	}
 	if now.IsZero() {
 		now, r.Time = s.now(), s.now()
+	}
+	if to == device.Retired {
+		e.Revocation = r.Text() // of its certificates, each of which has an event too
+	}
+	ev, err := encode(e)
+	if err != nil {
+		return nil, err
 	}
 	folded := device.Fold(id)
 	var revoked []ca.Certificate
@@ -63,7 +65,7 @@ func (s *Store) MoveDevice(ctx context.Context, id string, to device.State, r ca
 		if _, err := t.exec("UPDATE credential SET revoked = ? WHERE folded = ? AND revoked IS NULL", micros(r.Time), folded); err != nil {
 			return err
 		}
-		page, err := retirement{row: row, r: r, actor: e.Actor}.revoke(t)
+		page, err := retirement{row: row, r: r, actor: e.Actor}.revoke(t, now)
 		revoked = page
 		return err
 	})
@@ -73,13 +75,13 @@ func (s *Store) MoveDevice(ctx context.Context, id string, to device.State, r ca
 	return revoked, nil
 }
 
-// revoke revokes the next certificates, and marks the device if there may be more.
-func (w retirement) revoke(t *tx) ([]ca.Certificate, error) {
+// revoke revokes the next certificates, and marks the device if there may be more. at is the time of the events.
+func (w retirement) revoke(t *tx, at time.Time) ([]ca.Certificate, error) {
 	page, err := liveCertificates(t, w.row, w.after, w.r, ca.RevokedAtOnce)
 	if err != nil {
 		return nil, err
 	}
-	if err := revoke(t, page, w.r); err != nil {
+	if err := revoke(t, page, w.r, ca.Event{Time: at, Kind: ca.EventRevoked, Actor: w.actor, Reason: ca.ReasonName(w.r.Reason)}); err != nil {
 		return nil, err
 	}
 	if len(page) < ca.RevokedAtOnce {
@@ -119,12 +121,8 @@ func (s *Store) RevokeRetired(ctx context.Context, id string, at time.Time) (rev
 		if err != nil {
 			return err
 		}
-		if revoked, err = w.revoke(t); err != nil || len(revoked) == 0 {
-			return err
-		}
-		ev, err := encode(ca.Event{Time: at, Kind: ca.EventRevoked, Actor: w.actor, Device: revoked[0].Device,
-			Reason: fmt.Sprintf("%d certificates: %s", len(revoked), ca.ReasonName(w.r.Reason))})
-		t.record(ev)
+		page, err := w.revoke(t, at)
+		revoked = page
 		return err
 	})
 	if err != nil {

@@ -10,18 +10,14 @@ import (
 
 // Revoke revokes the certificates named; see ca.Ledger. One on hold is revoked
 // for good by any other reason than hold. If one of them is not
-// in the ledger, none is revoked (ca.ErrNoRecord). If all were revoked before
-// there is no event.
+// in the ledger, none is revoked (ca.ErrNoRecord). e is the event of each: device, issuer, serial
+// and revocation are those of the certificate.
 func (s *Store) Revoke(ctx context.Context, serials []ca.Serial, r ca.Revocation, e ca.Event) ([]ca.Certificate, error) {
-	ev, err := encode(e)
-	if err != nil {
-		return nil, err
-	}
 	if r.Time.IsZero() {
 		r.Time = s.now()
 	}
 	var revoked []ca.Certificate
-	err = s.write(ctx, func(t *tx) error {
+	err := s.write(ctx, func(t *tx) error {
 		revoked = nil
 		seen := make(map[ca.Serial]bool, len(serials))
 		for _, serial := range serials {
@@ -43,11 +39,7 @@ func (s *Store) Revoke(ctx context.Context, serials []ca.Serial, r ca.Revocation
 				revoked = append(revoked, found[0])
 			}
 		}
-		if len(revoked) == 0 {
-			return nil
-		}
-		t.record(ev)
-		return revoke(t, revoked, r)
+		return revoke(t, revoked, r, e)
 	})
 	if err != nil {
 		return nil, err
@@ -61,8 +53,9 @@ func changes(c *ca.Certificate, r ca.Revocation) bool {
 }
 
 // revoke enters certificates in the journal, in place of the hold that they
-// may be on, and sets their Revocation.
-func revoke(t *tx, certificates []ca.Certificate, r ca.Revocation) error {
+// may be on, and sets their Revocation. Each has an event of its own, made of e, so
+// that journal and audit log can be compared line by line.
+func revoke(t *tx, certificates []ca.Certificate, r ca.Revocation, e ca.Event) error {
 	if len(certificates) == 0 {
 		return nil
 	}
@@ -86,18 +79,28 @@ func revoke(t *tx, certificates []ca.Certificate, r ca.Revocation) error {
 		}
 		own := r
 		c.Revocation = &own
+		e.Revocation = r.Text()
+		if err := t.recordOf(c, e); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// Release ends a hold; see ca.Ledger.
-func (s *Store) Release(ctx context.Context, serial ca.Serial, at time.Time, e ca.Event) (*ca.Certificate, error) {
+// recordOf records what happened to a certificate.
+func (t *tx) recordOf(c *ca.Certificate, e ca.Event) error {
+	e.Device, e.Issuer, e.Serial = c.Device, c.Issuer, c.Serial
 	ev, err := encode(e)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		t.record(ev)
 	}
+	return err
+}
+
+// Release ends a hold; see ca.Ledger. Device, issuer and serial of e are those of the certificate.
+func (s *Store) Release(ctx context.Context, serial ca.Serial, at time.Time, e ca.Event) (*ca.Certificate, error) {
 	var released *ca.Certificate
-	err = s.write(ctx, func(t *tx) error {
+	err := s.write(ctx, func(t *tx) error {
 		rows, err := t.query(selectBySerial, serial[:])
 		if err != nil {
 			return err
@@ -123,7 +126,11 @@ func (s *Store) Release(ctx context.Context, serial ca.Serial, at time.Time, e c
 		if _, err := t.exec("DELETE FROM revocation WHERE certificate = ?", c.ID); err != nil {
 			return err
 		}
-		t.record(ev)
+		at = fromMicros(micros(at))
+		e.Revocation = ca.ReleasedText(at)
+		if err := t.recordOf(c, e); err != nil {
+			return err
+		}
 		_, err = t.exec("INSERT INTO release (sequence, certificate, issuer, serial, released, no_status) VALUES (?, ?, ?, ?, ?, ?)",
 			sequence, c.ID, c.Issuer, serial[:], micros(at), flag(c.NoStatus))
 		c.Revocation = nil

@@ -44,10 +44,12 @@ type Store struct {
 }
 
 var (
-	_ ca.Ledger    = (*Store)(nil)
-	_ audit.Source = (*Store)(nil)
-	_ crl.Source   = Journal{}
-	_ ocsp.Source  = Journal{}
+	_ ca.Ledger        = (*Store)(nil)
+	_ audit.Source     = (*Store)(nil)
+	_ audit.HeadSource = (*Store)(nil)
+	_ audit.Records    = Records{}
+	_ crl.Source       = Journal{}
+	_ ocsp.Source      = Journal{}
 )
 
 // seams are what tests put something else in for.

@@ -33,7 +33,7 @@ func TestPruneLong(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n, err := s.PruneEvents(t.Context(), time.Now(), "admin:test"); n != 2100 || err != nil {
+	if n, err := s.PruneEvents(t.Context(), time.Now(), "admin:test", storetest.SignDropped); n != 2100 || err != nil {
 		t.Errorf("%d events were dropped: %v", n, err)
 	}
 	if r := storetest.Verify(t, s); r.Dropped != 2100 || r.Events != 2 {

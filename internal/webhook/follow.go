@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/internal/audit"
 )
 
 // Follower posts events. Safe for concurrent use, apart from Run.
@@ -57,6 +58,7 @@ const (
 func (f *Follower) Run(ctx context.Context) {
 	var cursor, kept int64
 	var instances []Instance
+	var told uint64 // sequence of the head that was posted last
 	f.insist(ctx, "the webhook cannot read where it stopped", func() (err error) {
 		if cursor, err = f.begin(ctx); err == nil {
 			instances, err = f.Log.Instances(ctx)
@@ -65,22 +67,31 @@ func (f *Follower) Run(ctx context.Context) {
 		return err
 	})
 	for ctx.Err() == nil {
-		var batch []Event
+		var p post
 		var next int64
 		f.insist(ctx, "the webhook cannot read the audit log", func() (err error) {
-			batch, next, err = f.read(ctx, cursor, instances)
+			if p.Events, next, err = f.read(ctx, cursor, instances); err == nil {
+				p.Head, err = f.head(ctx, told)
+			}
 			return err
 		})
-		if len(batch) > 0 {
-			f.oldest.Store(batch[0].Time.UnixMilli())
-			f.insist(ctx, "the webhook's receiver does not take events", func() error { return f.post(ctx, instanceOf(instances, batch[0]).ID, batch) })
+		p.Instance = instances[len(instances)-1].ID // which signed the head
+		if len(p.Events) > 0 {
+			p.Instance = instanceOf(instances, p.Events[0]).ID
+			f.oldest.Store(p.Events[0].Time.UnixMilli())
+		}
+		if len(p.Events) > 0 || p.Head != nil {
+			f.insist(ctx, "the webhook's receiver does not take events", func() error { return f.post(ctx, p) })
 			if ctx.Err() != nil {
 				return // not delivered, or not known to be: the next run posts it again
 			}
-			f.delivered.Add(int64(len(batch)))
+			f.delivered.Add(int64(len(p.Events)))
 			f.oldest.Store(0)
+			if p.Head != nil {
+				told = p.Head.Sequence
+			}
 		}
-		if len(batch) > 0 || next-kept >= keepSkipped {
+		if len(p.Events) > 0 || next-kept >= keepSkipped {
 			f.insist(ctx, "the webhook cannot keep where it stopped", func() error { return f.Log.SetCursor(ctx, next) })
 			kept = next
 		}
@@ -103,6 +114,23 @@ func (f *Follower) begin(ctx context.Context) (int64, error) {
 	return cursor, f.Log.SetCursor(ctx, cursor)
 }
 
+// post is the body of a post.
+type post struct {
+	Instance string            `json:"instance"`
+	Events   []Event           `json:"events"`
+	Head     *audit.Checkpoint `json:"head,omitempty"`
+}
+
+// head is the newest head of the log, if it was not posted yet. It stands for
+// all before it.
+func (f *Follower) head(ctx context.Context, told uint64) (*audit.Checkpoint, error) {
+	c, err := f.Log.Head(ctx)
+	if err != nil || c == nil || c.Sequence <= told {
+		return nil, err
+	}
+	return c, nil
+}
+
 // instanceOf is the instance that an event is of: the last that begins with it or before.
 func instanceOf(instances []Instance, e Event) (of Instance) {
 	for i, instance := range instances {
@@ -120,7 +148,7 @@ func (f *Follower) read(ctx context.Context, cursor int64, instances []Instance)
 	if err != nil {
 		return nil, cursor, err
 	}
-	next = cursor
+	next, batch = cursor, []Event{} // in JSON, no events are []
 	for _, e := range events {
 		if f.kinds[e.Kind] {
 			if len(batch) == MaxEvents || len(batch) > 0 && instanceOf(instances, batch[0]) != instanceOf(instances, e) {
@@ -156,17 +184,14 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// post sends one batch; anything but 2xx is an error.
-func (f *Follower) post(ctx context.Context, instance string, batch []Event) (err error) {
+// post sends a post; anything but 2xx is an error.
+func (f *Follower) post(ctx context.Context, p post) (err error) {
 	defer func() {
 		if err != nil && ctx.Err() == nil {
 			f.failures.Add(1)
 		}
 	}()
-	body, err := json.Marshal(struct {
-		Instance string  `json:"instance"`
-		Events   []Event `json:"events"`
-	}{instance, batch})
+	body, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
@@ -177,7 +202,7 @@ func (f *Follower) post(ctx context.Context, instance string, batch []Event) (er
 	at := f.Now().Unix()
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "deviceca")
-	req.Header.Set(InstanceHeader, instance)
+	req.Header.Set(InstanceHeader, p.Instance)
 	req.Header.Set(TimestampHeader, strconv.FormatInt(at, 10))
 	req.Header.Set(SignatureHeader, Sign(f.Secret, at, body))
 	resp, err := f.client.Do(req)

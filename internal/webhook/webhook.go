@@ -17,9 +17,11 @@
 //
 //	{"instance":"5f0c…","events":[{"id":41,"time":…,"kind":"request.pending",…},…]}
 //
-// with 1 to 100 events whose IDs rise, of one instance of the ledger: 128 random bits that are drawn when
+// with up to 100 events whose IDs rise, of one instance of the ledger: 128 random bits that are drawn when
 // the ledger is made and at each restore from a backup. Two restores of one backup number their
-// events each by themselves, so that an event is known by instance and ID together. HEX is the HMAC-SHA256, under the
+// events each by themselves, so that an event is known by instance and ID together. "head" beside them is the newest signed
+// head of the audit log (audit.HeadKind), if it moved since the last post; one
+// that has nothing else to tell has no events, and the newest instance. HEX is the HMAC-SHA256, under the
 // shared secret, of the timestamp's digits, ".", and the body. A post that is
 // repeated has a new timestamp and thus a new signature.
 package webhook
@@ -43,6 +45,7 @@ import (
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/internal/audit"
 )
 
 // Headers of a post.
@@ -82,6 +85,8 @@ type Log interface {
 	Instances(ctx context.Context) ([]Instance, error)
 	// Newest is the ID of the newest event, 0 if there is none.
 	Newest(ctx context.Context) (int64, error)
+	// Head is the newest signed head of the log; nil if none was signed yet.
+	Head(ctx context.Context) (*audit.Checkpoint, error)
 	// Cursor is what SetCursor kept; ca.ErrNoRecord if it never did.
 	Cursor(ctx context.Context) (int64, error)
 	// SetCursor makes the cursor durable.
@@ -99,7 +104,7 @@ type Options struct {
 	URL     string         // as CheckURL wants it
 	Secret  string         // MinSecret octets or more
 	Roots   *x509.CertPool // nil: the system's
-	Events  []string       // kinds to post; nil: DefaultEvents
+	Events  []string       // kinds to post; nil: DefaultEvents. Heads are always posted
 	Timeout time.Duration  // of one post, default 10 s
 
 	Poll               time.Duration // between looks at the log, default 1 s

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/internal/audit"
 )
 
 const secret = "0123456789abcdef0123456789abcdef"
@@ -30,6 +31,7 @@ type memory struct {
 	events    []Event
 	cursor    int64      // -1: never kept
 	instances []Instance // nil: one
+	signed    *audit.Checkpoint
 	fail      error
 }
 
@@ -58,6 +60,19 @@ func (m *memory) Instances(context.Context) ([]Instance, error) {
 		return []Instance{{ID: "first", FirstEvent: 1}}, m.fail
 	}
 	return m.instances, m.fail
+}
+
+func (m *memory) Head(context.Context) (*audit.Checkpoint, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.signed, m.fail
+}
+
+// sign gives the log a newer head.
+func (m *memory) sign(sequence uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.signed = &audit.Checkpoint{Sequence: sequence, Head: [32]byte{byte(sequence)}, Time: time.Unix(1e9, 0).UTC(), Key: "audit", Signature: []byte{1}}
 }
 
 func (m *memory) Newest(context.Context) (int64, error) {
@@ -101,6 +116,7 @@ type receiver struct {
 	posts     int
 	taken     [][]int64
 	instances []string // of the posts taken
+	heads     []uint64
 }
 
 func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
@@ -121,9 +137,14 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	var post struct {
 		Instance string
 		Events   []Event
+		Head     *audit.Checkpoint
 	}
-	if err := json.Unmarshal(body, &post); err != nil || len(post.Events) == 0 || len(post.Events) > MaxEvents {
-		r.t.Errorf("%d events, %v", len(post.Events), err)
+	if err := json.Unmarshal(body, &post); err != nil || post.Events == nil || len(post.Events) == 0 && post.Head == nil || len(post.Events) > MaxEvents {
+		r.t.Errorf("%d events, head %v, %v", len(post.Events), post.Head, err)
+	}
+	found := 0
+	if _, err := audit.ReadHeads(bytes.NewReader(body), func(audit.Checkpoint) error { found++; return nil }); err != nil || found == 1 != (post.Head != nil) {
+		r.t.Errorf("audit verify --head would read %d heads of %s, %v", found, body, err)
 	}
 	var ids []int64
 	for _, e := range post.Events {
@@ -136,6 +157,9 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	defer r.mu.Unlock()
 	r.taken = append(r.taken, ids)
 	r.instances = append(r.instances, post.Instance)
+	if post.Head != nil {
+		r.heads = append(r.heads, post.Head.Sequence)
+	}
 	w.WriteHeader(http.StatusNoContent)
 }
 
@@ -144,6 +168,12 @@ func (r *receiver) ids() []int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Concat(r.taken...)
+}
+
+func (r *receiver) seenHeads() []uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.heads)
 }
 
 func (r *receiver) tried() int {
@@ -185,6 +215,32 @@ func upTo(from, to int64) (ids []int64) {
 		ids = append(ids, id)
 	}
 	return ids
+}
+
+// The newest head goes along with the next post, or by itself; once, until it moves.
+func TestHeads(t *testing.T) {
+	log, r := newMemory(), &receiver{t: t}
+	srv := httptest.NewServer(r)
+	defer srv.Close()
+	log.sign(7)
+	_, stop := follow(t, options(log, srv.URL))
+	seen := func(n int) func() bool { return func() bool { return len(r.seenHeads()) == n } }
+	eventually(t, "the first head", seen(1))
+	log.add(ca.EventIssued, 3)
+	eventually(t, "delivery", func() bool { return log.kept() == 3 })
+	log.sign(8)
+	log.sign(9)
+	eventually(t, "a newer head", func() bool { heads := r.seenHeads(); return len(heads) > 0 && heads[len(heads)-1] == 9 })
+	log.add(ca.EventIssued, 1)
+	eventually(t, "delivery", func() bool { return log.kept() == 4 })
+	stop()
+	heads := r.seenHeads()
+	if heads[0] != 7 || !slices.IsSorted(heads) || len(slices.Compact(slices.Clone(heads))) != len(heads) || len(heads) > 3 {
+		t.Errorf("heads %v", heads)
+	}
+	if got := r.ids(); !slices.Equal(got, upTo(1, 4)) {
+		t.Errorf("events %v", got)
+	}
 }
 
 // Everything of the kinds asked for from the first run on, in order, in
@@ -491,5 +547,20 @@ func TestInstances(t *testing.T) {
 	stop()
 	if !slices.Equal(r.instances, []string{"a", "b"}) || !slices.Equal(r.taken[0], upTo(1, 3)) || !slices.Equal(r.taken[1], upTo(4, 6)) {
 		t.Errorf("posts of %v: %v", r.instances, r.taken)
+	}
+}
+
+// A head by itself is posted as the newest instance's.
+func TestInstanceOfHead(t *testing.T) {
+	log, r := newMemory(), &receiver{t: t}
+	log.instances = []Instance{{ID: "a", FirstEvent: 1}, {ID: "b", FirstEvent: 4}}
+	log.sign(7)
+	srv := httptest.NewServer(r)
+	defer srv.Close()
+	_, stop := follow(t, options(log, srv.URL))
+	eventually(t, "the head", func() bool { return len(r.seenHeads()) == 1 })
+	stop()
+	if !slices.Equal(r.instances, []string{"b"}) {
+		t.Errorf("posts of %v", r.instances)
 	}
 }

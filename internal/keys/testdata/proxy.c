@@ -4,6 +4,7 @@
  *
  *	FUNCTION fail RV        the call returns RV (hexadecimal)
  *	FUNCTION block MS       the call waits MS milliseconds first, or until the file is gone
+ *	FUNCTION spoil N        the call succeeds, and octet N of what its fourth argument points to is another
  *
  * with * for every function. Calls that matter to the tests are appended to
  * PROXY_LOG as "FUNCTION RV OPEN", OPEN being the sessions open after it.
@@ -49,7 +50,7 @@ static struct list *real;
 static struct list mine;
 static atomic_int open_sessions;
 
-static ck interfere(int i)
+static ck interfere(int i, long *spoil)
 {
 	const char *path = getenv("PROXY_CONTROL");
 	char name[64], action[16];
@@ -63,6 +64,8 @@ static ck interfere(int i)
 			continue;
 		if (!strcmp(action, "fail"))
 			rv = value;
+		else if (!strcmp(action, "spoil"))
+			*spoil = value;
 		else /* MS was read as hexadecimal too; the test writes it so */
 			for (; value > 10 && !access(path, F_OK); value -= 10)
 				usleep(10000);
@@ -92,10 +95,13 @@ static void record(int i, ck rv)
 
 static ck call(int i, ck a, ck b, ck c, ck d, ck e, ck f, ck g, ck h)
 {
-	ck rv = interfere(i);
+	long spoil = -1;
+	ck rv = interfere(i, &spoil);
 
 	if (!rv)
 		rv = ((fn)real->f[i])(a, b, c, d, e, f, g, h);
+	if (!rv && spoil >= 0 && d)
+		((unsigned char *)d)[spoil] ^= 1;
 	record(i, rv);
 	return rv;
 }

@@ -23,6 +23,7 @@ func testListCertificates(t *testing.T, e Engine) {
 	}
 	other := m.Issuance("lamp-0")
 	other.Certificate.Issuer, other.Certificate.Profile, other.Certificate.NotAfter = "quarantine-1", "remediation", Start.Add(100*24*time.Hour)
+	other.Event.Issuer = "quarantine-1"
 	Record(t, e, other)
 	for _, id := range []int64{2, 5} {
 		c := value[[]ca.Certificate](t)(e.Certificates(t.Context(), ca.CertificateFilter{}, id-1, 1))[0]

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
+	"math"
 	"testing"
 	"time"
 
@@ -42,8 +44,8 @@ func testAudit(t *testing.T, e Engine) {
 		t.Errorf("a page of the log: %+v", log)
 	}
 	body, _ := json.Marshal(Event(ca.EventRefused, "Lamp-3"))
-	if leaves := value[[][]byte](t)(e.Events(t.Context(), 4)); len(leaves) != 1 || string(leaves[0]) != string(body) {
-		t.Errorf("leaves %s", leaves)
+	if logged := logOf(t, e); len(logged) != 5 || len(logged[3].Events) != 1 || string(logged[3].Events[0].Body) != string(body) {
+		t.Errorf("logged %+v", logged)
 	}
 	// Changes that change nothing are no events.
 	wantErr(t, e.RemoveAdmin(t.Context(), "none", Event(ca.EventAdminRemoved, "")), ca.ErrNoRecord)
@@ -56,7 +58,7 @@ func testAudit(t *testing.T, e Engine) {
 func testAuditEvents(t *testing.T, e Engine) {
 	must(t, e.RecordEvent(t.Context(), Event(ca.EventRefused, "lamp-1")))
 	forked := forkedLog{e}
-	_, err := audit.Verify(t.Context(), forked, audit.OneKey(key.Public()), nil)
+	_, err := audit.Verify(t.Context(), forked, audit.OneKey(key.Public()), nil, nil)
 	if f, ok := errors.AsType[*audit.Fault](err); !ok || f.Sequence != 1 {
 		t.Errorf("got %v", err)
 	}
@@ -65,12 +67,27 @@ func testAuditEvents(t *testing.T, e Engine) {
 // forkedLog is a log of which one event reads differently.
 type forkedLog struct{ Engine }
 
-func (f forkedLog) Events(ctx context.Context, sequence uint64) ([][]byte, error) {
-	events, err := f.Engine.Events(ctx, sequence)
-	for i := range events {
-		events[i] = append([]byte(" "), events[i]...)
+func (f forkedLog) Log(ctx context.Context, upTo uint64) iter.Seq2[audit.Logged, error] {
+	return func(yield func(audit.Logged, error) bool) {
+		for l, err := range f.Engine.Log(ctx, upTo) {
+			for i := range l.Events {
+				l.Events[i].Body = append([]byte(" "), l.Events[i].Body...)
+			}
+			if !yield(l, err) {
+				return
+			}
+		}
 	}
-	return events, err
+}
+
+// logOf is the whole log.
+func logOf(t *testing.T, e Engine) (all []audit.Logged) {
+	t.Helper()
+	for l, err := range e.Log(t.Context(), math.MaxInt64) {
+		must(t, err)
+		all = append(all, l)
+	}
+	return all
 }
 
 func testPrune(t *testing.T, e Engine) {
@@ -81,27 +98,27 @@ func testPrune(t *testing.T, e Engine) {
 	for i := range 5 {
 		must(t, e.RecordEvent(t.Context(), Event(ca.EventRefused, fmt.Sprintf("bulb-%d", i))))
 	}
-	if n := value[int64](t)(e.PruneEvents(t.Context(), cut, "admin:test")); n != 10 {
+	if n := value[int64](t)(e.PruneEvents(t.Context(), cut, "admin:test", SignDropped)); n != 10 {
 		t.Errorf("%d events were dropped", n)
 	}
 	if r := Verify(t, e); r.Dropped != 10 || r.Events != 6 || r.First != 1 || r.Last != 16 {
 		t.Errorf("report %+v", r)
 	}
-	if events := value[[][]byte](t)(e.Events(t.Context(), 10)); events != nil {
-		t.Errorf("events %s", events)
+	if logged := logOf(t, e); len(logged) != 16 || logged[9].Events != nil {
+		t.Errorf("logged %+v", logged)
 	}
 	log := value[[]store.LoggedEvent](t)(e.EventLog(t.Context(), store.EventFilter{}, 0, 100))
 	if len(log) != 6 || log[0].Device != "bulb-0" || log[5].Kind != store.EventAuditPruned || log[5].ID != 16 {
 		t.Errorf("log %+v", log)
 	}
-	if n := value[int64](t)(e.PruneEvents(t.Context(), cut, "admin:test")); n != 0 {
+	if n := value[int64](t)(e.PruneEvents(t.Context(), cut, "admin:test", SignDropped)); n != 0 {
 		t.Errorf("%d events were dropped the second time", n)
 	}
 	// Everything there is.
 	for range 3 {
 		must(t, e.RecordEvent(t.Context(), Event(ca.EventRefused, "late")))
 	}
-	if n := value[int64](t)(e.PruneEvents(t.Context(), time.Now().Add(time.Hour), "admin:test")); n != 9 {
+	if n := value[int64](t)(e.PruneEvents(t.Context(), time.Now().Add(time.Hour), "admin:test", SignDropped)); n != 9 {
 		t.Errorf("%d events were dropped at last", n)
 	}
 	must(t, e.RecordEvent(t.Context(), Event(ca.EventRefused, "after")))

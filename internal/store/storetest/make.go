@@ -3,9 +3,10 @@ package storetest
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -86,9 +87,10 @@ func (m *Make) Issuance(id string) *ca.Issuance {
 		Device: policy.Device{ID: id, Level: "software", State: "claimed"}, Key: "ecdsa-p256", Names: []policy.Name{{Form: "subject.cn", Value: id}}})
 	rand.Read(c.DER)
 	binary.BigEndian.PutUint32(c.DER, 0x30820268)
+	digest := sha256.Sum256(c.DER)
 	return &ca.Issuance{Certificate: c, Event: ca.Event{
 		Time: Start, Kind: ca.EventIssued, Actor: c.Actor, Protocol: "est", Device: id, Issuer: Issuer, Serial: c.Serial,
-		Outcome: "issue", Rule: "software", Policy: c.Decision.Version, Digest: fmt.Sprintf("%x", key),
+		Outcome: "issue", Rule: "software", Policy: c.Decision.Version, Digest: hex.EncodeToString(digest[:]),
 	}}
 }
 

@@ -143,6 +143,9 @@ func testLost(t *testing.T, e Engine) {
 	if serials != 3 {
 		t.Errorf("%d serials on the CRL", serials)
 	}
+	if r := Verify(t, e); r.Revocations != 3 {
+		t.Errorf("the audit log tells of %d revocations, want 3", r.Revocations)
+	}
 	// A use of a credential that a log tells of counts once.
 	cred := Credential("ref-1", 5)
 	must(t, e.AddCredential(ctx, cred, Event(ca.EventCredentialAdded, "")))

@@ -54,7 +54,10 @@ type Engine interface {
 	Head(ctx context.Context) (audit.Entry, error)
 	EventLog(ctx context.Context, f store.EventFilter, after int64, limit int) ([]store.LoggedEvent, error)
 	AddCheckpoint(ctx context.Context, c audit.Checkpoint) error
-	PruneEvents(ctx context.Context, before time.Time, actor string) (int64, error)
+	PruneEvents(ctx context.Context, before time.Time, actor string, sign store.SignDropped) (int64, error)
+	NewestCheckpoint(ctx context.Context) (audit.Checkpoint, error)
+	Entry(ctx context.Context, sequence uint64) (audit.Entry, bool, error)
+	Records() store.Records
 
 	Ping(ctx context.Context) error
 	Stats() store.Stats
@@ -133,10 +136,21 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 
 var key, _ = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 
-// Verify fails the test unless the audit chain is whole.
-func Verify(t testing.TB, e audit.Source) audit.Report {
+// SignDropped signs as the CA's audit key would.
+func SignDropped(e audit.Entry) (audit.Checkpoint, error) {
+	return audit.SignDropped(key, "audit", e, time.Now())
+}
+
+// Log is an audit log and what it tells of.
+type Log interface {
+	audit.Source
+	Records() store.Records
+}
+
+// Verify fails the test unless the audit chain is whole, and agrees with the tables.
+func Verify(t testing.TB, e Log) audit.Report {
 	t.Helper()
-	report, err := audit.Verify(context.WithoutCancel(t.Context()), e, audit.OneKey(key.Public()), nil)
+	report, err := audit.Verify(context.WithoutCancel(t.Context()), e, audit.OneKey(key.Public()), e.Records(), nil)
 	if err != nil {
 		t.Error(err)
 	}

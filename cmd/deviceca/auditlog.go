@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/deviceca/deviceca/internal/admin"
+	"github.com/deviceca/deviceca/internal/audit"
+	"github.com/deviceca/deviceca/internal/store"
+)
+
+// auditLog shows the audit chain to the admin API.
+type auditLog struct{ *system }
+
+// Events is part of admin.AuditLog.
+func (l auditLog) Events(ctx context.Context, f admin.EventFilter, after int64, limit int) ([]admin.AuditEvent, error) {
+	logged, err := l.store.EventLog(ctx, store.EventFilter{Kind: f.Kind, Device: f.Device}, after, limit)
+	events := make([]admin.AuditEvent, 0, len(logged))
+	for _, e := range logged {
+		events = append(events, admin.AuditEvent{ID: e.ID, Event: e.Event})
+	}
+	return events, err
+}
+
+// CheckHeads is part of admin.AuditLog.
+func (l auditLog) CheckHeads(ctx context.Context, heads []audit.Checkpoint) (fault string, err error) {
+	if l.auditFault != nil {
+		return l.auditFault.Error(), nil
+	}
+	for _, c := range heads {
+		if err := l.checkHead(ctx, c); err != nil {
+			return faultText(err)
+		}
+	}
+	return "", nil
+}
+
+// checkHead holds the log against a head. A restore is a truncation too, and is named if the head is of what it cut off.
+func (l auditLog) checkHead(ctx context.Context, c audit.Checkpoint) error {
+	err := audit.CheckHead(ctx, l.store, audit.OneKey(l.audit.Public()), c)
+	f, is := errors.AsType[*audit.Fault](err)
+	if !is {
+		return err
+	}
+	instances, ierr := l.store.Instances(ctx)
+	if ierr != nil {
+		return ierr
+	}
+	for _, i := range instances {
+		if i.Restored() && c.Time.After(i.Snapshot) && c.Time.Before(i.Since) {
+			f.What += fmt.Sprintf(" (this CA was restored at %s from a backup that knows nothing after %s: keep heads of between with the old home, and give those of before and after)",
+				instant(i.Since), instant(i.Snapshot))
+		}
+	}
+	return f
+}
+
+// faultText tells what is wrong with the log from a log that cannot be read.
+func faultText(err error) (string, error) {
+	if f, ok := errors.AsType[*audit.Fault](err); ok {
+		return f.Error(), nil
+	}
+	return "", err
+}
+
+// Verify is part of admin.AuditLog.
+func (l auditLog) Verify(ctx context.Context, progress func(admin.AuditProgress)) (report admin.AuditReport, err error) {
+	if l.auditFault != nil {
+		report.Fault = l.auditFault.Error()
+		return report, nil
+	}
+	if report.Fault, err = l.ownHeads(ctx, &report); err != nil || report.Fault != "" {
+		return report, err
+	}
+	r, err := audit.Verify(ctx, l.store, audit.OneKey(l.audit.Public()), l.store.Records(), func(done, of uint64) { progress(admin.AuditProgress{Done: done, Of: of}) })
+	report.First, report.Last, report.Head, report.Events, report.Dropped = r.First, r.Last, hex.EncodeToString(r.Head[:]), r.Events, r.Dropped
+	report.Checkpoints, report.Signed = r.Checkpoints, r.Signed
+	report.Certificates, report.Revocations, report.Unnamed, report.Unchecked = r.Certificates, r.Revocations, r.Unnamed, r.Unchecked
+	if !r.SignedAt.IsZero() {
+		report.SignedAt = &r.SignedAt
+	}
+	report.Fault, err = faultText(err)
+	return report, err
+}
+
+// ownHeads holds the log against the home's own heads file, if there is one.
+func (l auditLog) ownHeads(ctx context.Context, report *admin.AuditReport) (fault string, err error) {
+	path := l.cfg.Audit.HeadsFile
+	if path == "" {
+		return "", nil
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	read := admin.AuditHeads{File: path, Own: true}
+	read.Without, err = audit.ReadHeads(f, func(c audit.Checkpoint) error {
+		read.Add(c)
+		return l.checkHead(ctx, c)
+	})
+	if read.Heads > 0 {
+		report.Heads = append(report.Heads, read)
+	}
+	return faultText(err)
+}
