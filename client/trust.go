@@ -88,7 +88,11 @@ func sortCACerts(certs []*x509.Certificate) *CACerts {
 		switch {
 		case !c.IsCA:
 		case bytes.Equal(c.RawIssuer, c.RawSubject) && c.CheckSignatureFrom(c) == nil:
-			out.Roots = union(out.Roots, []*x509.Certificate{c})
+			if forRemediation(c) {
+				out.Remediation = union(out.Remediation, []*x509.Certificate{c})
+			} else {
+				out.Roots = union(out.Roots, []*x509.Certificate{c})
+			}
 		default:
 			out.Intermediates = union(out.Intermediates, []*x509.Certificate{c})
 		}
@@ -126,7 +130,7 @@ func accept(reply *Reply, req *Request, ca *CACerts, now time.Time) (*Identity, 
 	judged := *cert
 	judged.UnhandledCriticalExtensions = nil // they bind those who rely on the certificate, not its holder
 	chains, err := judged.Verify(x509.VerifyOptions{
-		Roots: pool(ca.Roots), Intermediates: pool(intermediates), CurrentTime: now,
+		Roots: pool(union(ca.Roots, ca.Remediation)), Intermediates: pool(intermediates), CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
 	if err != nil {
