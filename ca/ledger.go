@@ -102,7 +102,7 @@ type Standing struct {
 // IssuerRecord is one CA certificate generation.
 type IssuerRecord struct {
 	Name       string    `json:"name"` // "root-1", "issuing-1", "quarantine-1"; "root-1-by-2" for a cross-certificate
-	Role       string    `json:"role"` // "root", "issuing", "quarantine", "cross"
+	Role       string    `json:"role"` // "root", "quarantine-root", "cross", "issuing", "quarantine"
 	Generation int       `json:"generation"`
 	Key        string    `json:"key"` // label of its key at the provider
 	Cert       []byte    `json:"-"`   // DER
@@ -110,6 +110,9 @@ type IssuerRecord struct {
 	// Revoked is when and why the CA was revoked; such a one neither signs nor is handed out.
 	Revoked *Revocation `json:"revoked,omitempty"`
 }
+
+// IsRoot reports whether the CA is a trust anchor, with its key in the root's token.
+func (r IssuerRecord) IsRoot() bool { return r.Role == "root" || r.Role == "quarantine-root" }
 
 // Subordinate reports whether the CA stands below a root, with its key in the issuing token.
 func (r IssuerRecord) Subordinate() bool { return r.Role == "issuing" || r.Role == "quarantine" }

@@ -26,7 +26,7 @@ func (s *Service) Next(role string) (name string, generation int) {
 
 // Take enters a CA certificate and puts it in force: of a new issuing or
 // quarantine generation, whose key must be at Options.Key under its name and
-// which must be signed by one of our roots; or of a root or cross-certificate.
+// which must be signed by one of our roots of that role; or of a root or cross-certificate.
 // Errors: Malformed (what is wrong with the certificate), Conflict.
 func (s *Service) Take(ctx context.Context, r IssuerRecord, actor string) error {
 	if r.Subordinate() {
@@ -37,7 +37,7 @@ func (s *Service) Take(ctx context.Context, r IssuerRecord, actor string) error 
 		if err := s.checkBelowRoot(r, key.Public()); err != nil {
 			return Errorf(Malformed, "%w", err)
 		}
-	} else if _, err := newIssuer(r, nil); err != nil {
+	} else if err := s.checkRoot(r); err != nil {
 		return Errorf(Malformed, "%w", err)
 	}
 	sum := sha256.Sum256(r.Cert)
@@ -52,11 +52,36 @@ func (s *Service) Take(ctx context.Context, r IssuerRecord, actor string) error 
 	return s.Reload(ctx)
 }
 
-// checkBelowRoot checks a new generation against each root; the newest root's complaint is told.
-func (s *Service) checkBelowRoot(r IssuerRecord, pub crypto.PublicKey) error {
-	err := errors.New("there is no root")
+// checkRoot checks a root or a cross-certificate.
+func (s *Service) checkRoot(r IssuerRecord) error {
+	if r.Role != "cross" && !r.IsRoot() {
+		return fmt.Errorf("%q is not the role of a CA", r.Role)
+	}
+	if _, err := newIssuer(r, nil); err != nil {
+		return err
+	}
+	if r.Role != "quarantine-root" {
+		return nil
+	}
+	var others [][]byte
 	for _, i := range s.current.Load().ordered {
-		if i.Record.Role != "root" {
+		if i.Record.Role == "root" {
+			others = append(others, i.Cert.Raw)
+		}
+	}
+	return CheckQuarantineRoot(r.Cert, others, s.now())
+}
+
+// checkBelowRoot checks a new generation against each root of its kind; the newest root's complaint is told.
+// A home from before quarantine had a root of its own, with an external root, may go on without.
+func (s *Service) checkBelowRoot(r IssuerRecord, pub crypto.PublicKey) error {
+	st, role := s.current.Load(), RootOf(r.Role)
+	if st.issuers[role] == nil {
+		role = "root"
+	}
+	err := errors.New("there is no root")
+	for _, i := range st.ordered {
+		if i.Record.Role != role {
 			continue
 		}
 		if err = CheckSubordinate(r.Cert, i.Cert.Raw, r.Role, pub, s.now()); err == nil {
@@ -96,6 +121,8 @@ func (s *Service) RevokeCA(ctx context.Context, name string, reason int, actor s
 	switch {
 	case i == nil || i.Record.Name != name:
 		return Errorf(NotFound, "there is no CA %s; name one generation, such as issuing-1", name)
+	case i.Record.Role == "cross":
+		return Errorf(Denied, "%s leads from one root to another, and ends with them", name)
 	case !i.Record.Subordinate():
 		return Errorf(Denied, "%s is a root: what trusts it cannot be told by a list that it signs; take it out of the devices' trust stores", name)
 	case st.issuers[i.Record.Role] == i:

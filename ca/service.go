@@ -81,7 +81,7 @@ func (s *Service) Stats() Stats {
 type state struct {
 	policy   *policy.Policy
 	issuers  map[string]*Issuer // by name, and by role for the newest generation
-	ordered  []*Issuer          // roots first, cross-certificates, then by role and generation
+	ordered  []*Issuer          // roots first, the quarantine root last of them, cross-certificates, then by role and generation
 	profiles map[string]*Profile
 }
 
@@ -138,7 +138,7 @@ func (s *Service) loadIssuers(ctx context.Context) ([]*Issuer, error) {
 // compile makes the state of a policy over issuers; its error lists every fault.
 func (s *Service) compile(ctx context.Context, p *policy.Policy, issuers []*Issuer) (*state, error) {
 	st := &state{policy: p, issuers: map[string]*Issuer{}, profiles: map[string]*Profile{}}
-	for _, role := range []string{"root", "cross", "issuing", "quarantine"} {
+	for _, role := range []string{"root", "quarantine-root", "cross", "issuing", "quarantine"} {
 		for _, i := range issuers {
 			if i.Record.Role != role {
 				continue

@@ -189,7 +189,7 @@ func (r *recovery) enterList(ctx context.Context, l signedList) error {
 	if r.older(l.file, l.ThisUpdate) {
 		return nil
 	}
-	if l.issuer.Role == "root" {
+	if l.issuer.IsRoot() {
 		return r.enterRootList(ctx, l)
 	}
 	why := fmt.Sprintf("CRL number %s of %s", numberText(l.Number), l.issuer.Name)

@@ -133,12 +133,17 @@ func (r *revocation) handler(path string) http.Handler {
 	switch {
 	case path == "/ocsp" || strings.HasPrefix(path, "/ocsp/"):
 		return http.HandlerFunc(r.ocsp)
-	case strings.HasPrefix(path, "/crl/") && !strings.HasPrefix(path, "/crl/root"): // the root's key is elsewhere, and so is its list
+	case strings.HasPrefix(path, "/crl/") && !isRootName(strings.TrimPrefix(path, "/crl/")): // the roots' keys are elsewhere, and so are their lists
 		return r.system.unlessClosed(r.sending(r.lists))
 	case strings.HasPrefix(path, "/pack/"):
 		return r.system.unlessClosed(r.sending(r.packFiles))
 	}
 	return nil
+}
+
+// isRootName reports whether a name, or the file name of a list, is that of a root.
+func isRootName(name string) bool {
+	return strings.HasPrefix(name, "root") || strings.HasPrefix(name, "quarantine-root")
 }
 
 func (r *revocation) ocsp(w http.ResponseWriter, q *http.Request) {
@@ -175,7 +180,7 @@ func (r *revocation) run() []func(context.Context) {
 // publish makes complete CRLs and full packs beside the schedule, of the CA
 // named, of all if name is "".
 func (r *revocation) publish(ctx context.Context, name string) ([]string, error) {
-	if name = r.resolve(name); name == "root" {
+	if name = r.resolve(name); isRootName(name) {
 		return nil, ca.Errorf(ca.Conflict, "the root's key is not here; sign its CRL with: deviceca ca crl root")
 	}
 	if err := r.system.closed(ctx); err != nil {

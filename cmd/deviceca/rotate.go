@@ -73,67 +73,107 @@ func (r rotation) Take(ctx context.Context, record ca.IssuerRecord, actor string
 
 // Rotation, the root's part: commands that open the root's token.
 
-// signSubordinate signs the request for a new generation with the newest root.
-func signSubordinate(ctx context.Context, home Home, request admin.CARequest) (admin.NewCA, error) {
+// signSubordinate signs the request for a new generation with the newest root of its kind. A
+// home from before quarantine had a root of its own gets that root first.
+func signSubordinate(ctx context.Context, home Home, request admin.CARequest) ([]admin.NewCA, error) {
 	block, _ := pem.Decode([]byte(request.CSR))
 	if block == nil {
-		return admin.NewCA{}, errors.New("the request is not PEM")
+		return nil, errors.New("the request is not PEM")
 	}
 	csr, err := x509.ParseCertificateRequest(block.Bytes)
 	if err == nil {
 		err = csr.CheckSignature()
 	}
 	if err != nil {
-		return admin.NewCA{}, fmt.Errorf("the request of %s: %w", request.Name, err)
+		return nil, fmt.Errorf("the request of %s: %w", request.Name, err)
 	}
 	v, err := openVault(ctx, home)
 	if err != nil {
-		return admin.NewCA{}, err
+		return nil, err
 	}
 	defer v.Close()
-	root := v.newest()
+	var made []admin.NewCA
+	root, ok := v.newest(ca.RootOf(request.Role))
+	if !ok {
+		first, err := v.firstQuarantineRoot(ctx)
+		if err != nil {
+			return nil, err
+		}
+		root, made = first, append(made, newCA(first))
+	}
 	key, err := v.keys.Key(ctx, root.Key)
 	if err != nil {
-		return admin.NewCA{}, err
+		return nil, err
 	}
 	cert, err := ca.NewSubordinate(root.Cert, key, request.Role, request.Generation, csr.PublicKey, v.hierarchy(root.Name))
 	if err != nil {
-		return admin.NewCA{}, err
+		return nil, err
 	}
-	return admin.NewCA{Name: request.Name, Role: request.Role, Generation: request.Generation, Cert: string(pemCert(cert))}, nil
+	return append(made, admin.NewCA{Name: request.Name, Role: request.Role, Generation: request.Generation, Cert: string(pemCert(cert))}), nil
 }
 
-// makeRoot makes the next root and the two certificates that lead between it
+func newCA(r ca.IssuerRecord) admin.NewCA {
+	return admin.NewCA{Name: r.Name, Role: r.Role, Generation: r.Generation, Cert: string(pemCert(r.Cert))}
+}
+
+// firstQuarantineRoot makes the anchor of quarantine, with a key like the root's.
+func (v *vault) firstQuarantineRoot(ctx context.Context) (ca.IssuerRecord, error) {
+	r := ca.IssuerRecord{Name: "quarantine-root-1", Role: "quarantine-root", Generation: 1, Key: "quarantine-root-1"}
+	root, _ := v.newest("root")
+	key, err := v.keyLike(ctx, r.Key, root)
+	if err != nil {
+		return r, err
+	}
+	r.Cert, err = ca.NewQuarantineRoot(key, r.Generation, v.hierarchy(""))
+	return r, err
+}
+
+// keyLike makes the key called name, of the kind that another CA has; one that an interrupted
+// rotation left behind is used.
+func (v *vault) keyLike(ctx context.Context, name string, other ca.IssuerRecord) (keys.Key, error) {
+	cert, err := x509.ParseCertificate(other.Cert)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := specFor(cert.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	key, err := v.keys.Key(ctx, name)
+	if errors.Is(err, keys.ErrNotFound) {
+		key, err = v.keys.Generate(ctx, name, spec)
+	}
+	return key, err
+}
+
+// makeRoot makes the next root of a role and the two certificates that lead between it
 // and the one before (RFC 9810 §4.4: OldWithNew, NewWithOld).
-func makeRoot(ctx context.Context, home Home) ([]admin.NewCA, error) {
+func makeRoot(ctx context.Context, home Home, role string) ([]admin.NewCA, error) {
 	v, err := openVault(ctx, home)
 	if err != nil {
 		return nil, err
 	}
 	defer v.Close()
-	old := v.newest()
-	oldCert, err := x509.ParseCertificate(old.Cert)
-	if err != nil {
-		return nil, err
+	old, ok := v.newest(role)
+	if !ok {
+		first, err := v.firstQuarantineRoot(ctx)
+		return []admin.NewCA{newCA(first)}, err
 	}
 	oldKey, err := v.keys.Key(ctx, old.Key)
 	if err != nil {
 		return nil, err
 	}
-	spec, err := specFor(oldCert.PublicKey)
-	if err != nil {
-		return nil, err
-	}
 	generation := old.Generation + 1
-	name := fmt.Sprintf("root-%d", generation)
-	key, err := v.keys.Key(ctx, name) // left behind by a rotation that was interrupted
-	if errors.Is(err, keys.ErrNotFound) {
-		key, err = v.keys.Generate(ctx, name, spec)
-	}
+	name := fmt.Sprintf("%s-%d", role, generation)
+	key, err := v.keyLike(ctx, name, old)
 	if err != nil {
 		return nil, err
 	}
-	root, err := ca.NewRoot(key, generation, v.hierarchy(""))
+	newRoot := ca.NewRoot
+	if role == "quarantine-root" {
+		newRoot = ca.NewQuarantineRoot
+	}
+	root, err := newRoot(key, generation, v.hierarchy(""))
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +189,7 @@ func makeRoot(ctx context.Context, home Home) ([]admin.NewCA, error) {
 	return []admin.NewCA{
 		{Name: fmt.Sprintf("%s-by-%d", name, old.Generation), Role: "cross", Generation: generation, Cert: string(pemCert(newWithOld))},
 		{Name: fmt.Sprintf("%s-by-%d", old.Name, generation), Role: "cross", Generation: generation, Cert: string(pemCert(oldWithNew))},
-		{Name: name, Role: "root", Generation: generation, Cert: string(pemCert(root))},
+		{Name: name, Role: role, Generation: generation, Cert: string(pemCert(root))},
 	}, nil
 }
 
@@ -212,7 +252,7 @@ func openVault(ctx context.Context, home Home) (_ *vault, err error) {
 		return nil, err
 	}
 	for _, r := range v.all {
-		if r.Role == "root" {
+		if r.IsRoot() {
 			v.roots = append(v.roots, r)
 		}
 	}
@@ -230,15 +270,14 @@ func (v *vault) Close() error {
 	return errors.Join(append(errs, v.ledger.Close())...)
 }
 
-// newest is the root that signs; openVault made sure that there is one.
-func (v *vault) newest() ca.IssuerRecord {
-	best := v.roots[0]
+// newest is the root of a role that signs. There is always one of role "root".
+func (v *vault) newest(role string) (best ca.IssuerRecord, found bool) {
 	for _, r := range v.roots {
-		if r.Generation > best.Generation {
-			best = r
+		if r.Role == role && r.Generation > best.Generation {
+			best, found = r, true
 		}
 	}
-	return best
+	return best, found
 }
 
 func (v *vault) hierarchy(root string) ca.Hierarchy {
@@ -290,8 +329,8 @@ func (v *vault) signCRL(ctx context.Context, root ca.IssuerRecord, key keys.Key)
 		return RootCRL{}, err
 	}
 	file := v.home.path(root.Name + ".crl")
-	if root.Name == v.newest().Name {
-		file = v.home.path("root.crl")
+	if newest, _ := v.newest(root.Role); root.Name == newest.Name {
+		file = v.home.path(root.Role + ".crl")
 	}
 	return RootCRL{Root: root.Name, File: file, Number: number, Revoked: len(revoked), This: now.Truncate(time.Second), Next: next.Truncate(time.Second)},
 		writeFile(file, pemCRL(crl), 0o644)
@@ -302,7 +341,7 @@ func (v *vault) signCRL(ctx context.Context, root ca.IssuerRecord, key keys.Key)
 func (a *app) caRotate() *cobra.Command {
 	var csrFile, certFile string
 	cmd := withJSON(&cobra.Command{
-		Use:   "rotate issuing|quarantine|root",
+		Use:   "rotate issuing|quarantine|root|quarantine-root",
 		Short: "Make the next generation of a CA; takes the root token",
 		Long: `Make the next generation of a CA: a new key, signed by the newest root, in force at once, with or without a
 server running. The generation before is served until the last of its certificates has expired, and devices
@@ -311,12 +350,14 @@ go on renewing with certificates of either.
 Rotating root makes a new root and the two certificates that lead between it and the old one; devices that
 trust either go on working. Give them time to learn the new root from cacerts, then rotate issuing.
 
+Quarantine stands under a root of its own. Where there is none yet, rotating quarantine makes it.
+
 With an external root, --csr writes the request for the new generation, and --cert takes what the root made of it.`,
 		Example: `  deviceca ca rotate issuing --home ./deviceca-data
   deviceca ca rotate issuing --csr issuing-2.csr
   deviceca ca rotate issuing --cert issuing-2.crt`,
-		Args:      takes("issuing, quarantine or root"),
-		ValidArgs: []string{"issuing", "quarantine", "root"},
+		Args:      takes("issuing, quarantine, root or quarantine-root"),
+		ValidArgs: []string{"issuing", "quarantine", "root", "quarantine-root"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.onHost(cmd, "CAs are rotated on the CA's host"); err != nil {
 				return err
@@ -327,15 +368,8 @@ With an external root, --csr writes the request for the new generation, and --ce
 				if err != nil || csrFile != "" {
 					return err
 				}
-				for _, m := range made {
-					if err := c.TakeCA(ctx, m); err != nil {
-						return err
-					}
-				}
-				if role == "root" {
-					if _, err := signRootCRLs(ctx, home); err != nil {
-						return err
-					}
+				if err := takeAll(ctx, c, home, made); err != nil {
+					return err
 				}
 				cas, err := c.CAs(ctx)
 				if err != nil {
@@ -351,13 +385,28 @@ With an external root, --csr writes the request for the new generation, and --ce
 	return cmd
 }
 
+// takeAll enters new CAs in their order. A new root has a list before anything stands below it.
+func takeAll(ctx context.Context, c *admin.Client, home Home, made []admin.NewCA) error {
+	for _, m := range made {
+		if err := c.TakeCA(ctx, m); err != nil {
+			return err
+		}
+		if (ca.IssuerRecord{Role: m.Role}).IsRoot() {
+			if _, err := signRootCRLs(ctx, home); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // newGeneration makes the certificates of a role's next generation.
 func newGeneration(ctx context.Context, c *admin.Client, home Home, role, csrFile, certFile string) ([]admin.NewCA, error) {
-	if role == "root" {
+	if role == "root" || role == "quarantine-root" {
 		if csrFile != "" || certFile != "" {
 			return nil, usagef("a root signs itself: --csr and --cert are for the CAs below it")
 		}
-		return makeRoot(ctx, home)
+		return makeRoot(ctx, home, role)
 	}
 	request, err := c.RequestCA(ctx, role)
 	if err != nil {
@@ -370,8 +419,7 @@ func newGeneration(ctx context.Context, c *admin.Client, home Home, role, csrFil
 		cert, err := readCert(certFile)
 		return []admin.NewCA{{Name: request.Name, Role: role, Generation: request.Generation, Cert: string(pemCert(cert))}}, err
 	}
-	made, err := signSubordinate(ctx, home, *request)
-	return []admin.NewCA{made}, err
+	return signSubordinate(ctx, home, *request)
 }
 
 func (a *app) caRevoke() *cobra.Command {

@@ -214,7 +214,7 @@ func haveCAs(ctx context.Context, ledger ca.Ledger) error {
 	records, err := ledger.Issuers(ctx)
 	if err == nil && len(records) == 0 {
 		return hinted(errors.New("this CA has no certificates yet: its root is external"),
-			"have the root sign issuing.csr and quarantine.csr, then: deviceca ca import --root root.crt --issuing issuing.crt --quarantine quarantine.crt")
+			"have the root sign issuing.csr, and a root of its own quarantine.csr, then: deviceca ca import --root root.crt --issuing issuing.crt --quarantine-root qroot.crt --quarantine quarantine.crt")
 	}
 	return err
 }
