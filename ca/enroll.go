@@ -298,6 +298,9 @@ func denied(d policy.Decision) *Error {
 
 // template decides the last of what varies: serial, dates, names.
 func (s *Service) template(ctx context.Context, p *Profile, d policy.Decision, r Request, dev policy.Device, now time.Time) (template, error) {
+	if err := p.issuer.ended(now); err != nil {
+		return template{}, err
+	}
 	index, err := p.issuer.index.take(ctx, s.ledger, p.issuer.Record.Name)
 	if err != nil {
 		return template{}, err
@@ -320,6 +323,7 @@ func (s *Service) template(ctx context.Context, p *Profile, d policy.Decision, r
 	}
 	if end := p.issuer.Cert.NotAfter; end.Before(t.notAfter) {
 		t.notAfter = end
+		s.counts.shortened.Add(1)
 	}
 	return t, nil
 }

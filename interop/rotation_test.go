@@ -64,7 +64,7 @@ func TestRotation(t *testing.T) {
 
 	enroll("first", oldRoot, "/simpleenroll", "-u", g.Reference+":"+g.Secret)
 	issuer("first", "Issuing CA 1")
-	a.deviceca("ca", "rotate", "issuing", "--home", a.home)
+	a.deviceca("ca", "rotate", "issuing", "--now", "--home", a.home)
 	enroll("second", oldRoot, "/simplereenroll", "--cert", "first.crt", "--key", "first.key")
 	issuer("second", "Issuing CA 2")
 	verify("first", oldRoot)
@@ -88,7 +88,7 @@ func TestRotation(t *testing.T) {
 		verify("third-"+name, oldRoot)
 		verify("third-"+name, newRoot)
 	}
-	a.deviceca("ca", "rotate", "issuing", "--home", a.home)
+	a.deviceca("ca", "rotate", "issuing", "--now", "--home", a.home)
 	enroll("fourth", oldRoot, "/simplereenroll", "--cert", "second.crt", "--key", "second.key")
 	issuer("fourth", "Issuing CA 3")
 	verify("fourth", oldRoot)

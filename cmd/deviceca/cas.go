@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/internal/admin"
 	"github.com/spf13/cobra"
 )
 
 func (a *app) caCommand() *cobra.Command {
-	cmd := a.target(group("ca", "The CA certificates", a.caList(), a.caExport(), a.caRotate(), a.caRevoke()))
+	cmd := a.target(group("ca", "The CA certificates", a.caList(), a.caExport(), a.caRotate(), a.caActivate(), a.caRevoke()))
 	if a.rootCRL != nil {
 		cmd.AddCommand(group("crl", "The root's revocation list", a.caCRLRoot()))
 	}
@@ -23,8 +24,10 @@ func (a *app) caCommand() *cobra.Command {
 
 func (a *app) caList() *cobra.Command {
 	return withJSON(&cobra.Command{
-		Use:     "list",
-		Short:   "List the CA certificates, all generations",
+		Use:   "list",
+		Short: "List the CA certificates, all generations",
+		Long: `List the CA certificates, all generations, with their stage: published (its lists are out; it issues later), active (it
+issues), retiring (another one issues, and certificates of this one live), ended (it expired, or they did), revoked.`,
 		Example: `  deviceca ca list`,
 		Args:    takes(),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -40,8 +43,12 @@ func (a *app) caList() *cobra.Command {
 }
 
 func (o output) cas(cas []admin.CA) error {
-	return list(o, all(cas), []string{"NAME", "ROLE", "SUBJECT", "KEY", "EXPIRES"}, func(c admin.CA) []string {
-		return []string{c.Name, c.Role, c.Subject, c.Key, o.when(c.NotAfter)}
+	return list(o, all(cas), []string{"NAME", "ROLE", "STAGE", "SUBJECT", "KEY", "EXPIRES"}, func(c admin.CA) []string {
+		stage := string(c.Stage)
+		if c.Stage == ca.StagePublished {
+			stage += ", active from " + o.when(c.Activates)
+		}
+		return []string{c.Name, c.Role, stage, c.Subject, c.Key, o.when(c.NotAfter)}
 	})
 }
 

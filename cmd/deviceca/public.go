@@ -21,7 +21,12 @@ const readyTimeout = 3 * time.Second
 func (s *server) public(mux chi.Router) {
 	mux.Get("/healthz", func(w http.ResponseWriter, r *http.Request) { w.Write([]byte("ok\n")) })
 	mux.Get("/readyz", s.readyz)
+	mux.Get("/ca/", s.serveIndex(certificateURL))
+	mux.Get("/ca/index.json", s.serveIndex(certificateURL))
 	mux.Get("/ca/{file}", s.caCert)
+	mux.Get("/crl/", s.serveIndex(listURL))
+	mux.Get("/crl/index.json", s.serveIndex(listURL))
+	mux.Method(http.MethodGet, "/crl/{role}.pem", s.unlessClosed(http.HandlerFunc(s.crlBundle)))
 	rootCRL := s.unlessClosed(http.HandlerFunc(s.rootCRL)) // the snapshot's may be older than one that is out
 	mux.Method(http.MethodGet, "/crl/{root:(?:quarantine-)?root(?:-[0-9]+)?}.crl", rootCRL)
 }
@@ -54,9 +59,13 @@ func (s *server) readyz(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(answer)
 }
 
-// caCert serves /ca/NAME.crt: one DER certificate (RFC 5280 §4.2.2.1, RFC 2585 §4.1).
+// caCert serves /ca/NAME.crt: one DER certificate (RFC 5280 §4.2.2.1, RFC 2585 §4.1), and /ca/ROLE.pem.
 // A generation never changes; an alias does when the CA is rotated.
 func (s *server) caCert(w http.ResponseWriter, r *http.Request) {
+	if role, ok := strings.CutSuffix(chi.URLParam(r, "file"), ".pem"); ok {
+		s.caBundle(w, r, role)
+		return
+	}
 	name, ok := strings.CutSuffix(chi.URLParam(r, "file"), ".crt")
 	der, found := s.service.CACert(name)
 	if !ok || !found {

@@ -62,13 +62,7 @@ func (r rotation) specOf(role string) (keys.Spec, error) {
 
 // Take is part of admin.Rotation.
 func (r rotation) Take(ctx context.Context, record ca.IssuerRecord, actor string) error {
-	if err := r.service.Take(ctx, record, actor); err != nil {
-		return err
-	}
-	if record.Role == "cross" {
-		return nil
-	}
-	return writeFile(r.home.path(record.Role+".crt"), pemCert(record.Cert), 0o644)
+	return r.service.Take(ctx, record, actor)
 }
 
 // Rotation, the root's part: commands that open the root's token.
@@ -201,6 +195,7 @@ func signRootCRLs(ctx context.Context, home Home) ([]RootCRL, error) {
 	}
 	defer v.Close()
 	var signed []RootCRL
+	lists := map[string][]byte{}
 	for _, root := range v.roots {
 		key, err := v.keys.Key(ctx, root.Key)
 		if err != nil {
@@ -210,9 +205,12 @@ func signRootCRLs(ctx context.Context, home Home) ([]RootCRL, error) {
 		if err != nil {
 			return nil, err
 		}
+		if lists[root.Name], err = v.ledger.Setting(ctx, crlSetting(root.Name)); err != nil {
+			return nil, err
+		}
 		signed = append(signed, crl)
 	}
-	return signed, nil
+	return signed, v.writeRootLists(lists)
 }
 
 // vault is the root's token with the ledger beside it, for the few commands
@@ -328,24 +326,27 @@ func (v *vault) signCRL(ctx context.Context, root ca.IssuerRecord, key keys.Key)
 		ca.Event{Time: now, Kind: ca.EventRootCRL, Actor: "admin:local", Issuer: root.Name, Reason: fmt.Sprintf("number %d, %d revoked", number, len(revoked))}); err != nil {
 		return RootCRL{}, err
 	}
-	file := v.home.path(root.Name + ".crl")
-	if newest, _ := v.newest(root.Role); root.Name == newest.Name {
-		file = v.home.path(root.Role + ".crl")
-	}
-	return RootCRL{Root: root.Name, File: file, Number: number, Revoked: len(revoked), This: now.Truncate(time.Second), Next: next.Truncate(time.Second)},
-		writeFile(file, pemCRL(crl), 0o644)
+	return RootCRL{Root: root.Name, File: v.home.path(root.Role + ".crl"), Number: number, Revoked: len(revoked), This: now.Truncate(time.Second), Next: next.Truncate(time.Second)}, nil
 }
 
 // The commands.
 
+// defaultLead is how long a CA is published before it issues: parties that fetch lists and certificates
+// once a day know it by then.
+const defaultLead = 24 * time.Hour
+
 func (a *app) caRotate() *cobra.Command {
 	var csrFile, certFile string
+	var lead time.Duration
+	var now bool
 	cmd := withJSON(&cobra.Command{
 		Use:   "rotate issuing|quarantine|root|quarantine-root",
 		Short: "Make the next generation of a CA; takes the root token",
-		Long: `Make the next generation of a CA: a new key, signed by the newest root, in force at once, with or without a
-server running. The generation before is served until the last of its certificates has expired, and devices
-go on renewing with certificates of either.
+		Long: `Make the next generation of a CA: a new key, signed by the newest root. Its certificate, CRL, pack and OCSP
+answers are published at once, and it issues from --activate-in on, when parties that fetch lists have fetched
+its too; the server sees to that by itself, also after a restart. --now skips the wait, and "ca activate" ends
+it; "ca revoke" withdraws a generation that must not come. The generation before is served until the last of its
+certificates has expired, and devices go on renewing with certificates of either.
 
 Rotating root makes a new root and the two certificates that lead between it and the old one; devices that
 trust either go on working. Give them time to learn the new root from cacerts, then rotate issuing.
@@ -354,6 +355,8 @@ Quarantine stands under a root of its own. Where there is none yet, rotating qua
 
 With an external root, --csr writes the request for the new generation, and --cert takes what the root made of it.`,
 		Example: `  deviceca ca rotate issuing --home ./deviceca-data
+  deviceca ca rotate issuing --activate-in 72h
+  deviceca ca rotate issuing --now
   deviceca ca rotate issuing --csr issuing-2.csr
   deviceca ca rotate issuing --cert issuing-2.crt`,
 		Args:      takes("issuing, quarantine, root or quarantine-root"),
@@ -363,13 +366,26 @@ With an external root, --csr writes the request for the new generation, and --ce
 				return err
 			}
 			home, role := Home(a.home(cmd)), args[0]
+			if now {
+				lead = 0
+			}
+			if lead < 0 {
+				return usagef("--activate-in %s: a CA cannot have issued before it was made", lead)
+			}
 			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
 				made, err := newGeneration(ctx, c, home, role, csrFile, certFile)
 				if err != nil || csrFile != "" {
 					return err
 				}
+				next := &made[len(made)-1]
+				if (ca.IssuerRecord{Role: next.Role}).Subordinate() && lead > 0 {
+					next.Activates = a.now().Add(lead).UTC().Truncate(time.Second)
+				}
 				if err := takeAll(ctx, c, home, made); err != nil {
 					return err
+				}
+				if !next.Activates.IsZero() {
+					a.output(cmd).note("%s is published, and issues from %s; at once: deviceca ca activate %[1]s", next.Name, next.Activates.Format(time.RFC3339))
 				}
 				cas, err := c.CAs(ctx)
 				if err != nil {
@@ -381,8 +397,36 @@ With an external root, --csr writes the request for the new generation, and --ce
 	})
 	cmd.Flags().StringVar(&csrFile, "csr", "", "only write the request, for a root that lives elsewhere")
 	cmd.Flags().StringVar(&certFile, "cert", "", "take the certificate that a root elsewhere made of it")
+	cmd.Flags().DurationVar(&lead, "activate-in", defaultLead, "how long it is published before it issues")
+	cmd.Flags().BoolVar(&now, "now", false, "let it issue at once; parties that have not fetched its lists refuse devices until they do")
 	cmd.MarkFlagsMutuallyExclusive("csr", "cert")
+	cmd.MarkFlagsMutuallyExclusive("activate-in", "now")
 	return cmd
+}
+
+func (a *app) caActivate() *cobra.Command {
+	return withJSON(&cobra.Command{
+		Use:     "activate NAME",
+		Short:   "Let a CA that is published issue at once",
+		Long:    `Let an issuing or quarantine CA that is published issue at once, instead of at its time. It needs no root token.`,
+		Example: `  deviceca ca activate issuing-2`,
+		Args:    takes("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.onHost(cmd, "CAs are activated on the CA's host"); err != nil {
+				return err
+			}
+			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
+				if err := c.ActivateCA(ctx, args[0]); err != nil {
+					return err
+				}
+				cas, err := c.CAs(ctx)
+				if err != nil {
+					return err
+				}
+				return a.output(cmd).cas(cas)
+			})
+		},
+	})
 }
 
 // takeAll enters new CAs in their order. A new root has a list before anything stands below it.
@@ -428,7 +472,8 @@ func (a *app) caRevoke() *cobra.Command {
 		Use:   "revoke NAME --reason REASON",
 		Short: "Revoke an issuing or quarantine CA; takes the root token",
 		Long: `Revoke one generation of an issuing or quarantine CA: none of its certificates authenticates a device any more,
-cacerts leaves it out, and the root's CRL says so. Rotate first: the newest generation cannot be revoked.`,
+cacerts leaves it out, and the root's CRL says so. Rotate first: the generation that issues cannot be revoked. One
+that is only published can, and never issues then.`,
 		Example: `  deviceca ca revoke issuing-1 --reason keyCompromise`,
 		Args:    takes("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -94,6 +94,9 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 			s.revocation.changed(ctx, issuer, serials)
 		},
 		Reloaded: func(cas []ca.IssuerRecord) {
+			if err := s.writeCAFiles(); err != nil {
+				s.log.Error("the files with the CA certificates in the home are not up to date", "err", err)
+			}
 			s.revocation.casChanged(cas)
 			s.casChanged()
 		},

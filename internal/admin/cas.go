@@ -19,12 +19,9 @@ func (c *call) listCAs() (any, error) {
 }
 
 func (c *call) cas() ([]CA, error) {
-	records, err := c.Reader.Issuers(c.r.Context())
-	if err != nil {
-		return nil, err
-	}
-	list := make([]CA, 0, len(records))
-	for _, r := range records {
+	all := c.Core.Generations()
+	list := make([]CA, 0, len(all))
+	for _, r := range all {
 		cert, err := x509.ParseCertificate(r.Cert)
 		if err != nil {
 			return nil, fmt.Errorf("the certificate of CA %s in the ledger: %w", r.Name, err)
@@ -34,7 +31,11 @@ func (c *call) cas() ([]CA, error) {
 			Name: r.Name, Role: r.Role, Generation: r.Generation, Key: r.Key,
 			Subject: cert.Subject.String(), Serial: hex.EncodeToString(cert.SerialNumber.Bytes()),
 			NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, SHA256: hex.EncodeToString(sum[:]),
+			Stage: r.Stage, LiveUntil: r.LiveUntil, Warning: c.Core.Warning(r.Name),
 		})
+		if r.Stage == ca.StagePublished {
+			list[len(list)-1].Activates = r.Since()
+		}
 	}
 	return list, nil
 }

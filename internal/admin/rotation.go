@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"encoding/pem"
+	"time"
 
 	"github.com/deviceca/deviceca/ca"
 )
@@ -13,7 +14,7 @@ type Rotation interface {
 	// Request makes the key of the role's next generation, or finds the one that
 	// an earlier request made, and returns a request for its certificate.
 	Request(ctx context.Context, role string) (CARequest, error)
-	// Take enters a CA certificate and puts it in force.
+	// Take enters a CA certificate, which issues from its record's time on.
 	Take(ctx context.Context, r ca.IssuerRecord, actor string) error
 }
 
@@ -32,6 +33,8 @@ type NewCA struct {
 	Role       string `json:"role"`
 	Generation int    `json:"generation"`
 	Cert       string `json:"cert"` // PEM
+	// Activates is when it begins to issue; without it, at once.
+	Activates time.Time `json:"activates,omitzero"`
 }
 
 func (c *call) requestCA() (any, error) {
@@ -44,6 +47,9 @@ func (c *call) requestCA() (any, error) {
 	}
 	if c.Rotation == nil {
 		return nil, ca.Errorf(ca.Denied, "this server makes no CAs")
+	}
+	if err := c.Core.MayRotate(role); err != nil {
+		return nil, err
 	}
 	request, err := c.Rotation.Request(c.r.Context(), role)
 	if err != nil {
@@ -64,7 +70,15 @@ func (c *call) takeCA() (any, error) {
 	if block == nil || block.Type != "CERTIFICATE" || len(rest) > 0 {
 		return nil, ca.Errorf(ca.Malformed, "cert must be one certificate in PEM")
 	}
-	return nil, c.Rotation.Take(c.r.Context(), ca.IssuerRecord{Name: in.Name, Role: in.Role, Generation: in.Generation, Key: in.Name, Cert: block.Bytes}, c.who.Actor)
+	return nil, c.Rotation.Take(c.r.Context(), ca.IssuerRecord{Name: in.Name, Role: in.Role, Generation: in.Generation, Key: in.Name, Cert: block.Bytes, Activates: in.Activates}, c.who.Actor)
+}
+
+// activateCA lets a CA that is published issue at once.
+func (c *call) activateCA() (any, error) {
+	if err := c.decode(&struct{}{}); err != nil {
+		return nil, err
+	}
+	return nil, c.Core.Activate(c.r.Context(), c.param("name"), c.who.Actor)
 }
 
 // RevokedCA says why a CA is revoked.
