@@ -358,7 +358,7 @@ func (s *Service) sign(p *Profile, t template, now time.Time) ([]byte, error) {
 func (s *Service) handOut(st *state, c *Certificate, again bool) *Issued {
 	var chain [][]byte
 	if i := st.issuers[c.Issuer]; i != nil {
-		chain = st.chain(i)
+		chain = st.chain(i, s.now())
 	}
 	return &Issued{Certificate: c, Chain: chain, Outcome: c.Decision.Outcome, Reasons: c.Decision.Reasons, Again: again}
 }

@@ -1,7 +1,6 @@
 package ca
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto"
@@ -293,26 +292,6 @@ func (s *Service) Named(name string) string {
 		return i.Record.Name
 	}
 	return ""
-}
-
-// chain is the issuer's certificate and what stands above it, without the
-// root: after a root was rotated, also the certificate that leads from its root to the other.
-func (st *state) chain(i *Issuer) [][]byte {
-	chain := [][]byte{i.Cert.Raw}
-	for _, cross := range st.crossing(i) {
-		chain = append(chain, cross.Cert.Raw)
-	}
-	return chain
-}
-
-// crossing are the certificates that lead from the root of i to others, oldest first.
-func (st *state) crossing(i *Issuer) (all []*Issuer) {
-	for _, cross := range st.ordered {
-		if cross.Record.Role == "cross" && bytes.Equal(cross.Cert.SubjectKeyId, i.Cert.AuthorityKeyId) {
-			all = append(all, cross)
-		}
-	}
-	return all
 }
 
 // ProfileFor is the profile a requester would get for the one asked for

@@ -25,6 +25,7 @@ type Core interface {
 	Apply(ctx context.Context, p *policy.Policy, actor string) error
 	Explain(in policy.Input) policy.Decision
 	CACert(name string) ([]byte, bool)
+	Chain(name string) [][]byte
 	Generations() []ca.Generation
 	Warning(ca string) string
 	MayRotate(role string) error

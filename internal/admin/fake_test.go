@@ -90,6 +90,11 @@ func (f *fake) Generations() (all []ca.Generation) {
 	return all
 }
 
+func (f *fake) Chain(name string) [][]byte {
+	der, _ := f.CACert(name)
+	return [][]byte{der}
+}
+
 func (f *fake) Warning(string) string { return "" }
 
 func (f *fake) MayRotate(string) error { return nil }
