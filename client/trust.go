@@ -139,6 +139,5 @@ func accept(reply *Reply, req *Request, ca *CACerts, now time.Time) (*Identity, 
 	for _, name := range missingNames(req.Names.SAN, cert) {
 		warnings = append(warnings, "asked for, and not in the certificate: "+name)
 	}
-	chain := chains[0] // from the certificate to the root, both included
-	return &Identity{Key: req.Key, Certificate: cert, Chain: chain[1 : len(chain)-1]}, warnings, nil
+	return &Identity{Key: req.Key, Certificate: cert, Chain: joined(chains, intermediates, now)}, warnings, nil
 }
