@@ -110,7 +110,7 @@ func (s *Service) checkBelowRoot(r IssuerRecord, pub crypto.PublicKey) error {
 			continue
 		}
 		if err = CheckSubordinate(r.Cert, i.Cert.Raw, r.Role, pub, s.now()); err == nil {
-			return nil
+			return CheckUsable(st.policy, r.Cert, i.Cert.Raw, r.Role, s.opts.URL, s.now())
 		}
 	}
 	return err

@@ -104,6 +104,7 @@ func NewService(ctx context.Context, opts Options) (*Service, error) {
 		return nil, err
 	}
 	s.current.Store(st)
+	s.warnUnusable(st)
 	return s, nil
 }
 
@@ -238,6 +239,7 @@ func (s *Service) Apply(ctx context.Context, p *policy.Policy, actor string) err
 		return err
 	}
 	s.current.Store(st)
+	s.warnUnusable(st)
 	s.log.Info("policy applied", "policy", p.Version(), "actor", actor)
 	return nil
 }

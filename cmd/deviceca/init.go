@@ -331,6 +331,10 @@ func checkImported(ctx context.Context, home Home, cfg Config, certs map[string]
 			return err
 		}
 	}
+	rules, err := readPolicy(cfg.Policy)
+	if err != nil {
+		return err
+	}
 	for _, role := range []string{"issuing", "quarantine"} {
 		key, err := issuing.Key(ctx, role+"-1")
 		if err != nil {
@@ -341,6 +345,9 @@ func checkImported(ctx context.Context, home Home, cfg Config, certs map[string]
 			root = certs["root"]
 		}
 		if err := ca.CheckSubordinate(certs[role], root, role, key.Public(), now); err != nil {
+			return err
+		}
+		if err := ca.CheckUsable(rules, certs[role], root, role, cfg.PublicURL(), now); err != nil {
 			return err
 		}
 	}
