@@ -70,7 +70,11 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	s := &server{system: sys, proxies: proxies, fails: make(chan error, 8), casMoved: make(chan struct{}, 1)}
 	s.metrics = newMetrics(sys)
 	if s.cert, err = newServerCert(ctx, sys.service, serverNames(cfg.TLS.Names, cfg.Listen.HTTPS), log); err != nil {
-		return fmt.Errorf("the server's own certificate: %w", err)
+		err = fmt.Errorf("the server's own certificate: %w", err)
+		if text := sys.service.Warning(sys.service.Named("issuing")); text != "" {
+			return hinted(err, "%s: %s", sys.service.Named("issuing"), text)
+		}
+		return err
 	}
 	if s.cmp, err = s.newCMP(ctx); err != nil {
 		return err
