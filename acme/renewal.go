@@ -54,7 +54,7 @@ func renewalWindow(c *ca.Certificate, renewAt float64, issuers []ca.IssuerRecord
 	for _, other := range issuers {
 		if other.Role == issuers[i].Role && other.Generation > issuers[i].Generation && other.Revoked == nil {
 			// Pulled forward, and spread: not all devices at once.
-			if start := other.Created.Add(time.Duration(share(c.Serial) * float64(life/rotationShare))); start.Before(w.Start) {
+			if start := other.Since().Add(time.Duration(share(c.Serial) * float64(life/rotationShare))); start.Before(w.Start) {
 				w = window{start, start.Add(width)}
 			}
 		}

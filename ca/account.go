@@ -148,19 +148,3 @@ func (s *Service) RenewAt(c *Certificate) float64 {
 	}
 	return 0.5
 }
-
-// Chains are the ways from a CA's certificates to a root, each without the root, in which
-// every certificate certifies the one before it, DER. There is one, until a root was rotated:
-// then also those that lead to the other roots, the newest first.
-func (s *Service) Chains(issuer string) [][][]byte {
-	st := s.current.Load()
-	i, ok := st.issuers[issuer]
-	if !ok {
-		return nil
-	}
-	chains := [][][]byte{{i.Cert.Raw}}
-	for _, cross := range st.crossing(i) {
-		chains = slices.Insert(chains, 0, [][]byte{i.Cert.Raw, cross.Cert.Raw})
-	}
-	return chains
-}

@@ -321,6 +321,9 @@ func denied(d policy.Decision) *Error {
 
 // template decides the last of what varies: serial, dates, names.
 func (s *Service) template(ctx context.Context, p *Profile, d policy.Decision, r Request, dev policy.Device, now time.Time) (template, error) {
+	if err := p.issuer.ended(now); err != nil {
+		return template{}, err
+	}
 	index, err := p.issuer.index.take(ctx, s.ledger, p.issuer.Record.Name)
 	if err != nil {
 		return template{}, err
@@ -343,6 +346,7 @@ func (s *Service) template(ctx context.Context, p *Profile, d policy.Decision, r
 	}
 	if end := p.issuer.Cert.NotAfter; end.Before(t.notAfter) {
 		t.notAfter = end
+		s.counts.shortened.Add(1)
 	}
 	return t, nil
 }
@@ -382,7 +386,7 @@ func (s *Service) handOutAgain(ctx context.Context, st *state, r Request, c *Cer
 func (s *Service) handOut(st *state, c *Certificate, again bool) *Issued {
 	var chain [][]byte
 	if i := st.issuers[c.Issuer]; i != nil {
-		chain = st.chain(i)
+		chain = st.chain(i, s.now())
 	}
 	return &Issued{Certificate: c, Chain: chain, Outcome: c.Decision.Outcome, Reasons: c.Decision.Reasons, Again: again}
 }

@@ -314,9 +314,11 @@ func TestQuarantine(t *testing.T) {
 	roots, inter := x509.NewCertPool(), x509.NewCertPool()
 	roots.AddCert(a.root)
 	inter.AddCert(parse(t, issued.Chain[0]))
-	opts := x509.VerifyOptions{Roots: roots, Intermediates: inter, CurrentTime: a.clock.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
-	if _, err := cert.Verify(opts); err == nil {
-		t.Error("a relying party accepts a quarantined device for client authentication")
+	for _, use := range []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageAny} { // any: as software that ignores a CA's usages
+		opts := x509.VerifyOptions{Roots: roots, Intermediates: inter, CurrentTime: a.clock.Now(), KeyUsages: []x509.ExtKeyUsage{use}}
+		if _, err := cert.Verify(opts); err == nil {
+			t.Errorf("a relying party accepts a quarantined device for use %v", use)
+		}
 	}
 	if self := a.byCertificate(issued.Certificate.DER); self.Kind != policy.ByQuarantine {
 		t.Errorf("it authenticates as %s", self.Kind)

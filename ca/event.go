@@ -83,6 +83,7 @@ const (
 	EventCredentialRevoked EventKind = "credential.revoked"
 	EventPolicyApplied     EventKind = "policy.applied"
 	EventIssuerAdded       EventKind = "ca.added"
+	EventIssuerActivated   EventKind = "ca.activated"
 	EventIndexMoved        EventKind = "ca.index-moved"
 	EventIssuerRevoked     EventKind = "ca.revoked"
 	EventRootCRL           EventKind = "ca.crl-signed"

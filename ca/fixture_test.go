@@ -113,8 +113,15 @@ func newAuthority(t testing.TB, edit func(source string) string) *authority {
 		}
 	}
 	add("root", "root-1", root)
+	a.rootKeys["quarantine-root-1"] = ecKey(t, elliptic.P256())
+	quarantineRoot, err := ca.NewQuarantineRoot(a.rootKeys["quarantine-root-1"], 1, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add("quarantine-root", "quarantine-root-1", quarantineRoot)
+	above := map[string][]byte{"root": root, "quarantine-root": quarantineRoot}
 	for _, role := range []string{"issuing", "quarantine"} {
-		cert, err := ca.NewSubordinate(root, a.rootKey, role, 1, signers[role+"-1"].Public(), h)
+		cert, err := ca.NewSubordinate(above[ca.RootOf(role)], a.rootKeys[ca.RootOf(role)+"-1"], role, 1, signers[role+"-1"].Public(), h)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,7 +19,7 @@ import (
 type Hierarchy struct {
 	Organization string
 	URL          string        // public base for AIA and CRL pointers
-	Root         string        // name of the root that signs; default "root-1"
+	Root         string        // name of the root that signs; default the role's first
 	RootLife     time.Duration // default 20 years
 	IssuingLife  time.Duration // default 5 years, for issuing and quarantine
 	Now          time.Time
@@ -28,8 +28,8 @@ type Hierarchy struct {
 const year = 365 * 24 * time.Hour
 
 // RemediationEKU is what quarantine certificates are for, and all that the
-// quarantine CA may issue beside OCSP responders. Ordinary relying parties know
-// no such use and refuse them by path validation.
+// quarantine CA may issue beside OCSP responders. Relying parties that apply the extended
+// key usages of CAs refuse them for that; the others have no anchor for them.
 const RemediationEKU = "1.3.6.1.4.1.55555.1.1"
 
 var oidOCSPSigning = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 9}
@@ -37,26 +37,50 @@ var oidOCSPSigning = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 9}
 // backdateCA lets devices whose clock is a little behind use a CA at once.
 const backdateCA = time.Hour
 
+// roots are the roles of the CAs that others stand below, by the role of those.
+var roots = map[string]string{"issuing": "root", "quarantine": "quarantine-root"}
+
+// RootOf is the role of the root that a CA of a role should stand below; "" if
+// role is not that of a subordinate CA.
+func RootOf(role string) string { return roots[role] }
+
 // NewRoot makes the self-signed root certificate (RFC 5280 §3.2): key usage
 // certificate and CRL signing, no path length, so that issuing CAs of issuing CAs stay possible.
 func NewRoot(key crypto.Signer, generation int, h Hierarchy) ([]byte, error) {
+	return newRoot(key, "root", generation, h)
+}
+
+// NewQuarantineRoot makes the self-signed root of the quarantine CAs: an anchor of its own, since
+// there is software that ignores the extended key usages of a CA, and none that
+// accepts an anchor it was not given. It is restricted like the CAs below it, so that
+// whoever reads it among other anchors can tell what it is for.
+func NewQuarantineRoot(key crypto.Signer, generation int, h Hierarchy) ([]byte, error) {
+	return newRoot(key, "quarantine-root", generation, h)
+}
+
+func newRoot(key crypto.Signer, role string, generation int, h Hierarchy) ([]byte, error) {
 	spki, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
 		return nil, fmt.Errorf("root key: %w", err)
 	}
 	t := &x509.Certificate{
-		SerialNumber: caSerial(), Subject: h.subject("root", generation),
+		SerialNumber: caSerial(), Subject: h.subject(role, generation),
 		NotBefore: h.Now.Add(-backdateCA).Truncate(time.Second), NotAfter: h.Now.Add(cmp.Or(h.RootLife, 20*year)).Truncate(time.Second),
 		IsCA: true, BasicConstraintsValid: true,
 		KeyUsage:     x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		SubjectKeyId: subjectKeyID(spki),
 	}
+	if role == "quarantine-root" {
+		if err := addRoleEKU(t, "quarantine"); err != nil {
+			return nil, err
+		}
+	}
 	return lintedCA(x509.CreateCertificate(rand.Reader, t, t, key.Public(), key))
 }
 
-// NewSubordinate makes the certificate of a CA below the root: role "issuing",
-// or "quarantine" (extended key usage restricted to remediation and OCSP
-// signing, which path validation inherits); path length 0.
+// NewSubordinate makes the certificate of a CA below a root: role "issuing",
+// or "quarantine", which belongs below the quarantine root (extended key usage restricted to
+// remediation and OCSP signing, which path validation inherits); path length 0.
 func NewSubordinate(root []byte, rootKey crypto.Signer, role string, generation int, pub crypto.PublicKey, h Hierarchy) ([]byte, error) {
 	parent, err := x509.ParseCertificate(root)
 	if err != nil {
@@ -66,15 +90,15 @@ func NewSubordinate(root []byte, rootKey crypto.Signer, role string, generation 
 	if err != nil {
 		return nil, fmt.Errorf("%s key: %w", role, err)
 	}
-	base := strings.TrimSuffix(h.URL, "/")
+	base, signer := strings.TrimSuffix(h.URL, "/"), cmp.Or(h.Root, RootOf(role)+"-1")
 	t := &x509.Certificate{
 		SerialNumber: caSerial(), Subject: h.subject(role, generation),
 		NotBefore: h.Now.Add(-backdateCA).Truncate(time.Second), NotAfter: h.Now.Add(cmp.Or(h.IssuingLife, 5*year)).Truncate(time.Second),
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature, // the last for OCSP
 		SubjectKeyId:          subjectKeyID(spki),
-		IssuingCertificateURL: []string{base + "/ca/" + cmp.Or(h.Root, "root-1") + ".crt"},
-		CRLDistributionPoints: []string{base + "/crl/" + cmp.Or(h.Root, "root-1") + ".crl"},
+		IssuingCertificateURL: []string{base + "/ca/" + signer + ".crt"},
+		CRLDistributionPoints: []string{base + "/crl/" + signer + ".crl"},
 	}
 	if t.NotBefore.Before(parent.NotBefore) {
 		t.NotBefore = parent.NotBefore
@@ -107,6 +131,7 @@ func NewCross(root, signer []byte, signerKey crypto.Signer, h Hierarchy) ([]byte
 		IsCA: true, BasicConstraintsValid: true,
 		KeyUsage:     x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		SubjectKeyId: subject.SubjectKeyId,
+		ExtKeyUsage:  subject.ExtKeyUsage, UnknownExtKeyUsage: subject.UnknownExtKeyUsage,
 		// Who trusts the signer asks the signer's list.
 		IssuingCertificateURL: []string{strings.TrimSuffix(h.URL, "/") + "/ca/" + h.Root + ".crt"},
 		CRLDistributionPoints: []string{strings.TrimSuffix(h.URL, "/") + "/crl/" + h.Root + ".crl"},
@@ -179,13 +204,7 @@ func CheckSubordinate(cert, root []byte, role string, pub crypto.PublicKey, now 
 	if err != nil {
 		return err
 	}
-	remediationOnly := len(c.ExtKeyUsage)+len(c.UnknownExtKeyUsage) > 0
-	for _, use := range c.ExtKeyUsage {
-		remediationOnly = remediationOnly && use == x509.ExtKeyUsageOCSPSigning
-	}
-	for _, use := range c.UnknownExtKeyUsage {
-		remediationOnly = remediationOnly && use.String() == RemediationEKU
-	}
+	remediationOnly := remediationOnly(c)
 	switch {
 	case !r.IsCA || !r.BasicConstraintsValid:
 		return errors.New("the root certificate is not a CA's (basicConstraints)")
@@ -205,6 +224,43 @@ func CheckSubordinate(cert, root []byte, role string, pub crypto.PublicKey, now 
 		return fmt.Errorf("the quarantine certificate must be restricted to extended key usages %s and OCSP signing: else ordinary relying parties accept quarantined devices", RemediationEKU)
 	case role == "issuing" && remediationOnly:
 		return errors.New("the issuing certificate is restricted to remediation: were the two requests swapped?")
+	}
+	return nil
+}
+
+// remediationOnly reports whether a CA's extended key usages are those of quarantine alone.
+func remediationOnly(c *x509.Certificate) bool {
+	only := len(c.ExtKeyUsage)+len(c.UnknownExtKeyUsage) > 0
+	for _, use := range c.ExtKeyUsage {
+		only = only && use == x509.ExtKeyUsageOCSPSigning
+	}
+	for _, use := range c.UnknownExtKeyUsage {
+		only = only && use.String() == RemediationEKU
+	}
+	return only
+}
+
+// CheckQuarantineRoot checks an anchor for quarantine that was made elsewhere against the
+// other roots: what those who trust them accept, it must stand apart from.
+func CheckQuarantineRoot(cert []byte, others [][]byte, now time.Time) error {
+	c, err := x509.ParseCertificate(cert)
+	if err != nil {
+		return fmt.Errorf("the quarantine root's certificate does not parse: %w", err)
+	}
+	switch {
+	case !c.IsCA || !c.BasicConstraintsValid:
+		return errors.New("the quarantine root's certificate is not a CA's (basicConstraints)")
+	case now.Before(c.NotBefore) || !now.Before(c.NotAfter):
+		return fmt.Errorf("the quarantine root's certificate is valid from %s to %s, not now", c.NotBefore, c.NotAfter)
+	}
+	for _, der := range others {
+		other, err := x509.ParseCertificate(der)
+		if err != nil {
+			return err
+		}
+		if bytes.Equal(c.RawSubjectPublicKeyInfo, other.RawSubjectPublicKeyInfo) || bytes.Equal(c.RawIssuer, other.RawSubject) && c.CheckSignatureFrom(other) == nil {
+			return fmt.Errorf("whoever trusts %s trusts this quarantine root too: quarantine needs an anchor of its own, with a key of its own that signs itself", other.Subject)
+		}
 	}
 	return nil
 }
@@ -231,11 +287,12 @@ func RootCRL(root []byte, key crypto.Signer, number int64, revoked []RevokedCA, 
 	return x509.CreateRevocationList(rand.Reader, t, issuer, key)
 }
 
-// subject names a CA: "ORG Root CA", "ORG Issuing CA 1", "ORG Quarantine CA 1".
+// subject names a CA: "ORG Root CA", "ORG Quarantine Root CA", "ORG Issuing CA 1", "ORG Quarantine CA 1".
 func (h Hierarchy) subject(role string, generation int) pkix.Name {
 	org := cmp.Or(h.Organization, "deviceca")
-	name := pkix.Name{Organization: []string{org}, CommonName: org + " " + strings.ToUpper(role[:1]) + role[1:] + " CA"}
-	if role != "root" || generation > 1 {
+	words := map[string]string{"root": "Root", "quarantine-root": "Quarantine Root", "issuing": "Issuing", "quarantine": "Quarantine"}
+	name := pkix.Name{Organization: []string{org}, CommonName: org + " " + words[role] + " CA"}
+	if RootOf(role) != "" || generation > 1 {
 		name.CommonName += fmt.Sprintf(" %d", generation)
 	}
 	return name

@@ -40,7 +40,8 @@ func TestHierarchy(t *testing.T) {
 				if err := cert.CheckSignatureFrom(root); err != nil {
 					t.Error(err)
 				}
-				if !cert.IsCA || !cert.MaxPathLenZero || cert.IssuingCertificateURL[0] != "http://ca.test/ca/root-1.crt" || cert.CRLDistributionPoints[0] != "http://ca.test/crl/root-1.crl" {
+				above := map[string]string{"issuing": "root-1", "quarantine": "quarantine-root-1"}[role]
+				if !cert.IsCA || !cert.MaxPathLenZero || cert.IssuingCertificateURL[0] != "http://ca.test/ca/"+above+".crt" || cert.CRLDistributionPoints[0] != "http://ca.test/crl/"+above+".crl" {
 					t.Errorf("%s: %+v", role, cert)
 				}
 				if err := ca.CheckSubordinate(der, rootDER, role, key.Public(), now); err != nil {
@@ -68,6 +69,49 @@ func TestHierarchy(t *testing.T) {
 				t.Errorf("root CRL %+v, %v", crl, err)
 			}
 		})
+	}
+}
+
+// Quarantine's root is an anchor of its own: nothing leads to it from the root, with whatever purpose.
+func TestQuarantineRoot(t *testing.T) {
+	h := ca.Hierarchy{Organization: "Test", URL: "http://ca.test/", Now: time.Now()}
+	rootKey, key := ecKey(t, elliptic.P256()), ecKey(t, elliptic.P384())
+	root, err := ca.NewRoot(rootKey, 1, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := ca.NewQuarantineRoot(key, 1, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := parse(t, own).Subject.CommonName; got != "Test Quarantine Root CA" {
+		t.Errorf("it is called %q", got)
+	}
+	below, err := ca.NewSubordinate(own, key, "quarantine", 1, ecKey(t, elliptic.P256()).Public(), h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, c := range map[string]struct {
+		anchor []byte
+		passes bool
+	}{"the root": {root, false}, "its own root": {own, true}} {
+		pool := x509.NewCertPool()
+		pool.AddCert(parse(t, c.anchor))
+		if _, err := parse(t, below).Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); (err == nil) != c.passes {
+			t.Errorf("trusting %s: %v", what, err)
+		}
+	}
+	crossed, err := ca.NewCross(own, root, rootKey, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, cert := range map[string][]byte{"the root itself": root, "one that the root signed": crossed, "no CA": nil} {
+		if err := ca.CheckQuarantineRoot(cert, [][]byte{root}, h.Now); err == nil {
+			t.Errorf("%s passes as the quarantine root", what)
+		}
+	}
+	if err := ca.CheckQuarantineRoot(own, [][]byte{root}, h.Now); err != nil {
+		t.Error(err)
 	}
 }
 

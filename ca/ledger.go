@@ -138,13 +138,26 @@ type Standing struct {
 // IssuerRecord is one CA certificate generation.
 type IssuerRecord struct {
 	Name       string    `json:"name"` // "root-1", "issuing-1", "quarantine-1"; "root-1-by-2" for a cross-certificate
-	Role       string    `json:"role"` // "root", "issuing", "quarantine", "cross"
+	Role       string    `json:"role"` // "root", "quarantine-root", "cross", "issuing", "quarantine"
 	Generation int       `json:"generation"`
 	Key        string    `json:"key"` // label of its key at the provider
 	Cert       []byte    `json:"-"`   // DER
 	Created    time.Time `json:"created"`
+	// Activates is when it begins to issue; zero: when it was Created.
+	Activates time.Time `json:"activates,omitzero"`
 	// Revoked is when and why the CA was revoked; such a one neither signs nor is handed out.
 	Revoked *Revocation `json:"revoked,omitempty"`
+}
+
+// IsRoot reports whether the CA is a trust anchor, with its key in the root's token.
+func (r IssuerRecord) IsRoot() bool { return r.Role == "root" || r.Role == "quarantine-root" }
+
+// Since is when the CA began, or will begin, to issue.
+func (r IssuerRecord) Since() time.Time {
+	if r.Activates.IsZero() {
+		return r.Created
+	}
+	return r.Activates
 }
 
 // Subordinate reports whether the CA stands below a root, with its key in the issuing token.
@@ -218,9 +231,12 @@ type Ledger interface {
 
 	Issuers(ctx context.Context) ([]IssuerRecord, error)
 	AddIssuer(ctx context.Context, i IssuerRecord, e Event) error
+	// ActivateIssuer sets when a CA begins to issue; ErrNoRecord if there is none of that name.
+	ActivateIssuer(ctx context.Context, name string, at time.Time, e Event) error
 	// RevokeIssuer marks a CA as revoked; ErrNoRecord, or ErrRecorded if it is already.
 	RevokeIssuer(ctx context.Context, name string, r Revocation, e Event) error
-	// LiveUntil is when the last certificate of an issuer expires; zero if it has issued none.
+	// LiveUntil is when the last certificate of an issuer expires, but for those under which OCSP answers and packs are
+	// signed; zero if none lives.
 	LiveUntil(ctx context.Context, issuer string) (time.Time, error)
 
 	PendingLedger

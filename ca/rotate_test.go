@@ -3,6 +3,7 @@ package ca_test
 import (
 	"crypto/elliptic"
 	"crypto/x509"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -103,46 +104,81 @@ func TestRevokeCA(t *testing.T) {
 	a.enroll(a.request(r, newCSR(t, newKey(t), named("lamp-1")))) // with the credential it goes on
 }
 
-// Devices that trust either root go on working through a roll-over.
-func TestRotateRoot(t *testing.T) {
-	a := newAuthority(t, nil)
-	r, _ := a.grant("lamp-1", "software", 9)
+// nextRoot makes a root and the certificates that lead between it and the one before.
+func (a *authority) nextRoot(generation int, before *x509.Certificate) *x509.Certificate {
+	a.t.Helper()
+	name, old := fmt.Sprintf("root-%d", generation), fmt.Sprintf("root-%d", generation-1)
 	h := ca.Hierarchy{Organization: "Test", URL: "http://ca.test:8080", Now: a.clock.Now()}
-	newRootKey := ecKey(t, elliptic.P256())
-	a.rootKeys["root-2"] = newRootKey
-	der, err := ca.NewRoot(newRootKey, 2, h)
+	a.rootKeys[name] = ecKey(a.t, elliptic.P256())
+	der, err := ca.NewRoot(a.rootKeys[name], generation, h)
 	if err != nil {
-		t.Fatal(err)
+		a.t.Fatal(err)
 	}
-	newRoot := parse(t, der)
+	root := parse(a.t, der)
 	cross := func(name, signer string, subject, parent *x509.Certificate) {
 		h.Root = signer
 		cert, err := ca.NewCross(subject.Raw, parent.Raw, a.rootKeys[signer], h)
 		if err != nil {
-			t.Fatal(err)
+			a.t.Fatal(err)
 		}
-		a.take(ca.IssuerRecord{Name: name, Role: "cross", Generation: 2, Key: name, Cert: cert})
+		a.take(ca.IssuerRecord{Name: name, Role: "cross", Generation: generation, Key: name, Cert: cert})
 	}
-	cross("root-2-by-1", "root-1", newRoot, a.root)
-	cross("root-1-by-2", "root-2", a.root, newRoot)
-	a.take(ca.IssuerRecord{Name: "root-2", Role: "root", Generation: 2, Key: "root-2", Cert: der})
+	cross(name+"-by-"+old, old, root, before)
+	cross(old+"-by-"+name, name, before, root)
+	a.take(ca.IssuerRecord{Name: name, Role: "root", Generation: generation, Key: name, Cert: der})
+	return root
+}
 
+// Who trusts any one root accepts what is issued below any other, through two roll-overs: over the chain that goes along,
+// and over ACME's default chain.
+func TestRotateRoot(t *testing.T) {
+	a := newAuthority(t, nil)
+	r, _ := a.grant("lamp-1", "software", 9)
+	trusted := map[string]*x509.Certificate{"root-1": a.root}
 	under := func(what string) {
 		t.Helper()
 		issued := a.enroll(a.request(r, newCSR(t, newKey(t), named("lamp-1"))))
-		for name, root := range map[string]*x509.Certificate{"the old root": a.root, "the new root": newRoot} {
+		for name, root := range trusted {
 			if err := a.chains(issued, root); err != nil {
 				t.Errorf("%s, trusting %s alone: %v", what, name, err)
 			}
 		}
+		for _, chain := range a.Chains(issued.Certificate.Issuer) {
+			for i, der := range chain[1:] {
+				if err := parse(t, chain[i]).CheckSignatureFrom(parse(t, der)); err != nil {
+					t.Errorf("%s: certificate %d of a chain does not certify the one before: %v", what, i+1, err)
+				}
+			}
+		}
 	}
+	trusted["root-2"] = a.nextRoot(2, a.root)
 	under("issued below the old root")
-	a.rotate(newRoot, "root-2")
+	a.rotate(trusted["root-2"], "root-2")
 	under("issued below the new root")
-	for _, name := range []string{"root-1", "root-2", "root-2-by-1", "root-1-by-2"} {
+	for _, name := range []string{"root-1", "root-2", "root-2-by-root-1", "root-1-by-root-2"} {
 		if !a.handsOut(name) {
 			t.Errorf("cacerts leaves %s out", name)
 		}
+	}
+	trusted["root-3"] = a.nextRoot(3, trusted["root-2"])
+	under("below the second of three")
+	a.rotate(trusted["root-3"], "root-3")
+	under("below the third of three")
+	if longest := a.Chains("issuing-3")[0]; len(longest) != 3 {
+		t.Errorf("the default chain passes by %d roots, not by all three", len(longest)-1)
+	}
+	if live := a.Live("root"); len(live) != 3 || string(live[0]) != string(trusted["root-3"].Raw) || string(live[2]) != string(a.root.Raw) {
+		t.Errorf("%d roots are live, or not the newest first", len(live))
+	}
+
+	// With the old root ends what leads to it.
+	a.clock.Add(a.root.NotAfter.Sub(a.clock.Now()) - time.Second)
+	if n := len(a.Chain("issuing-3")); n < 3 {
+		t.Errorf("a second before the old root's end %d certificates", n)
+	}
+	a.clock.Add(2 * time.Second)
+	if n := len(a.Chain("issuing-3")); n != 1 {
+		t.Errorf("after the old roots' end there are %d certificates in the chain", n)
 	}
 }
 

@@ -1,7 +1,6 @@
 package ca
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto"
@@ -70,23 +69,24 @@ type Service struct {
 	current   atomic.Pointer[state]
 }
 
-type counts struct{ signatures, issued, refused, wrongSecrets, lintFindings atomic.Int64 }
+type counts struct{ signatures, issued, refused, wrongSecrets, lintFindings, shortened atomic.Int64 }
 
-// Stats are counts since the service was made.
-type Stats struct{ Signatures, Issued, Refused, WrongSecrets, LintFindings int64 }
+// Stats are counts since the service was made. Shortened are the certificates that end before
+// their policy says, since their CA does.
+type Stats struct{ Signatures, Issued, Refused, WrongSecrets, LintFindings, Shortened int64 }
 
 // Stats reads the counts.
 func (s *Service) Stats() Stats {
 	c := &s.counts
-	return Stats{c.signatures.Load(), c.issued.Load(), c.refused.Load(), c.wrongSecrets.Load(), c.lintFindings.Load()}
+	return Stats{c.signatures.Load(), c.issued.Load(), c.refused.Load(), c.wrongSecrets.Load(), c.lintFindings.Load(), c.shortened.Load()}
 }
 
 // state is what Apply replaces as a whole: a request sees one policy,
 // one set of issuers, and the profiles compiled from both.
 type state struct {
 	policy   *policy.Policy
-	issuers  map[string]*Issuer // by name, and by role for the newest generation
-	ordered  []*Issuer          // roots first, cross-certificates, then by role and generation
+	issuers  map[string]*Issuer // by name, and by role for the generation that is active
+	ordered  []*Issuer          // roots first, the quarantine root last of them, cross-certificates, then by role and generation
 	profiles map[string]*Profile
 }
 
@@ -110,6 +110,7 @@ func NewService(ctx context.Context, opts Options) (*Service, error) {
 		return nil, err
 	}
 	s.current.Store(st)
+	s.warnUnusable(st)
 	return s, nil
 }
 
@@ -143,15 +144,15 @@ func (s *Service) loadIssuers(ctx context.Context) ([]*Issuer, error) {
 
 // compile makes the state of a policy over issuers; its error lists every fault.
 func (s *Service) compile(ctx context.Context, p *policy.Policy, issuers []*Issuer) (*state, error) {
-	st := &state{policy: p, issuers: map[string]*Issuer{}, profiles: map[string]*Profile{}}
-	for _, role := range []string{"root", "cross", "issuing", "quarantine"} {
+	st, now := &state{policy: p, issuers: map[string]*Issuer{}, profiles: map[string]*Profile{}}, s.now()
+	for _, role := range []string{"root", "quarantine-root", "cross", "issuing", "quarantine"} {
 		for _, i := range issuers {
 			if i.Record.Role != role {
 				continue
 			}
 			st.issuers[i.Record.Name] = i
 			st.ordered = append(st.ordered, i)
-			if newest := st.issuers[role]; i.Record.Revoked == nil && (newest == nil || newest.Record.Generation < i.Record.Generation) {
+			if active := st.issuers[role]; i.Record.Revoked == nil && !i.Record.Activates.After(now) && (active == nil || active.Record.Generation < i.Record.Generation) {
 				st.issuers[role] = i
 			}
 		}
@@ -244,6 +245,7 @@ func (s *Service) Apply(ctx context.Context, p *policy.Policy, actor string) err
 		return err
 	}
 	s.current.Store(st)
+	s.warnUnusable(st)
 	s.log.Info("policy applied", "policy", p.Version(), "actor", actor)
 	return nil
 }
@@ -261,14 +263,12 @@ func (s *Service) Explain(in policy.Input) policy.Decision {
 
 // Anchors are the certificates that devices trust and chain by: roots, what
 // leads from one root to another, and every generation of issuing and
-// quarantine CAs that has a certificate out that still lives; roots first, DER.
+// quarantine CAs that is live (Stage); roots first, DER.
 func (s *Service) Anchors() [][]byte {
 	var anchors [][]byte
 	st, now := s.current.Load(), s.now()
 	for _, i := range st.ordered {
-		newest := st.issuers[i.Record.Role] == i
-		spent := i.Record.Subordinate() && !newest && !now.Before(i.liveUntil)
-		if now.Before(i.Cert.NotAfter) && i.Record.Revoked == nil && !spent {
+		if st.stage(i, now).Live() {
 			anchors = append(anchors, i.Cert.Raw)
 		}
 	}
@@ -285,7 +285,7 @@ func (s *Service) Issuers() []IssuerRecord {
 }
 
 // CACert is the certificate of a CA by its name or role ("issuing" is the
-// newest generation), DER.
+// generation that is active), DER.
 func (s *Service) CACert(name string) ([]byte, bool) {
 	i, ok := s.current.Load().issuers[name]
 	if !ok {
@@ -300,26 +300,6 @@ func (s *Service) Named(name string) string {
 		return i.Record.Name
 	}
 	return ""
-}
-
-// chain is the issuer's certificate and what stands above it, without the
-// root: after a root was rotated, also the certificate that leads from its root to the other.
-func (st *state) chain(i *Issuer) [][]byte {
-	chain := [][]byte{i.Cert.Raw}
-	for _, cross := range st.crossing(i) {
-		chain = append(chain, cross.Cert.Raw)
-	}
-	return chain
-}
-
-// crossing are the certificates that lead from the root of i to others, oldest first.
-func (st *state) crossing(i *Issuer) (all []*Issuer) {
-	for _, cross := range st.ordered {
-		if cross.Record.Role == "cross" && bytes.Equal(cross.Cert.SubjectKeyId, i.Cert.AuthorityKeyId) {
-			all = append(all, cross)
-		}
-	}
-	return all
 }
 
 // ProfileFor is the profile a requester would get for the one asked for

@@ -150,6 +150,10 @@ func (s *acmeServer) nonce(w http.ResponseWriter) {
 }
 
 func (s *acmeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/.well-known/est/cacerts" {
+		http.NotFound(w, r) // a server that has no EST
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.base = "https://" + r.Host

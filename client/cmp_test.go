@@ -85,6 +85,8 @@ func (s *cmpServer) answer(m *cmp.Message) *cmp.Message {
 			return cmp.Reply(m, &cmp.PollReplies{Replies: []cmp.PollReply{{CheckAfter: s.wait}}}, time.Now())
 		}
 		return s.issue(m, b.Requests[0])
+	case *cmp.General: // for CA certificates, which this server does not give
+		return cmp.ReplyError(m, errors.New("not here"), time.Now())
 	case *cmp.Confirmations:
 		s.confirms = append(s.confirms, b.List...)
 		return cmp.Reply(m, &cmp.Confirm{}, time.Now())

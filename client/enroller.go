@@ -139,5 +139,6 @@ type Reply struct {
 // CACerts are a CA's own certificates.
 type CACerts struct {
 	Roots         []*x509.Certificate // self-signed: the trust anchors
+	Remediation   []*x509.Certificate // self-signed: anchors of the device's own certificate alone, while it is in quarantine
 	Intermediates []*x509.Certificate
 }

@@ -310,6 +310,9 @@ func (r *run) obtain(ctx context.Context, action Action, attempts []attempt) (Re
 		if err := r.store.Save(id); err != nil {
 			return Result{}, err
 		}
+		if err := r.learnAnchors(ctx, e, Auth{Certificate: id.TLS()}); err != nil {
+			return Result{}, err
+		}
 		r.advise(ctx, id)
 		out := r.result(action, id)
 		out.Protocol, out.Outcome, out.Reasons, out.Warnings = e.Protocol(), reply.Outcome, reply.Reasons, append(warnings, out.Warnings...)
@@ -395,7 +398,7 @@ func (r *run) try(ctx context.Context, e Enroller, ca *CACerts, a attempt) (*Ide
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	id, warnings, err := accept(reply, req, ca, r.now())
+	id, warnings, err := r.judge(ctx, e, a.auth, reply, req, ca)
 	return id, reply, warnings, err
 }
 

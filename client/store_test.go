@@ -224,7 +224,7 @@ func TestReaders(t *testing.T) {
 	})
 	for i := range 20 {
 		save(t, s, ids[(i+1)%2])
-		before := [2]int64{pairs.Load(), single.Load()} // after it: the second read from here on began with this pair
+		before := [2]int64{pairs.Load(), single.Load()}                 // after it: the second read from here on began with this pair
 		for pairs.Load() < before[0]+2 || single.Load() < before[1]+2 { // each reads at least once from beginning to end between two
 			runtime.Gosched()
 		}

@@ -158,7 +158,11 @@ func sortCACerts(certs []*x509.Certificate) *CACerts {
 		switch {
 		case !c.IsCA:
 		case selfSigned(c):
-			out.Roots = union(out.Roots, []*x509.Certificate{c})
+			if forRemediation(c) {
+				out.Remediation = union(out.Remediation, []*x509.Certificate{c})
+			} else {
+				out.Roots = union(out.Roots, []*x509.Certificate{c})
+			}
 		default:
 			out.Intermediates = union(out.Intermediates, []*x509.Certificate{c})
 		}
@@ -212,18 +216,19 @@ func accept(reply *Reply, req *Request, ca *CACerts, now time.Time) (*Identity, 
 		warnings = append(warnings, "the certificate is valid from "+date(cert.NotBefore)+", later than this device's clock")
 		now = cert.NotBefore
 	}
-	chain, err := verifyChain(cert, ca.Roots, slices.Concat(reply.Certificates, ca.Intermediates), now)
+	intermediates := slices.Concat(reply.Certificates, ca.Intermediates)
+	chains, err := verifyChains(cert, union(ca.Roots, ca.Remediation), intermediates, now)
 	if err != nil {
 		return refuse("the certificate does not chain to the CA's root", "nothing was written; if the CA changed, enrol with its new root", err)
 	}
 	for _, name := range missingNames(req.Names.SAN, cert) {
 		warnings = append(warnings, "asked for, and not in the certificate: "+name)
 	}
-	return &Identity{Key: req.Key, Certificate: cert, Chain: chain}, warnings, nil
+	return &Identity{Key: req.Key, Certificate: cert, Chain: joined(chains, intermediates, now)}, warnings, nil
 }
 
-// verifyChain finds the issuers of a certificate up to the roots, without the root. Go tries at most 100 signatures for it.
-func verifyChain(cert *x509.Certificate, roots, intermediates []*x509.Certificate, at time.Time) ([]*x509.Certificate, error) {
+// verifyChains finds the chains from a certificate to the roots, both included. Go tries at most 100 signatures for them.
+func verifyChains(cert *x509.Certificate, roots, intermediates []*x509.Certificate, at time.Time) ([][]*x509.Certificate, error) {
 	judged := *cert
 	judged.UnhandledCriticalExtensions = nil // they bind those who rely on the certificate, not its holder
 	chains, err := judged.Verify(x509.VerifyOptions{
@@ -233,9 +238,8 @@ func verifyChain(cert *x509.Certificate, roots, intermediates []*x509.Certificat
 	if err != nil {
 		return nil, err
 	}
-	chain := chains[0] // from the certificate to the root, both included
-	if len(chain) < 2 {
+	if slices.ContainsFunc(chains, func(chain []*x509.Certificate) bool { return len(chain) < 2 }) {
 		return nil, errors.New("it is its own root")
 	}
-	return chain[1 : len(chain)-1], nil
+	return chains, nil
 }

@@ -308,3 +308,14 @@ openssl pkey -in key -pubout && openssl x509 -in crt -noout -pubkey`
 		r.wantRefusal(t, 401, "revoked") // its credential went with it
 	})
 }
+
+// A CA that has expired says so: 503 with the reason, for an operator can mend it.
+func TestExpiredCA(t *testing.T) {
+	s := newService(t)
+	s.late.Store(int64(5*365*24*time.Hour + time.Hour))
+	lamp := s.register(t, "lamp-1", 2)
+	r := s.do(t, call{path: "simpleenroll", user: lamp.Reference, pass: lamp.Secret, body: base64Body(newCSR(t, newKey(t), "lamp-1"))})
+	if r.status != 503 || r.header.Get("Retry-After") != "600" || !strings.Contains(string(r.body), "the CA issuing-1 expired at ") {
+		t.Errorf("HTTP %d, Retry-After %q: %s", r.status, r.header.Get("Retry-After"), r.body)
+	}
+}

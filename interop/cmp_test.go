@@ -169,12 +169,12 @@ func TestOpenSSLCMPRotation(t *testing.T) {
 		}
 	}
 	renew("second", oldRoot, "issuing-1 deviceca-cmp")
-	a.deviceca("ca", "rotate", "issuing", "--home", a.home)
+	a.deviceca("ca", "rotate", "issuing", "--now", "--home", a.home)
 	renew("third", oldRoot, "issuing-2 deviceca-cmp")
 	mustContain(t, "the issuer of third.crt", run(t, c.dir, "openssl", "x509", "-in", "third.crt", "-noout", "-issuer"), "Issuing CA 2")
 	a.deviceca("ca", "rotate", "root", "--home", a.home)
-	a.deviceca("ca", "rotate", "issuing", "--home", a.home)
-	for name, root := range map[string]string{"old": oldRoot, "new": a.root()} {
+	a.deviceca("ca", "rotate", "issuing", "--now", "--home", a.home)
+	for name, root := range map[string]string{"old": oldRoot, "new": write(t, filepath.Join(c.dir, "root-2.crt"), a.deviceca("ca", "export", "root", "--home", a.home))} {
 		renew(name, root, "issuing-3 deviceca-cmp")
 	}
 }

@@ -67,16 +67,22 @@ func (e *envelope) toBeSigned(aad []byte) []byte {
 	return appendBytes(b, e.payload)
 }
 
-// parseEnvelope takes a pack (content type wanted) or delta (none) apart. What it returns points into data.
-func parseEnvelope(data []byte, wantType string) (*envelope, error) {
-	r := &reader{rest: data}
+// sign1 reads a COSE_Sign1, its protected header whole.
+func (r *reader) sign1() *envelope {
 	r.expect(majorTag, tagSign1, "tag")
 	r.expect(majorArray, 4, "COSE_Sign1")
-	e := &envelope{contentType: wantType}
-	e.protected = r.bytes("protected header")
+	e := &envelope{protected: r.bytes("protected header")}
 	r.expect(majorMap, 0, "unprotected header")
 	e.payload = r.bytes("payload")
 	e.signature = r.bytes("signature")
+	return e
+}
+
+// parseEnvelope takes a pack (content type wanted) or delta (none) apart. What it returns points into data.
+func parseEnvelope(data []byte, wantType string) (*envelope, error) {
+	r := &reader{rest: data}
+	e := r.sign1()
+	e.contentType = wantType
 	if err := r.end("COSE_Sign1"); err != nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ type manifest struct {
 
 // homeParts are the files and directories of a home that a backup takes, beside
 // the ledger. What is not there is left out: the root's token may be elsewhere.
-var homeParts = []string{"deviceca.yaml", "policy.yaml", "root.crt", "issuing.crt", "quarantine.crt", "root.crl",
+var homeParts = []string{"deviceca.yaml", "policy.yaml", "root.crt", "quarantine-root.crt", "issuing.crt", "quarantine.crt", "root.crl", "quarantine-root.crl",
 	"issuing.csr", "quarantine.csr", "softhsm2.conf", "secrets", "tokens", "keys"}
 
 // backup copies the home to dir, which it makes, while the server goes on.

@@ -28,7 +28,7 @@ func (l crlLists) Newer(ctx context.Context, uri, issuer string, since time.Time
 			return nil, nil
 		}
 	}
-	if root, ok := strings.CutSuffix(path, ".crl"); ok && (root == "root" || strings.HasPrefix(root, "root-")) {
+	if root, ok := strings.CutSuffix(path, ".crl"); ok && isRootName(root) {
 		return l.rootList(ctx, root, since)
 	}
 	raw, err := crl.Files{Dir: l.home.path("crl"), Resolve: l.revocation.current.Load().resolve}.Newer(path, since, limit)

@@ -14,7 +14,8 @@ import (
 // Home is the directory that holds everything of one CA.
 //
 //	deviceca.yaml policy.yaml       configuration and policy
-//	root.crt issuing.crt quarantine.crt root.crl   what others need
+//	root.crt issuing.crt root.crl             what others need
+//	quarantine-root.crt quarantine.crt quarantine-root.crl   what remediation needs
 //	crl/ pack/                      what is published; can be made anew
 //	ledger.db                       the ledger, unless it is elsewhere
 //	audit-heads.log                 signed heads of the audit log, unless they are elsewhere

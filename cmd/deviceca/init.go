@@ -227,55 +227,68 @@ func (c *ceremony) signWithOwnRoot(ctx context.Context, subordinates map[string]
 	if err != nil {
 		return err
 	}
-	certs := map[string][]byte{}
+	quarantineKey, err := provider.Generate(ctx, "quarantine-root-1", c.Spec)
+	if err != nil {
+		return fmt.Errorf("the quarantine root's key: %w", err)
+	}
+	quarantineRoot, err := ca.NewQuarantineRoot(quarantineKey, 1, h)
+	if err != nil {
+		return err
+	}
+	made := firstCAs{certs: map[string][]byte{"root": root, "quarantine-root": quarantineRoot}, crls: map[string][]byte{}}
+	signers := map[string]keys.Key{"root": rootKey, "quarantine-root": quarantineKey}
 	for role, key := range subordinates {
-		if certs[role], err = ca.NewSubordinate(root, rootKey, role, 1, key.Public(), h); err != nil {
+		above := ca.RootOf(role)
+		if made.certs[role], err = ca.NewSubordinate(made.certs[above], signers[above], role, 1, key.Public(), h); err != nil {
 			return err
 		}
 	}
-	crl, err := ca.RootCRL(root, rootKey, 1, nil, c.now, c.now.Add(rootCRLLife))
-	if err != nil {
-		return err
+	for role, key := range signers {
+		if made.crls[role], err = ca.RootCRL(made.certs[role], key, 1, nil, c.now, c.now.Add(rootCRLLife)); err != nil {
+			return err
+		}
 	}
 	ledger, err := store.Open(ctx, c.cfg.DB, store.Options{Logger: c.log})
 	if err != nil {
 		return err
 	}
-	c.report.CAs = []string{"root-1", "issuing-1", "quarantine-1"}
+	c.report.CAs = []string{"root-1", "quarantine-root-1", "issuing-1", "quarantine-1"}
 	c.report.Root, c.report.SHA256 = c.home.path("root.crt"), fingerprint(root)
-	return errors.Join(enterCAs(ctx, c.home, ledger, root, certs, crl, c.now), ledger.Close())
+	return errors.Join(made.enter(ctx, c.home, ledger, c.now), ledger.Close())
 }
 
-// enterCAs records the first generation and writes the files that others need.
-func enterCAs(ctx context.Context, home Home, ledger *store.Store, root []byte, certs map[string][]byte, rootCRL []byte, now time.Time) error {
-	records := []ca.IssuerRecord{{Name: "root-1", Role: "root", Generation: 1, Key: "root-1", Cert: root, Created: now}}
-	for _, role := range []string{"issuing", "quarantine"} {
-		records = append(records, ca.IssuerRecord{Name: role + "-1", Role: role, Generation: 1, Key: role + "-1", Cert: certs[role], Created: now})
-	}
-	for _, r := range records {
+// firstCAs are the certificates of the first generation, and the lists of the roots whose keys are here, by role.
+type firstCAs struct{ certs, crls map[string][]byte }
+
+// enter records the first generation and writes the files that others need.
+func (f firstCAs) enter(ctx context.Context, home Home, ledger *store.Store, now time.Time) error {
+	for _, role := range []string{"root", "quarantine-root", "issuing", "quarantine"} {
+		if f.certs[role] == nil {
+			continue // a quarantine root, where the one root is external
+		}
+		r := ca.IssuerRecord{Name: role + "-1", Role: role, Generation: 1, Key: role + "-1", Cert: f.certs[role], Created: now}
 		e := ca.Event{Time: now, Kind: ca.EventIssuerAdded, Actor: "system", Issuer: r.Name, Digest: fingerprint(r.Cert)}
 		if err := ledger.AddIssuer(ctx, r, e); err != nil {
 			return err
 		}
-		if err := writeFile(home.path(r.Role+".crt"), pemCert(r.Cert), 0o644); err != nil {
+		if err := writeFile(home.path(role+".crt"), pemCert(r.Cert), 0o644); err != nil {
 			return err
 		}
+		if crl := f.crls[role]; crl != nil {
+			if err := ledger.PutSetting(ctx, crlSetting(r.Name), crl); err != nil {
+				return err
+			}
+			if err := writeFile(home.path(role+".crl"), pemCRL(crl), 0o644); err != nil {
+				return err
+			}
+		}
 	}
-	if rootCRL == nil {
-		return nil
-	}
-	return saveRootCRL(ctx, home, ledger, rootCRL)
+	return nil
 }
 
-func saveRootCRL(ctx context.Context, home Home, ledger *store.Store, crl []byte) error {
-	if err := ledger.PutSetting(ctx, crlSetting("root-1"), crl); err != nil {
-		return err
-	}
-	return writeFile(home.path("root.crl"), pemCRL(crl), 0o644)
-}
-
-// importCAs completes an `init --root external` with what the root signed.
-func importCAs(ctx context.Context, home Home, cfg Config, root []byte, certs map[string][]byte, log *slog.Logger) error {
+// importCAs completes an `init --root external` with what the roots signed, by role. On a CA that is complete, it takes
+// a quarantine root that the CA lacks.
+func importCAs(ctx context.Context, home Home, cfg Config, certs map[string][]byte, log *slog.Logger) error {
 	if err := home.mustExist(); err != nil {
 		return err
 	}
@@ -284,28 +297,79 @@ func importCAs(ctx context.Context, home Home, cfg Config, root []byte, certs ma
 		return err
 	}
 	defer unlock()
-	issuing, err := openKeys(ctx, home, cfg, "issuing", log)
-	if err != nil {
-		return err
-	}
-	defer issuing.Close()
-	now := time.Now()
-	for role, cert := range certs {
-		key, err := issuing.Key(ctx, role+"-1")
-		if err != nil {
-			return fmt.Errorf("the %s key: %w", role, err)
-		}
-		if err := ca.CheckSubordinate(cert, root, role, key.Public(), now); err != nil {
-			return err
-		}
-	}
 	ledger, err := store.Open(ctx, cfg.DB, store.Options{Logger: log})
 	if err != nil {
 		return err
 	}
 	defer ledger.Close()
-	if have, err := ledger.Issuers(ctx); err != nil || len(have) > 0 {
-		return errors.Join(err, errors.New("this CA has its certificates already"))
+	have, err := ledger.Issuers(ctx)
+	if err != nil {
+		return err
 	}
-	return enterCAs(ctx, home, ledger, root, certs, nil, now)
+	now := time.Now()
+	if certs["root"] == nil {
+		return importQuarantineRoot(ctx, home, ledger, have, certs["quarantine-root"], now)
+	}
+	if len(have) > 0 {
+		return errors.New("this CA has its certificates already")
+	}
+	if err := checkImported(ctx, home, cfg, certs, now, log); err != nil {
+		return err
+	}
+	return firstCAs{certs: certs}.enter(ctx, home, ledger, now)
+}
+
+// checkImported checks what was signed elsewhere against the keys here.
+func checkImported(ctx context.Context, home Home, cfg Config, certs map[string][]byte, now time.Time, log *slog.Logger) error {
+	issuing, err := openKeys(ctx, home, cfg, "issuing", log)
+	if err != nil {
+		return err
+	}
+	defer issuing.Close()
+	if certs["quarantine-root"] != nil {
+		if err := ca.CheckQuarantineRoot(certs["quarantine-root"], [][]byte{certs["root"]}, now); err != nil {
+			return err
+		}
+	}
+	rules, err := readPolicy(cfg.Policy)
+	if err != nil {
+		return err
+	}
+	for _, role := range []string{"issuing", "quarantine"} {
+		key, err := issuing.Key(ctx, role+"-1")
+		if err != nil {
+			return fmt.Errorf("the %s key: %w", role, err)
+		}
+		root := certs[ca.RootOf(role)]
+		if root == nil {
+			root = certs["root"]
+		}
+		if err := ca.CheckSubordinate(certs[role], root, role, key.Public(), now); err != nil {
+			return err
+		}
+		if err := ca.CheckUsable(rules, certs[role], root, role, cfg.PublicURL(), now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// importQuarantineRoot enters the root that a new quarantine CA will stand below.
+func importQuarantineRoot(ctx context.Context, home Home, ledger *store.Store, have []ca.IssuerRecord, cert []byte, now time.Time) error {
+	var roots [][]byte
+	for _, r := range have {
+		switch r.Role {
+		case "root":
+			roots = append(roots, r.Cert)
+		case "quarantine-root":
+			return fmt.Errorf("this CA has a quarantine root already: %s", r.Name)
+		}
+	}
+	if len(roots) == 0 {
+		return usagef("this CA has no certificates yet: give --root, --issuing and --quarantine too")
+	}
+	if err := ca.CheckQuarantineRoot(cert, roots, now); err != nil {
+		return err
+	}
+	return firstCAs{certs: map[string][]byte{"quarantine-root": cert}}.enter(ctx, home, ledger, now)
 }

@@ -42,7 +42,7 @@ type house struct {
 	rootCRL func(ctx context.Context, home string) ([]RootCRL, error)
 	// importCAs completes a home whose root lives elsewhere with the
 	// certificates that the root made (files, PEM or DER).
-	importCAs func(ctx context.Context, home, root, issuing, quarantine string) error
+	importCAs func(ctx context.Context, home string, files map[string]string) error
 	// commands makes further subcommands: init, serve.
 	commands []func(*app) *cobra.Command
 }

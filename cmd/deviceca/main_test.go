@@ -37,6 +37,11 @@ func runScripts(t *testing.T, dir string) {
 			// DEVICECA_* of whoever runs the tests must not get in.
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("TMPDIR", os.TempDir())
+			testdata, err := filepath.Abs("testdata")
+			if err != nil {
+				return err
+			}
+			env.Setenv("TESTDATA", testdata)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

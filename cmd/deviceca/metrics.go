@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/ocsp"
 )
 
@@ -39,6 +40,7 @@ func newMetrics(s *system) *metrics {
 	}
 	count("deviceca_signatures_total", "Signatures made with CA keys.", func() int64 { return s.service.Stats().Signatures })
 	count("deviceca_certificates_total", "Certificates issued.", func() int64 { return s.service.Stats().Issued })
+	count("deviceca_certificates_shortened_total", "Certificates cut short since their CA ends before.", func() int64 { return s.service.Stats().Shortened })
 	count("deviceca_refusals_total", "Requests of known requesters that were refused.", func() int64 { return s.service.Stats().Refused })
 	count("deviceca_lint_findings_total", "Certificates of the linted share that failed a lint: each is a fault of the server.", func() int64 { return s.service.Stats().LintFindings })
 	count("deviceca_wrong_secrets_total", "Wrong secrets and unknown references offered.", func() int64 { return s.service.Stats().WrongSecrets })
@@ -52,9 +54,25 @@ func newMetrics(s *system) *metrics {
 	count("deviceca_ocsp_live_total", "OCSP answers signed for one asker.", func() int64 { return int64(answers().Live) })
 	count("deviceca_ocsp_refused_total", "OCSP questions over a budget.", func() int64 { return int64(answers().Refused) })
 	count("deviceca_ocsp_failed_total", "OCSP questions that met an internal error.", func() int64 { return int64(answers().Failed) })
+	m.registry.MustRegister(caEnds{s.service})
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "deviceca_store_queue",
 		Help: "Changes that wait to be committed."}, func() float64 { return float64(s.store.Stats().Queue) }))
 	return m
+}
+
+// caEnds tells when the CAs end. There are as many series as live generations.
+type caEnds struct{ service *ca.Service }
+
+var caEndDesc = prometheus.NewDesc("deviceca_ca_not_after_seconds", "When a CA that is live expires, Unix time.", []string{"ca", "stage"}, nil)
+
+func (c caEnds) Describe(ch chan<- *prometheus.Desc) { ch <- caEndDesc }
+
+func (c caEnds) Collect(ch chan<- prometheus.Metric) {
+	for _, g := range c.service.Generations() {
+		if g.Stage.Live() {
+			ch <- prometheus.MustNewConstMetric(caEndDesc, prometheus.GaugeValue, float64(g.NotAfter.Unix()), g.Name, string(g.Stage))
+		}
+	}
 }
 
 // observe makes the hook of one protocol.

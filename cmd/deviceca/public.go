@@ -17,14 +17,18 @@ import (
 const readyTimeout = 3 * time.Second
 
 // public is what both listeners offer to everyone: health, CA certificates
-// (the caIssuers of RFC 5280 §4.2.2.1), and the root's CRL.
+// (the caIssuers of RFC 5280 §4.2.2.1), and the roots' CRLs.
 func (s *server) public(mux chi.Router) {
 	mux.Get("/healthz", func(w http.ResponseWriter, r *http.Request) { w.Write([]byte("ok\n")) })
 	mux.Get("/readyz", s.readyz)
+	mux.Get("/ca/", s.serveIndex(certificateURL))
+	mux.Get("/ca/index.json", s.serveIndex(certificateURL))
 	mux.Get("/ca/{file}", s.caCert)
+	mux.Get("/crl/", s.serveIndex(listURL))
+	mux.Get("/crl/index.json", s.serveIndex(listURL))
+	mux.Method(http.MethodGet, "/crl/{role}.pem", s.unlessClosed(http.HandlerFunc(s.crlBundle)))
 	rootCRL := s.unlessClosed(http.HandlerFunc(s.rootCRL)) // the snapshot's may be older than one that is out
-	mux.Method(http.MethodGet, "/crl/root.crl", rootCRL)
-	mux.Method(http.MethodGet, "/crl/root-{generation:[0-9]+}.crl", rootCRL)
+	mux.Method(http.MethodGet, "/crl/{root:(?:quarantine-)?root(?:-[0-9]+)?}.crl", rootCRL)
 }
 
 // readyz answers 200 if enrolment can work now, and 503 with what is away.
@@ -55,9 +59,13 @@ func (s *server) readyz(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(answer)
 }
 
-// caCert serves /ca/NAME.crt: one DER certificate (RFC 5280 §4.2.2.1, RFC 2585 §4.1).
+// caCert serves /ca/NAME.crt: one DER certificate (RFC 5280 §4.2.2.1, RFC 2585 §4.1), and /ca/ROLE.pem.
 // A generation never changes; an alias does when the CA is rotated.
 func (s *server) caCert(w http.ResponseWriter, r *http.Request) {
+	if role, ok := strings.CutSuffix(chi.URLParam(r, "file"), ".pem"); ok {
+		s.caBundle(w, r, role)
+		return
+	}
 	name, ok := strings.CutSuffix(chi.URLParam(r, "file"), ".crt")
 	der, found := s.service.CACert(name)
 	if !ok || !found {
@@ -71,11 +79,7 @@ func (s *server) caCert(w http.ResponseWriter, r *http.Request) {
 
 // rootCRL serves the CRL that a root signed last (RFC 2585 §4.2).
 func (s *server) rootCRL(w http.ResponseWriter, r *http.Request) {
-	name := "root-" + chi.URLParam(r, "generation")
-	if name == "root-" {
-		name = s.service.Named("root")
-	}
-	crl, err := s.store.Setting(r.Context(), crlSetting(name))
+	crl, err := s.store.Setting(r.Context(), crlSetting(s.service.Named(chi.URLParam(r, "root"))))
 	switch {
 	case errors.Is(err, ca.ErrNoRecord):
 		http.Error(w, "there is no such root, or it is external and its CRL elsewhere", http.StatusNotFound)

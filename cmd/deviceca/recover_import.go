@@ -189,7 +189,7 @@ func (r *recovery) enterList(ctx context.Context, l signedList) error {
 	if r.older(l.file, l.ThisUpdate) {
 		return nil
 	}
-	if l.issuer.Role == "root" {
+	if l.issuer.IsRoot() {
 		return r.enterRootList(ctx, l)
 	}
 	why := fmt.Sprintf("CRL number %s of %s", numberText(l.Number), l.issuer.Name)
@@ -312,13 +312,23 @@ func (r *recovery) readPacks(files []string) (all []signedPack, err error) {
 		if err != nil {
 			return nil, ca.Errorf(ca.Malformed, "%w", err)
 		}
-		p, err := r.openPack(raw)
+		parts, err := pack.Split(raw)
 		if err != nil {
-			deltas[file] = raw
-			continue
+			return nil, ca.Errorf(ca.Malformed, "%s holds no packs: %w", file, err)
 		}
-		p.files = []string{file}
-		all = append(all, p)
+		for n, part := range parts {
+			name := file
+			if len(parts) > 1 {
+				name = fmt.Sprintf("%s, pack %d", file, n+1)
+			}
+			p, err := r.openPack(part)
+			if err != nil {
+				deltas[name] = part
+				continue
+			}
+			p.files = []string{name}
+			all = append(all, p)
+		}
 	}
 	for again := true; again; {
 		again = false

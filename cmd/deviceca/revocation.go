@@ -31,7 +31,7 @@ type revocation struct {
 	journal   store.Journal
 	log       *slog.Logger
 	issuers   []string          // names of generations
-	aliases   map[string]string // "issuing" to its newest generation
+	aliases   map[string]string // "issuing" to the generation that issues
 	responder *ocsp.Responder
 	delegates []*ocsp.Delegate
 	crls      *crl.Publisher
@@ -60,7 +60,7 @@ func newRevocation(ctx context.Context, s *system) (*revocation, error) {
 	}
 	var lists []crl.Issuer
 	var packs []publisher.Issuer
-	for _, record := range s.service.Issuers() { // by role and generation: the last alias stays
+	for _, record := range s.service.Issuers() {
 		if !record.Subordinate() || record.Revoked != nil {
 			continue
 		}
@@ -73,7 +73,7 @@ func newRevocation(ctx context.Context, s *system) (*revocation, error) {
 			return nil, err
 		}
 		r.issuers = append(r.issuers, record.Name)
-		r.aliases[record.Role] = record.Name
+		r.aliases[record.Role] = s.service.Named(record.Role)
 		delegate := ocsp.DelegateOptions{Issuer: record.Name, IssuerCert: cert, Certifier: certifier{s.service}, Log: s.log}
 		if s.cfg.OCSP.DelegateKey == "token" {
 			if delegate.Key, err = responderKey(ctx, s.keys, record.Name); err != nil {
@@ -119,7 +119,7 @@ func responderKey(ctx context.Context, provider keys.Provider, issuer string) (c
 	return key, nil
 }
 
-// resolve turns a role into the name of its newest generation.
+// resolve turns a role into the name of the generation that issues.
 func (r *revocation) resolve(name string) string {
 	if newest, ok := r.aliases[name]; ok {
 		return newest
@@ -133,12 +133,21 @@ func (r *revocation) handler(path string) http.Handler {
 	switch {
 	case path == "/ocsp" || strings.HasPrefix(path, "/ocsp/"):
 		return http.HandlerFunc(r.ocsp)
-	case strings.HasPrefix(path, "/crl/") && !strings.HasPrefix(path, "/crl/root"): // the root's key is elsewhere, and so is its list
+	case path == "/crl/" || path == "/crl/index.json" || strings.HasPrefix(path, "/crl/") && strings.HasSuffix(path, ".pem"):
+		return nil // of all CAs, the roots among them
+	case strings.HasPrefix(path, "/pack/") && strings.HasSuffix(path, packSequence):
+		return r.system.unlessClosed(r.sending(http.HandlerFunc(r.packBundle)))
+	case strings.HasPrefix(path, "/crl/") && !isRootName(strings.TrimPrefix(path, "/crl/")): // the roots' keys are elsewhere, and so are their lists
 		return r.system.unlessClosed(r.sending(r.lists))
 	case strings.HasPrefix(path, "/pack/"):
 		return r.system.unlessClosed(r.sending(r.packFiles))
 	}
 	return nil
+}
+
+// isRootName reports whether a name, or the file name of a list, is that of a root.
+func isRootName(name string) bool {
+	return strings.HasPrefix(name, "root") || strings.HasPrefix(name, "quarantine-root")
 }
 
 func (r *revocation) ocsp(w http.ResponseWriter, q *http.Request) {
@@ -175,7 +184,7 @@ func (r *revocation) run() []func(context.Context) {
 // publish makes complete CRLs and full packs beside the schedule, of the CA
 // named, of all if name is "".
 func (r *revocation) publish(ctx context.Context, name string) ([]string, error) {
-	if name = r.resolve(name); name == "root" {
+	if name = r.resolve(name); isRootName(name) {
 		return nil, ca.Errorf(ca.Conflict, "the root's key is not here; sign its CRL with: deviceca ca crl root")
 	}
 	if err := r.system.closed(ctx); err != nil {

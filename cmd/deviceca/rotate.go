@@ -62,78 +62,112 @@ func (r rotation) specOf(role string) (keys.Spec, error) {
 
 // Take is part of admin.Rotation.
 func (r rotation) Take(ctx context.Context, record ca.IssuerRecord, actor string) error {
-	if err := r.service.Take(ctx, record, actor); err != nil {
-		return err
-	}
-	if record.Role == "cross" {
-		return nil
-	}
-	return writeFile(r.home.path(record.Role+".crt"), pemCert(record.Cert), 0o644)
+	return r.service.Take(ctx, record, actor)
 }
 
 // Rotation, the root's part: commands that open the root's token.
 
-// signSubordinate signs the request for a new generation with the newest root.
-func signSubordinate(ctx context.Context, home Home, request admin.CARequest) (admin.NewCA, error) {
+// signSubordinate signs the request for a new generation with the newest root of its kind. A
+// home from before quarantine had a root of its own gets that root first.
+func signSubordinate(ctx context.Context, home Home, request admin.CARequest) ([]admin.NewCA, error) {
 	block, _ := pem.Decode([]byte(request.CSR))
 	if block == nil {
-		return admin.NewCA{}, errors.New("the request is not PEM")
+		return nil, errors.New("the request is not PEM")
 	}
 	csr, err := x509.ParseCertificateRequest(block.Bytes)
 	if err == nil {
 		err = csr.CheckSignature()
 	}
 	if err != nil {
-		return admin.NewCA{}, fmt.Errorf("the request of %s: %w", request.Name, err)
+		return nil, fmt.Errorf("the request of %s: %w", request.Name, err)
 	}
 	v, err := openVault(ctx, home)
 	if err != nil {
-		return admin.NewCA{}, err
+		return nil, err
 	}
 	defer v.Close()
-	root := v.newest()
+	var made []admin.NewCA
+	root, ok := v.newest(ca.RootOf(request.Role))
+	if !ok {
+		first, err := v.firstQuarantineRoot(ctx)
+		if err != nil {
+			return nil, err
+		}
+		root, made = first, append(made, newCA(first))
+	}
 	key, err := v.keys.Key(ctx, root.Key)
 	if err != nil {
-		return admin.NewCA{}, err
+		return nil, err
 	}
 	cert, err := ca.NewSubordinate(root.Cert, key, request.Role, request.Generation, csr.PublicKey, v.hierarchy(root.Name))
 	if err != nil {
-		return admin.NewCA{}, err
+		return nil, err
 	}
-	return admin.NewCA{Name: request.Name, Role: request.Role, Generation: request.Generation, Cert: string(pemCert(cert))}, nil
+	return append(made, admin.NewCA{Name: request.Name, Role: request.Role, Generation: request.Generation, Cert: string(pemCert(cert))}), nil
 }
 
-// makeRoot makes the next root and the two certificates that lead between it
+func newCA(r ca.IssuerRecord) admin.NewCA {
+	return admin.NewCA{Name: r.Name, Role: r.Role, Generation: r.Generation, Cert: string(pemCert(r.Cert))}
+}
+
+// firstQuarantineRoot makes the anchor of quarantine, with a key like the root's.
+func (v *vault) firstQuarantineRoot(ctx context.Context) (ca.IssuerRecord, error) {
+	r := ca.IssuerRecord{Name: "quarantine-root-1", Role: "quarantine-root", Generation: 1, Key: "quarantine-root-1"}
+	root, _ := v.newest("root")
+	key, err := v.keyLike(ctx, r.Key, root)
+	if err != nil {
+		return r, err
+	}
+	r.Cert, err = ca.NewQuarantineRoot(key, r.Generation, v.hierarchy(""))
+	return r, err
+}
+
+// keyLike makes the key called name, of the kind that another CA has; one that an interrupted
+// rotation left behind is used.
+func (v *vault) keyLike(ctx context.Context, name string, other ca.IssuerRecord) (keys.Key, error) {
+	cert, err := x509.ParseCertificate(other.Cert)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := specFor(cert.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	key, err := v.keys.Key(ctx, name)
+	if errors.Is(err, keys.ErrNotFound) {
+		key, err = v.keys.Generate(ctx, name, spec)
+	}
+	return key, err
+}
+
+// makeRoot makes the next root of a role and the two certificates that lead between it
 // and the one before (RFC 9810 §4.4: OldWithNew, NewWithOld).
-func makeRoot(ctx context.Context, home Home) ([]admin.NewCA, error) {
+func makeRoot(ctx context.Context, home Home, role string) ([]admin.NewCA, error) {
 	v, err := openVault(ctx, home)
 	if err != nil {
 		return nil, err
 	}
 	defer v.Close()
-	old := v.newest()
-	oldCert, err := x509.ParseCertificate(old.Cert)
-	if err != nil {
-		return nil, err
+	old, ok := v.newest(role)
+	if !ok {
+		first, err := v.firstQuarantineRoot(ctx)
+		return []admin.NewCA{newCA(first)}, err
 	}
 	oldKey, err := v.keys.Key(ctx, old.Key)
 	if err != nil {
 		return nil, err
 	}
-	spec, err := specFor(oldCert.PublicKey)
-	if err != nil {
-		return nil, err
-	}
 	generation := old.Generation + 1
-	name := fmt.Sprintf("root-%d", generation)
-	key, err := v.keys.Key(ctx, name) // left behind by a rotation that was interrupted
-	if errors.Is(err, keys.ErrNotFound) {
-		key, err = v.keys.Generate(ctx, name, spec)
-	}
+	name := fmt.Sprintf("%s-%d", role, generation)
+	key, err := v.keyLike(ctx, name, old)
 	if err != nil {
 		return nil, err
 	}
-	root, err := ca.NewRoot(key, generation, v.hierarchy(""))
+	newRoot := ca.NewRoot
+	if role == "quarantine-root" {
+		newRoot = ca.NewQuarantineRoot
+	}
+	root, err := newRoot(key, generation, v.hierarchy(""))
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +183,7 @@ func makeRoot(ctx context.Context, home Home) ([]admin.NewCA, error) {
 	return []admin.NewCA{
 		{Name: fmt.Sprintf("%s-by-%d", name, old.Generation), Role: "cross", Generation: generation, Cert: string(pemCert(newWithOld))},
 		{Name: fmt.Sprintf("%s-by-%d", old.Name, generation), Role: "cross", Generation: generation, Cert: string(pemCert(oldWithNew))},
-		{Name: name, Role: "root", Generation: generation, Cert: string(pemCert(root))},
+		{Name: name, Role: role, Generation: generation, Cert: string(pemCert(root))},
 	}, nil
 }
 
@@ -161,6 +195,7 @@ func signRootCRLs(ctx context.Context, home Home) ([]RootCRL, error) {
 	}
 	defer v.Close()
 	var signed []RootCRL
+	lists := map[string][]byte{}
 	for _, root := range v.roots {
 		key, err := v.keys.Key(ctx, root.Key)
 		if err != nil {
@@ -170,9 +205,12 @@ func signRootCRLs(ctx context.Context, home Home) ([]RootCRL, error) {
 		if err != nil {
 			return nil, err
 		}
+		if lists[root.Name], err = v.ledger.Setting(ctx, crlSetting(root.Name)); err != nil {
+			return nil, err
+		}
 		signed = append(signed, crl)
 	}
-	return signed, nil
+	return signed, v.writeRootLists(lists)
 }
 
 // vault is the root's token with the ledger beside it, for the few commands
@@ -212,7 +250,7 @@ func openVault(ctx context.Context, home Home) (_ *vault, err error) {
 		return nil, err
 	}
 	for _, r := range v.all {
-		if r.Role == "root" {
+		if r.IsRoot() {
 			v.roots = append(v.roots, r)
 		}
 	}
@@ -230,15 +268,14 @@ func (v *vault) Close() error {
 	return errors.Join(append(errs, v.ledger.Close())...)
 }
 
-// newest is the root that signs; openVault made sure that there is one.
-func (v *vault) newest() ca.IssuerRecord {
-	best := v.roots[0]
+// newest is the root of a role that signs. There is always one of role "root".
+func (v *vault) newest(role string) (best ca.IssuerRecord, found bool) {
 	for _, r := range v.roots {
-		if r.Generation > best.Generation {
-			best = r
+		if r.Role == role && r.Generation > best.Generation {
+			best, found = r, true
 		}
 	}
-	return best
+	return best, found
 }
 
 func (v *vault) hierarchy(root string) ca.Hierarchy {
@@ -289,53 +326,66 @@ func (v *vault) signCRL(ctx context.Context, root ca.IssuerRecord, key keys.Key)
 		ca.Event{Time: now, Kind: ca.EventRootCRL, Actor: "admin:local", Issuer: root.Name, Reason: fmt.Sprintf("number %d, %d revoked", number, len(revoked))}); err != nil {
 		return RootCRL{}, err
 	}
-	file := v.home.path(root.Name + ".crl")
-	if root.Name == v.newest().Name {
-		file = v.home.path("root.crl")
-	}
-	return RootCRL{Root: root.Name, File: file, Number: number, Revoked: len(revoked), This: now.Truncate(time.Second), Next: next.Truncate(time.Second)},
-		writeFile(file, pemCRL(crl), 0o644)
+	return RootCRL{Root: root.Name, File: v.home.path(root.Role + ".crl"), Number: number, Revoked: len(revoked), This: now.Truncate(time.Second), Next: next.Truncate(time.Second)}, nil
 }
 
 // The commands.
 
+// defaultLead is how long a CA is published before it issues: parties that fetch lists and certificates
+// once a day know it by then.
+const defaultLead = 24 * time.Hour
+
 func (a *app) caRotate() *cobra.Command {
 	var csrFile, certFile string
+	var lead time.Duration
+	var now bool
 	cmd := withJSON(&cobra.Command{
-		Use:   "rotate issuing|quarantine|root",
+		Use:   "rotate issuing|quarantine|root|quarantine-root",
 		Short: "Make the next generation of a CA; takes the root token",
-		Long: `Make the next generation of a CA: a new key, signed by the newest root, in force at once, with or without a
-server running. The generation before is served until the last of its certificates has expired, and devices
-go on renewing with certificates of either.
+		Long: `Make the next generation of a CA: a new key, signed by the newest root. Its certificate, CRL, pack and OCSP
+answers are published at once, and it issues from --activate-in on, when parties that fetch lists have fetched
+its too; the server sees to that by itself, also after a restart. --now skips the wait, and "ca activate" ends
+it; "ca revoke" withdraws a generation that must not come. The generation before is served until the last of its
+certificates has expired, and devices go on renewing with certificates of either.
 
 Rotating root makes a new root and the two certificates that lead between it and the old one; devices that
 trust either go on working. Give them time to learn the new root from cacerts, then rotate issuing.
 
+Quarantine stands under a root of its own. Where there is none yet, rotating quarantine makes it.
+
 With an external root, --csr writes the request for the new generation, and --cert takes what the root made of it.`,
 		Example: `  deviceca ca rotate issuing --home ./deviceca-data
+  deviceca ca rotate issuing --activate-in 72h
+  deviceca ca rotate issuing --now
   deviceca ca rotate issuing --csr issuing-2.csr
   deviceca ca rotate issuing --cert issuing-2.crt`,
-		Args:      takes("issuing, quarantine or root"),
-		ValidArgs: []string{"issuing", "quarantine", "root"},
+		Args:      takes("issuing, quarantine, root or quarantine-root"),
+		ValidArgs: []string{"issuing", "quarantine", "root", "quarantine-root"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.onHost(cmd, "CAs are rotated on the CA's host"); err != nil {
 				return err
 			}
 			home, role := Home(a.home(cmd)), args[0]
+			if now {
+				lead = 0
+			}
+			if lead < 0 {
+				return usagef("--activate-in %s: a CA cannot have issued before it was made", lead)
+			}
 			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
 				made, err := newGeneration(ctx, c, home, role, csrFile, certFile)
 				if err != nil || csrFile != "" {
 					return err
 				}
-				for _, m := range made {
-					if err := c.TakeCA(ctx, m); err != nil {
-						return err
-					}
+				next := &made[len(made)-1]
+				if (ca.IssuerRecord{Role: next.Role}).Subordinate() && lead > 0 {
+					next.Activates = a.now().Add(lead).UTC().Truncate(time.Second)
 				}
-				if role == "root" {
-					if _, err := signRootCRLs(ctx, home); err != nil {
-						return err
-					}
+				if err := takeAll(ctx, c, home, made); err != nil {
+					return err
+				}
+				if !next.Activates.IsZero() {
+					a.output(cmd).note("%s is published, and issues from %s; at once: deviceca ca activate %[1]s", next.Name, next.Activates.Format(time.RFC3339))
 				}
 				cas, err := c.CAs(ctx)
 				if err != nil {
@@ -347,17 +397,60 @@ With an external root, --csr writes the request for the new generation, and --ce
 	})
 	cmd.Flags().StringVar(&csrFile, "csr", "", "only write the request, for a root that lives elsewhere")
 	cmd.Flags().StringVar(&certFile, "cert", "", "take the certificate that a root elsewhere made of it")
+	cmd.Flags().DurationVar(&lead, "activate-in", defaultLead, "how long it is published before it issues")
+	cmd.Flags().BoolVar(&now, "now", false, "let it issue at once; parties that have not fetched its lists refuse devices until they do")
 	cmd.MarkFlagsMutuallyExclusive("csr", "cert")
+	cmd.MarkFlagsMutuallyExclusive("activate-in", "now")
 	return cmd
+}
+
+func (a *app) caActivate() *cobra.Command {
+	return withJSON(&cobra.Command{
+		Use:     "activate NAME",
+		Short:   "Let a CA that is published issue at once",
+		Long:    `Let an issuing or quarantine CA that is published issue at once, instead of at its time. It needs no root token.`,
+		Example: `  deviceca ca activate issuing-2`,
+		Args:    takes("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.onHost(cmd, "CAs are activated on the CA's host"); err != nil {
+				return err
+			}
+			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
+				if err := c.ActivateCA(ctx, args[0]); err != nil {
+					return err
+				}
+				cas, err := c.CAs(ctx)
+				if err != nil {
+					return err
+				}
+				return a.output(cmd).cas(cas)
+			})
+		},
+	})
+}
+
+// takeAll enters new CAs in their order. A new root has a list before anything stands below it.
+func takeAll(ctx context.Context, c *admin.Client, home Home, made []admin.NewCA) error {
+	for _, m := range made {
+		if err := c.TakeCA(ctx, m); err != nil {
+			return err
+		}
+		if (ca.IssuerRecord{Role: m.Role}).IsRoot() {
+			if _, err := signRootCRLs(ctx, home); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // newGeneration makes the certificates of a role's next generation.
 func newGeneration(ctx context.Context, c *admin.Client, home Home, role, csrFile, certFile string) ([]admin.NewCA, error) {
-	if role == "root" {
+	if role == "root" || role == "quarantine-root" {
 		if csrFile != "" || certFile != "" {
 			return nil, usagef("a root signs itself: --csr and --cert are for the CAs below it")
 		}
-		return makeRoot(ctx, home)
+		return makeRoot(ctx, home, role)
 	}
 	request, err := c.RequestCA(ctx, role)
 	if err != nil {
@@ -370,8 +463,7 @@ func newGeneration(ctx context.Context, c *admin.Client, home Home, role, csrFil
 		cert, err := readCert(certFile)
 		return []admin.NewCA{{Name: request.Name, Role: role, Generation: request.Generation, Cert: string(pemCert(cert))}}, err
 	}
-	made, err := signSubordinate(ctx, home, *request)
-	return []admin.NewCA{made}, err
+	return signSubordinate(ctx, home, *request)
 }
 
 func (a *app) caRevoke() *cobra.Command {
@@ -380,7 +472,8 @@ func (a *app) caRevoke() *cobra.Command {
 		Use:   "revoke NAME --reason REASON",
 		Short: "Revoke an issuing or quarantine CA; takes the root token",
 		Long: `Revoke one generation of an issuing or quarantine CA: none of its certificates authenticates a device any more,
-cacerts leaves it out, and the root's CRL says so. Rotate first: the newest generation cannot be revoked.`,
+cacerts leaves it out, and the root's CRL says so. Rotate first: the generation that issues cannot be revoked. One
+that is only published can, and never issues then.`,
 		Example: `  deviceca ca revoke issuing-1 --reason keyCompromise`,
 		Args:    takes("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -40,8 +40,10 @@ type server struct {
 	cmp     *cmpserver.Server
 	acme    *acme.Server
 	fails   chan error
-	running sync.WaitGroup
-	stops   []func(context.Context) error
+	// casMoved has room for one: the CAs are others now.
+	casMoved chan struct{}
+	running  sync.WaitGroup
+	stops    []func(context.Context) error
 }
 
 // serve runs the CA until ctx ends. ready is called once every listener is open.
@@ -65,11 +67,15 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 		return err
 	}
 	defer func() { err = errors.Join(err, sys.Close()) }()
-	s := &server{system: sys, proxies: proxies, fails: make(chan error, 8)}
+	s := &server{system: sys, proxies: proxies, fails: make(chan error, 8), casMoved: make(chan struct{}, 1)}
 	s.metrics = newMetrics(sys)
 	s.turns = newTurns(sys.service.OftenRefused, proxies.Networks)
 	if s.cert, err = newServerCert(ctx, sys.service, serverNames(cfg.TLS.Names, cfg.Listen.HTTPS), log); err != nil {
-		return fmt.Errorf("the server's own certificate: %w", err)
+		err = fmt.Errorf("the server's own certificate: %w", err)
+		if text := sys.service.Warning(sys.service.Named("issuing")); text != "" {
+			return hinted(err, "%s: %s", sys.service.Named("issuing"), text)
+		}
+		return err
 	}
 	if s.cmp, err = s.newCMP(ctx); err != nil {
 		return err
@@ -77,6 +83,13 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	sys.casChanged = func() {
 		s.cert.casChanged()
 		s.cmp.CAsChanged()
+		select {
+		case s.casMoved <- struct{}{}:
+		default:
+		}
+	}
+	if err := sys.writeCAFiles(); err != nil {
+		return err
 	}
 
 	if s.acme, err = s.newACME(); err != nil {
@@ -86,7 +99,7 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	background, stop := context.WithCancel(ctx)
 	defer s.running.Wait()
 	defer stop()
-	s.background(background, s.service.Run, s.cert.keepFresh, s.cmp.Run, s.acme.Run, s.keepCheckpoints, s.keepPolicy, s.remindClosed)
+	s.background(background, s.service.Run, s.cert.keepFresh, s.cmp.Run, s.acme.Run, s.keepCheckpoints, s.keepPolicy, s.keepCAs, s.remindClosed)
 	s.background(background, s.revocation.run)
 	if err := s.startWebhook(background); err != nil {
 		return err

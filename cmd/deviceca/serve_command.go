@@ -33,7 +33,7 @@ func (a *app) initCommand() *cobra.Command {
 	var o initOptions
 	cmd := withJSON(&cobra.Command{
 		Use:   "init",
-		Short: "Make a new CA: root, issuing and quarantine",
+		Short: "Make a new CA: two roots, issuing and quarantine",
 		Long: `Make a new CA in a home directory: keys, certificates, ledger, configuration and a default policy.
 
 The keys of the root and those of the issuing CAs go to different tokens. Nothing is ever overwritten.`,
@@ -60,7 +60,7 @@ The keys of the root and those of the issuing CAs go to different tokens. Nothin
 				return err
 			}
 			if o.Root == "external" {
-				fmt.Fprintf(cmd.ErrOrStderr(), "next: have the root sign the requests, then: deviceca ca import --home %s --root root.crt --issuing issuing.crt --quarantine quarantine.crt\n", a.home(cmd))
+				fmt.Fprintf(cmd.ErrOrStderr(), "next: have the root sign issuing.csr, and a root of its own quarantine.csr, then: deviceca ca import --home %s --root root.crt --issuing issuing.crt --quarantine-root qroot.crt --quarantine quarantine.crt\n", a.home(cmd))
 			} else {
 				fmt.Fprintf(cmd.ErrOrStderr(), "next: deviceca serve --home %s\n", a.home(cmd))
 			}
@@ -139,23 +139,19 @@ func renewRootCRLs(ctx context.Context, dir string) ([]RootCRL, error) {
 }
 
 // importSigned is `ca import`.
-func importSigned(ctx context.Context, dir, rootFile, issuingFile, quarantineFile string) error {
+func importSigned(ctx context.Context, dir string, files map[string]string) error {
 	home := Home(dir)
 	cfg, err := loadHome(home, os.Getenv)
 	if err != nil {
 		return err
 	}
-	root, err := readCert(rootFile)
-	if err != nil {
-		return err
-	}
 	certs := map[string][]byte{}
-	for role, file := range map[string]string{"issuing": issuingFile, "quarantine": quarantineFile} {
+	for role, file := range files {
 		if certs[role], err = readCert(file); err != nil {
 			return err
 		}
 	}
-	return importCAs(ctx, home, cfg, root, certs, quietLogger())
+	return importCAs(ctx, home, cfg, certs, quietLogger())
 }
 
 // readCert reads the first certificate of a file.

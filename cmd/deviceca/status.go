@@ -39,7 +39,10 @@ func (a *app) statusCommand() *cobra.Command {
 						fact(what, fmt.Sprint(s.Counts[what]))
 					}
 					for _, c := range s.CAs {
-						fact("ca "+c.Name, "expires "+o.when(c.NotAfter))
+						fact("ca "+c.Name, string(c.Stage)+", expires "+o.when(c.NotAfter))
+						if c.Warning != "" {
+							fact("warning", c.Name+": "+c.Warning)
+						}
 					}
 				})
 				if err == nil && s.Health["restore"] != "" {

@@ -100,6 +100,9 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 			s.revocation.changed(ctx, issuer, serials)
 		},
 		Reloaded: func(cas []ca.IssuerRecord) {
+			if err := s.writeCAFiles(); err != nil {
+				s.log.Error("the files with the CA certificates in the home are not up to date", "err", err)
+			}
 			s.revocation.casChanged(cas)
 			s.casChanged()
 		},
@@ -220,7 +223,7 @@ func haveCAs(ctx context.Context, ledger ca.Ledger) error {
 	records, err := ledger.Issuers(ctx)
 	if err == nil && len(records) == 0 {
 		return hinted(errors.New("this CA has no certificates yet: its root is external"),
-			"have the root sign issuing.csr and quarantine.csr, then: deviceca ca import --root root.crt --issuing issuing.crt --quarantine quarantine.crt")
+			"have the root sign issuing.csr, and a root of its own quarantine.csr, then: deviceca ca import --root root.crt --issuing issuing.crt --quarantine-root qroot.crt --quarantine quarantine.crt")
 	}
 	return err
 }

@@ -95,15 +95,15 @@ func (x *exchange) currentCRL(ctx context.Context) (cmp.Info, error) {
 	if own := x.requester.Certificate; own != nil {
 		issuer = own.Issuer
 	} else {
-		issuer = newestIssuing(x.Authority.Issuers())
+		issuer = newestIssuing(x.Authority.Issuers(), x.Now())
 	}
 	crl, err := x.list(ctx, "", issuer, time.Time{})
 	return cmp.CurrentCRL(crl), err
 }
 
-func newestIssuing(records []ca.IssuerRecord) (name string) {
+func newestIssuing(records []ca.IssuerRecord, now time.Time) (name string) {
 	for _, r := range records {
-		if r.Role == "issuing" {
+		if r.Role == "issuing" && r.Revoked == nil && !r.Activates.After(now) {
 			name = r.Name
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/asn1"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
@@ -378,15 +379,23 @@ func (x *exchange) certReply(w wanted, issued *ca.Issued) (*cmp.Message, error) 
 	}
 	body := &cmp.CertResponses{Of: x.asked.Body.Type().Reply(), Responses: []cmp.CertResponse{{CertReqID: w.reqID, Status: info, KeyPair: pair}}}
 	if x.by.MAC != nil && x.asked.Body.Type() == cmp.IR {
-		for _, record := range x.Authority.Issuers() {
-			if record.Role == "root" && record.Revoked == nil {
-				body.CAPubs = append(body.CAPubs, record.Cert)
-			}
-		}
+		body.CAPubs = rootsFor(issued.Certificate.Issuer, x.Authority.Issuers())
 	}
 	m := x.reply(body)
 	m.ExtraCerts = issued.Chain
 	return m, nil
+}
+
+// rootsFor are the roots that the holder of a CA's certificate needs: a device in quarantine
+// also needs that of quarantine, to verify its own chain.
+func rootsFor(issuer string, records []ca.IssuerRecord) (certs [][]byte) {
+	quarantined := slices.ContainsFunc(records, func(r ca.IssuerRecord) bool { return r.Name == issuer && r.Role == "quarantine" })
+	for _, r := range records {
+		if r.Revoked == nil && (r.Role == "root" || r.Role == "quarantine-root" && quarantined) {
+			certs = append(certs, r.Cert)
+		}
+	}
+	return certs
 }
 
 // differs says how the certificate is not what was asked for: an extension that is

@@ -6,8 +6,10 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/cmp"
@@ -124,28 +126,50 @@ func language(asked cmp.Info) (cmp.Info, error) {
 	return cmp.Info{}, refuse(cmp.BadRequest, "RFC 9810 §5.3.19.13", "none of the languages offered is written here: offer en")
 }
 
-// rootUpdate says what follows a root (RFC 9483 §4.3.2): the newest root and the
-// certificates that lead between the two; nil if the one asked about is the newest.
+// rootUpdate says what follows a root (RFC 9483 §4.3.2): the newest root that certificates lead to from it, and those
+// certificates; nil if the one asked about is the newest. After several rotations a device asks again about what it got.
 func (x *exchange) rootUpdate(asked cmp.Info) (*cmp.RootCAKeyUpdate, error) {
 	old, _, err := cmp.Infos{asked}.RootCACert()
 	if err != nil {
 		return nil, err
 	}
-	var newest *ca.IssuerRecord
-	records := x.Authority.Issuers()
-	for i, r := range records {
-		if r.Role == "root" && r.Revoked == nil && (newest == nil || newest.Generation < r.Generation) {
-			newest = &records[i]
-		}
+	var updates []*cmp.RootCAKeyUpdate // oldest first
+	records, now, role := x.Authority.Issuers(), x.Now(), "root"
+	if i := slices.IndexFunc(records, func(r ca.IssuerRecord) bool { return r.IsRoot() && bytes.Equal(r.Cert, old) }); i >= 0 {
+		role = records[i].Role
 	}
-	if newest == nil || bytes.Equal(newest.Cert, old) {
+	for _, r := range records {
+		if r.Role != role || r.Revoked != nil {
+			continue
+		}
+		if bytes.Equal(r.Cert, old) {
+			updates = nil // what follows comes after it
+			continue
+		}
+		update, err := between(old, r.Cert, records, now)
+		if err != nil {
+			return nil, err
+		}
+		updates = append(updates, update)
+	}
+	slices.Reverse(updates)
+	if i := slices.IndexFunc(updates, func(u *cmp.RootCAKeyUpdate) bool { return u.NewWithOld != nil }); i > 0 {
+		return updates[i], nil
+	}
+	if len(updates) == 0 {
 		return nil, nil
 	}
-	update := &cmp.RootCAKeyUpdate{NewWithNew: newest.Cert}
+	return updates[0], nil
+}
+
+// between is an update from one root to another, with the certificates that lead between them as far as there are such
+// and they are valid.
+func between(old, newest []byte, records []ca.IssuerRecord, at time.Time) (*cmp.RootCAKeyUpdate, error) {
+	update := &cmp.RootCAKeyUpdate{NewWithNew: newest}
 	if old == nil {
 		return update, nil
 	}
-	now, err := x509.ParseCertificate(newest.Cert)
+	now, err := x509.ParseCertificate(newest)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +179,7 @@ func (x *exchange) rootUpdate(asked cmp.Info) (*cmp.RootCAKeyUpdate, error) {
 	}
 	for _, r := range records {
 		c, err := x509.ParseCertificate(r.Cert)
-		if r.Role != "cross" || err != nil {
+		if r.Role != "cross" || err != nil || !at.Before(c.NotAfter) {
 			continue
 		}
 		if bytes.Equal(c.RawSubjectPublicKeyInfo, now.RawSubjectPublicKeyInfo) && bytes.Equal(c.RawIssuer, was.RawSubject) {

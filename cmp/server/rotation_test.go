@@ -111,6 +111,17 @@ func TestRotation(t *testing.T) {
 	if err != nil || update == nil || !bytes.Equal(update.NewWithNew, root) || update.NewWithOld == nil || update.OldWithNew == nil {
 		t.Errorf("RFC 9483 §4.3.2 rootCaKeyUpdate: %+v, %v", update, err)
 	}
+	// A device that missed a whole rotation is led on step by step: there is no certificate from the first root to the third.
+	e.keys["root-3"] = newKey(t)
+	third := must[[]byte](t)(ca.NewRoot(e.keys["root-3"], 3, e.hierarchy("root-3")))
+	e.take(ca.IssuerRecord{Name: "root-3-by-root-2", Role: "cross", Generation: 3, Cert: must[[]byte](t)(ca.NewCross(third, root, e.keys["root-2"], e.hierarchy("root-2")))})
+	e.take(ca.IssuerRecord{Name: "root-3", Role: "root", Generation: 3, Cert: third})
+	for _, step := range []struct{ from, to []byte }{{e.root, root}, {root, third}, {third, nil}} {
+		update, _, err := e.ask(e.message(&cmp.General{Infos: cmp.Infos{cmp.RootCACert(step.from)}}), old).Body.(*cmp.General).Infos.RootCAKeyUpdate()
+		if err != nil || (update == nil) != (step.to == nil) || update != nil && (!bytes.Equal(update.NewWithNew, step.to) || update.NewWithOld == nil) {
+			t.Errorf("RFC 9483 §4.3.2 rootCaKeyUpdate, step by step: %+v, %v", update, err)
+		}
+	}
 	// What the old generation issued no longer counts when that is revoked.
 	if err := e.core.RevokeCA(t.Context(), "issuing-1", 1, "admin:test"); err != nil {
 		t.Fatal(err)

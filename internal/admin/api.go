@@ -26,6 +26,11 @@ type Core interface {
 	Apply(ctx context.Context, p *policy.Policy, actor string) error
 	Explain(in policy.Input) policy.Decision
 	CACert(name string) ([]byte, bool)
+	Chain(name string) [][]byte
+	Generations() []ca.Generation
+	Warning(ca string) string
+	MayRotate(role string) error
+	Activate(ctx context.Context, name, actor string) error
 	Revoke(ctx context.Context, serial ca.Serial, reason int, invalid *time.Time, actor string) (*ca.Certificate, error)
 	RevokeLost(ctx context.Context, serial ca.Serial, l ca.Lost, reason int, invalid *time.Time, actor string) (*ca.Certificate, error)
 	Release(ctx context.Context, serial ca.Serial, actor string) (*ca.Certificate, error)

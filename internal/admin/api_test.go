@@ -59,6 +59,7 @@ var examples = map[string]struct{ path, body string }{
 	"GET /cas/{name}":                      {"/cas/issuing", ""},
 	"POST /cas":                            {"/cas", ""}, // takes a certificate: made in the test
 	"POST /cas/{name}/request":             {"/cas/issuing/request", `{}`},
+	"POST /cas/{name}/activate":            {"/cas/issuing-2/activate", `{}`},
 	"POST /cas/{name}/revoke":              {"/cas/issuing-1/revoke", `{"reason":"keyCompromise"}`},
 	"GET /policy":                          {"/policy", ""},
 	"POST /policy":                         {"/policy", policyBody(string(policy.Default()))},

@@ -19,12 +19,9 @@ func (c *call) listCAs() (any, error) {
 }
 
 func (c *call) cas() ([]CA, error) {
-	records, err := c.Reader.Issuers(c.r.Context())
-	if err != nil {
-		return nil, err
-	}
-	list := make([]CA, 0, len(records))
-	for _, r := range records {
+	all := c.Core.Generations()
+	list := make([]CA, 0, len(all))
+	for _, r := range all {
 		cert, err := x509.ParseCertificate(r.Cert)
 		if err != nil {
 			return nil, fmt.Errorf("the certificate of CA %s in the ledger: %w", r.Name, err)
@@ -34,12 +31,16 @@ func (c *call) cas() ([]CA, error) {
 			Name: r.Name, Role: r.Role, Generation: r.Generation, Key: r.Key,
 			Subject: cert.Subject.String(), Serial: hex.EncodeToString(cert.SerialNumber.Bytes()),
 			NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, SHA256: hex.EncodeToString(sum[:]),
+			Stage: r.Stage, LiveUntil: r.LiveUntil, Warning: c.Core.Warning(r.Name),
 		})
+		if r.Stage == ca.StagePublished {
+			list[len(list)-1].Activates = r.Since()
+		}
 	}
 	return list, nil
 }
 
-// exportCA answers with a CA's certificate and the ones above it.
+// exportCA answers with a CA's certificate, those that lead from its root to other roots, and its root.
 func (c *call) exportCA() (any, error) {
 	if _, err := c.query(); err != nil {
 		return nil, err
@@ -49,43 +50,34 @@ func (c *call) exportCA() (any, error) {
 	if !ok {
 		return nil, ca.Errorf(ca.NotFound, "no CA %q; list them with: deviceca ca list", name)
 	}
-	records, err := c.Reader.Issuers(c.r.Context())
+	root, err := rootOf(der, c.Core.Generations())
 	if err != nil {
 		return nil, err
 	}
-	out := Chain{Name: name, PEM: encodePEM(der)}
-	// A hierarchy is as deep as it has certificates, at most.
-	for range records {
-		above, err := issuerOf(der, records)
-		if err != nil {
-			return nil, err
-		}
-		if above == nil {
-			break
-		}
-		der = above
+	out := Chain{Name: name}
+	if root == nil { // it is one itself, or its own is not ours
+		out.PEM = encodePEM(der)
+		return out, nil
+	}
+	for _, der := range append(c.Core.Chain(name), root) {
 		out.PEM += encodePEM(der)
 	}
 	return out, nil
 }
 
-// issuerOf finds the certificate that signed der; nil if it signed itself or
-// its issuer is not ours (an external root's own issuer).
-func issuerOf(der []byte, records []ca.IssuerRecord) ([]byte, error) {
+// rootOf finds the root that signed der; nil if der is a root.
+func rootOf(der []byte, all []ca.Generation) ([]byte, error) {
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
 		return nil, err
 	}
-	if bytes.Equal(cert.RawIssuer, cert.RawSubject) {
-		return nil, nil
-	}
-	for _, r := range records {
-		above, err := x509.ParseCertificate(r.Cert)
+	for _, g := range all {
+		root, err := x509.ParseCertificate(g.Cert)
 		if err != nil {
 			return nil, err
 		}
-		if bytes.Equal(above.RawSubject, cert.RawIssuer) && cert.CheckSignatureFrom(above) == nil {
-			return r.Cert, nil
+		if g.IsRoot() && !bytes.Equal(g.Cert, der) && bytes.Equal(root.RawSubject, cert.RawIssuer) && cert.CheckSignatureFrom(root) == nil {
+			return g.Cert, nil
 		}
 	}
 	return nil, nil

@@ -174,7 +174,12 @@ func (c *Client) RequestCA(ctx context.Context, role string) (*CARequest, error)
 	return post[CARequest](ctx, c, "/cas/"+url.PathEscape(role)+"/request", struct{}{})
 }
 
-// TakeCA enters a CA certificate and puts it in force.
+// ActivateCA lets a CA that is published issue at once.
+func (c *Client) ActivateCA(ctx context.Context, name string) error {
+	return c.do(ctx, http.MethodPost, "/cas/"+url.PathEscape(name)+"/activate", nil, struct{}{}, nil)
+}
+
+// TakeCA enters a CA certificate.
 func (c *Client) TakeCA(ctx context.Context, n NewCA) error {
 	return c.do(ctx, http.MethodPost, "/cas", nil, n, nil)
 }

@@ -84,6 +84,26 @@ func (f *fake) CACert(name string) ([]byte, bool) {
 	return nil, false
 }
 
+func (f *fake) Generations() (all []ca.Generation) {
+	for _, r := range f.issuers {
+		all = append(all, ca.Generation{IssuerRecord: r, Stage: ca.StageActive})
+	}
+	return all
+}
+
+func (f *fake) Chain(name string) [][]byte {
+	der, _ := f.CACert(name)
+	return [][]byte{der}
+}
+
+func (f *fake) Warning(string) string { return "" }
+
+func (f *fake) MayRotate(string) error { return nil }
+
+func (f *fake) Activate(_ context.Context, _, actor string) error {
+	return f.changed(actor, ca.EventIssuerActivated, "")
+}
+
 func (f *fake) Revoke(_ context.Context, serial ca.Serial, reason int, invalid *time.Time, actor string) (*ca.Certificate, error) {
 	if err := f.changed(actor, ca.EventRevoked, ""); err != nil {
 		return nil, err

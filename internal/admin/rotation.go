@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"time"
 
 	"github.com/deviceca/deviceca/ca"
 )
@@ -12,7 +13,7 @@ type Rotation interface {
 	// Request makes the key of the role's next generation, or finds the one that
 	// an earlier request made, and returns a request for its certificate.
 	Request(ctx context.Context, role string) (CARequest, error)
-	// Take enters a CA certificate and puts it in force.
+	// Take enters a CA certificate, which issues from its record's time on.
 	Take(ctx context.Context, r ca.IssuerRecord, actor string) error
 }
 
@@ -31,6 +32,8 @@ type NewCA struct {
 	Role       string `json:"role"`
 	Generation int    `json:"generation"`
 	Cert       string `json:"cert"` // PEM
+	// Activates is when it begins to issue; without it, at once.
+	Activates time.Time `json:"activates,omitzero"`
 }
 
 func (c *call) requestCA() (any, error) {
@@ -43,6 +46,9 @@ func (c *call) requestCA() (any, error) {
 	}
 	if c.Rotation == nil {
 		return nil, ca.Errorf(ca.Denied, "this server makes no CAs")
+	}
+	if err := c.Core.MayRotate(role); err != nil {
+		return nil, err
 	}
 	request, err := c.Rotation.Request(c.r.Context(), role)
 	if err != nil {
@@ -63,7 +69,15 @@ func (c *call) takeCA() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, c.Rotation.Take(c.r.Context(), ca.IssuerRecord{Name: in.Name, Role: in.Role, Generation: in.Generation, Key: in.Name, Cert: cert}, c.who.Actor)
+	return nil, c.Rotation.Take(c.r.Context(), ca.IssuerRecord{Name: in.Name, Role: in.Role, Generation: in.Generation, Key: in.Name, Cert: cert, Activates: in.Activates}, c.who.Actor)
+}
+
+// activateCA lets a CA that is published issue at once.
+func (c *call) activateCA() (any, error) {
+	if err := c.decode(&struct{}{}); err != nil {
+		return nil, err
+	}
+	return nil, c.Core.Activate(c.r.Context(), c.param("name"), c.who.Actor)
 }
 
 // RevokedCA says why a CA is revoked.

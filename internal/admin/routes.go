@@ -82,6 +82,7 @@ func routes() []route {
 		{method: get, path: "/cas/{name}", roles: everyone, run: (*call).exportCA},
 		{method: post, path: "/cas", roles: admins, local: true, run: (*call).takeCA},
 		{method: post, path: "/cas/{name}/request", roles: admins, local: true, run: (*call).requestCA},
+		{method: post, path: "/cas/{name}/activate", roles: admins, local: true, run: (*call).activateCA},
 		{method: post, path: "/cas/{name}/revoke", roles: admins, local: true, run: (*call).revokeCA},
 		{method: post, path: "/publish", roles: workers, run: (*call).publish},
 

@@ -111,6 +111,12 @@ type CA struct {
 	NotAfter   time.Time `json:"not_after"`
 	SHA256     string    `json:"sha256"` // of the certificate, hex
 	Key        string    `json:"key"`    // label at its provider
+	Stage      ca.Stage  `json:"stage"`
+	// Activates is when one that is published begins to issue; LiveUntil when the last certificate of one that
+	// retires expires.
+	Activates time.Time `json:"activates,omitzero"`
+	LiveUntil time.Time `json:"live_until,omitzero"`
+	Warning   string    `json:"warning,omitempty"` // that it nears its end
 }
 
 // Chain is a CA certificate and those above it, up to and with the root.

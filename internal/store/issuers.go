@@ -75,12 +75,15 @@ func usedIndexes(t *tx) (map[string]uint64, error) {
 
 // Issuers lists the CA certificate generations by role and generation.
 func (s *Store) Issuers(ctx context.Context) ([]ca.IssuerRecord, error) {
-	return list(ctx, s, "SELECT name, role, generation, key, cert, created, revoked, reason FROM issuer ORDER BY role, generation, name", nil,
+	return list(ctx, s, "SELECT name, role, generation, key, cert, created, activates, revoked, reason FROM issuer ORDER BY role, generation, name", nil,
 		func(row scanner) (i ca.IssuerRecord, err error) {
 			var created int64
-			var revoked, reason sql.NullInt64
-			err = row.Scan(&i.Name, &i.Role, &i.Generation, &i.Key, &i.Cert, &created, &revoked, &reason)
+			var activates, revoked, reason sql.NullInt64
+			err = row.Scan(&i.Name, &i.Role, &i.Generation, &i.Key, &i.Cert, &created, &activates, &revoked, &reason)
 			i.Created = fromMicros(created)
+			if activates.Valid {
+				i.Activates = fromMicros(activates.Int64)
+			}
 			if revoked.Valid {
 				i.Revoked = &ca.Revocation{Time: fromMicros(revoked.Int64), Reason: int(reason.Int64)}
 			}
@@ -96,10 +99,26 @@ func (s *Store) AddIssuer(ctx context.Context, i ca.IssuerRecord, e ca.Event) er
 		return err
 	}
 	return s.write(ctx, func(t *tx) error {
-		_, err := t.exec("INSERT INTO issuer (name, role, generation, key, cert, created) VALUES (?, ?, ?, ?, ?, ?)",
-			i.Name, i.Role, i.Generation, i.Key, i.Cert, micros(i.Created))
+		_, err := t.exec("INSERT INTO issuer (name, role, generation, key, cert, created, activates) VALUES (?, ?, ?, ?, ?, ?, ?)",
+			i.Name, i.Role, i.Generation, i.Key, i.Cert, micros(i.Created), sql.NullInt64{Int64: micros(i.Activates), Valid: !i.Activates.IsZero()})
 		t.record(ev)
 		return recorded(err, "issuer "+i.Name)
+	})
+}
+
+// ActivateIssuer sets when a CA begins to issue; see ca.Ledger.
+func (s *Store) ActivateIssuer(ctx context.Context, name string, at time.Time, e ca.Event) error {
+	ev, err := encode(e)
+	if err != nil {
+		return err
+	}
+	return s.write(ctx, func(t *tx) error {
+		var changed string
+		if err := t.returning("UPDATE issuer SET activates = ? WHERE name = ? RETURNING name", micros(at), name).Scan(&changed); err != nil {
+			return err
+		}
+		t.record(ev)
+		return nil
 	})
 }
 
@@ -129,8 +148,8 @@ func (s *Store) RevokeIssuer(ctx context.Context, name string, r ca.Revocation, 
 // use is found at once; one whose certificates have all expired is found to have none that lives.
 func (s *Store) LiveUntil(ctx context.Context, issuer string) (time.Time, error) {
 	var end sql.NullInt64
-	err := s.reads.QueryRowContext(ctx, "SELECT not_after FROM certificate WHERE not_after > ? AND issuer = ? ORDER BY not_after DESC LIMIT 1",
-		micros(s.now()), issuer).Scan(&end)
+	err := s.reads.QueryRowContext(ctx, "SELECT not_after FROM certificate WHERE not_after > ? AND issuer = ? AND profile NOT IN (?, ?) ORDER BY not_after DESC LIMIT 1",
+		micros(s.now()), issuer, ca.BuiltinOCSP, ca.BuiltinPack).Scan(&end)
 	if errors.Is(err, sql.ErrNoRows) {
 		return time.Time{}, nil
 	}

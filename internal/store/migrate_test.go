@@ -164,6 +164,17 @@ INSERT INTO pending (key, folded, state, created, expires, by_whom, reason, fact
 	}
 }
 
+// TestMigrateActivation: a CA from before activation had a time issues from the start.
+func TestMigrateActivation(t *testing.T) {
+	s := migrated(t, "00019", `
+INSERT INTO issuer (name, role, generation, key, cert, created) VALUES ('issuing-1', 'issuing', 1, 'issuing-1', X'00', 5);
+`)
+	all, err := s.Issuers(t.Context())
+	if err != nil || len(all) != 1 || !all[0].Activates.IsZero() || !all[0].Since().Equal(all[0].Created) {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
+
 // migrated opens a ledger that was made before a migration, filled by SQL of that time.
 func migrated(t *testing.T, before, fill string) *store.Store {
 	t.Helper()

@@ -193,6 +193,18 @@ func testIssuers(t *testing.T, e Engine) {
 	if got := value[[]ca.IssuerRecord](t)(e.Issuers(t.Context())); !reflect.DeepEqual(got, all) {
 		t.Errorf("got %+v", got)
 	}
+	must(t, e.AddIssuer(t.Context(), ca.IssuerRecord{Name: "issuing-3", Role: "issuing", Generation: 3, Key: "issuing-3", Cert: []byte("three"), Created: Start,
+		Activates: Start.Add(time.Hour)}, Event(ca.EventIssuerAdded, "")))
+	activates := func(want time.Time) {
+		t.Helper()
+		if got := value[[]ca.IssuerRecord](t)(e.Issuers(t.Context()))[2]; got.Name != "issuing-3" || !got.Activates.Equal(want) {
+			t.Errorf("got %+v, want it to issue from %v", got, want)
+		}
+	}
+	activates(Start.Add(time.Hour))
+	must(t, e.ActivateIssuer(t.Context(), "issuing-3", Start.Add(time.Minute), Event(ca.EventIssuerActivated, "")))
+	activates(Start.Add(time.Minute))
+	wantErr(t, e.ActivateIssuer(t.Context(), "issuing-9", Start, Event(ca.EventIssuerActivated, "")), ca.ErrNoRecord)
 	for i, want := range []uint64{0, 100, 200} {
 		if first := value[uint64](t)(e.ReserveIndexes(t.Context(), "issuing-1", 100)); first != want {
 			t.Errorf("reservation %d begins at %d, want %d", i, first, want)
