@@ -34,8 +34,8 @@ const RemediationEKU = "1.3.6.1.4.1.55555.1.1"
 
 var oidOCSPSigning = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 9}
 
-// backdateCA lets devices whose clock is a little behind use a CA at once.
-const backdateCA = time.Hour
+// BackdateCA is how far before now CAs and the CRLs of roots begin. It lets devices whose clock is a little behind use a CA at once.
+const BackdateCA = time.Hour
 
 // NewRoot makes the self-signed root certificate (RFC 5280 §3.2): key usage
 // certificate and CRL signing, no path length, so that issuing CAs of issuing CAs stay possible.
@@ -46,7 +46,7 @@ func NewRoot(key crypto.Signer, generation int, h Hierarchy) ([]byte, error) {
 	}
 	t := &x509.Certificate{
 		SerialNumber: caSerial(), Subject: h.subject("root", generation),
-		NotBefore: h.Now.Add(-backdateCA).Truncate(time.Second), NotAfter: h.Now.Add(cmp.Or(h.RootLife, 20*year)).Truncate(time.Second),
+		NotBefore: h.Now.Add(-BackdateCA).Truncate(time.Second), NotAfter: h.Now.Add(cmp.Or(h.RootLife, 20*year)).Truncate(time.Second),
 		IsCA: true, BasicConstraintsValid: true,
 		KeyUsage:     x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		SubjectKeyId: subjectKeyID(spki),
@@ -69,7 +69,7 @@ func NewSubordinate(root []byte, rootKey crypto.Signer, role string, generation 
 	base := strings.TrimSuffix(h.URL, "/")
 	t := &x509.Certificate{
 		SerialNumber: caSerial(), Subject: h.subject(role, generation),
-		NotBefore: h.Now.Add(-backdateCA).Truncate(time.Second), NotAfter: h.Now.Add(cmp.Or(h.IssuingLife, 5*year)).Truncate(time.Second),
+		NotBefore: h.Now.Add(-BackdateCA).Truncate(time.Second), NotAfter: h.Now.Add(cmp.Or(h.IssuingLife, 5*year)).Truncate(time.Second),
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature, // the last for OCSP
 		SubjectKeyId:          subjectKeyID(spki),
@@ -103,7 +103,7 @@ func NewCross(root, signer []byte, signerKey crypto.Signer, h Hierarchy) ([]byte
 	}
 	t := &x509.Certificate{
 		SerialNumber: caSerial(), RawSubject: subject.RawSubject,
-		NotBefore: h.Now.Add(-backdateCA).Truncate(time.Second), NotAfter: subject.NotAfter,
+		NotBefore: h.Now.Add(-BackdateCA).Truncate(time.Second), NotAfter: subject.NotAfter,
 		IsCA: true, BasicConstraintsValid: true,
 		KeyUsage:     x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		SubjectKeyId: subject.SubjectKeyId,
@@ -223,7 +223,7 @@ func RootCRL(root []byte, key crypto.Signer, number int64, revoked []RevokedCA, 
 	if err != nil {
 		return nil, fmt.Errorf("root certificate: %w", err)
 	}
-	t := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: now.Truncate(time.Second), NextUpdate: next.Truncate(time.Second)}
+	t := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: now.Add(-BackdateCA).Truncate(time.Second), NextUpdate: next.Truncate(time.Second)}
 	for _, r := range revoked {
 		t.RevokedCertificateEntries = append(t.RevokedCertificateEntries, x509.RevocationListEntry{
 			SerialNumber: r.Serial, RevocationTime: r.Time.Truncate(time.Second), ReasonCode: r.Reason})

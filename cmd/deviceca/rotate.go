@@ -293,7 +293,7 @@ func (v *vault) signCRL(ctx context.Context, root ca.IssuerRecord, key keys.Key)
 	if root.Name == v.newest().Name {
 		file = v.home.path("root.crl")
 	}
-	return RootCRL{Root: root.Name, File: file, Number: number, Revoked: len(revoked), This: now.Truncate(time.Second), Next: next.Truncate(time.Second)},
+	return RootCRL{Root: root.Name, File: file, Number: number, Revoked: len(revoked), This: now.Add(-ca.BackdateCA).Truncate(time.Second), Next: next.Truncate(time.Second)},
 		writeFile(file, pemCRL(crl), 0o644)
 }
 

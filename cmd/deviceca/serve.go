@@ -66,6 +66,9 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	}
 	defer func() { err = errors.Join(err, sys.Close()) }()
 	s := &server{system: sys, proxies: proxies, fails: make(chan error, 8)}
+	for _, w := range sys.rootWarnings(ctx, time.Now()) {
+		log.Warn(w)
+	}
 	s.metrics = newMetrics(sys)
 	if s.cert, err = newServerCert(ctx, sys.service, serverNames(cfg.TLS.Names, cfg.Listen.HTTPS), log); err != nil {
 		return fmt.Errorf("the server's own certificate: %w", err)
