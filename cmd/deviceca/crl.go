@@ -17,7 +17,7 @@ import (
 )
 
 func (a *app) crlCommand() *cobra.Command {
-	return group("crl", "Revocation lists: publish, show, verify", a.target(a.crlPublish()), a.crlShow(), a.crlVerify())
+	return group("crl", "Revocation lists: publish, fetch, show, verify", a.target(a.crlPublish()), a.crlFetch(), a.crlShow(), a.crlVerify())
 }
 
 func (a *app) crlPublish() *cobra.Command {
