@@ -76,7 +76,7 @@ minute, unless crl.max_age says otherwise), and runs --then after each change.`,
 	flags.StringVar(&f.dir, "dir", "", "directory for the files; made if missing")
 	flags.StringVar(&f.base, "url", "", "base URL of the CA's publications (default: that of the home)")
 	flags.StringVar(&rootsFile, "roots", "", "trust anchors, PEM (default: root.crt of the home)")
-	flags.String("home", "", "home directory of the CA (default $DEVICECA_HOME or "+defaultHome+")")
+	cmd.PersistentFlags().String("home", "", "home directory of the CA (default $DEVICECA_HOME or "+defaultHome+")")
 	flags.BoolVar(&watch, "watch", false, "stay, and keep the files current")
 	flags.StringVar(&f.then, "then", "", "shell command to run after each change")
 	return cmd
@@ -411,7 +411,7 @@ func (f *crlFetcher) get(ctx context.Context, path string) ([]byte, error) {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	if strings.HasSuffix(path, ".crl") {
+	if strings.HasSuffix(path, ".crl") && resp.StatusCode < 400 {
 		f.ages[path] = maxAge(resp.Header)
 	}
 	switch resp.StatusCode {
