@@ -29,7 +29,7 @@ called NAME (issuing, quarantine, or a generation such as issuing-1), or of all.
 
 Revocations need no publish: OCSP, delta CRLs and delta packs hold them within a second,
 complete CRLs within crl.full_within (a minute; longer above 50,000 entries). nginx, HAProxy,
-mosquitto, FreeRADIUS and curl read complete CRLs only, and only when they are loaded again:
+mosquitto and curl ignore deltas: they read complete CRLs, and only when those are loaded again:
 keep the files with: deviceca crl fetch --watch. Full packs take revocations up at pack.every, or here.
 
 Lists and packs that a wrong clock has dated in the future are made again, as the server does by itself.`,

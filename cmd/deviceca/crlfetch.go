@@ -345,6 +345,11 @@ func (f *crlFetcher) names(ctx context.Context) (names []string, err error) {
 			raw, err := f.get(ctx, "/ca/"+name+".crt")
 			if err == nil {
 				names = append(names, name)
+				if cross := fmt.Sprintf("%s-by-%d", name, n-1); role == "root" && n > 1 { // leads to it from the one before
+					if _, err := f.get(ctx, "/ca/"+cross+".crt"); err == nil {
+						names = append(names, cross)
+					}
+				}
 			} else if !errors.Is(err, errNoList) {
 				return nil, err
 			}
