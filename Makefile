@@ -1,4 +1,5 @@
-# deviceca. `make run` serves a CA of your own, `make test` tests everything.
+# deviceca. `make run` serves a CA of your own, `make test` tests it, `make test-long` tests what takes
+# servers of others and minutes.
 
 HOME_DIR ?= ./deviceca-data
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -6,7 +7,7 @@ LDFLAGS   = -s -w -X main.version=$(VERSION)
 SOFTHSM   = softhsm2-util=softhsm2 /usr/lib/softhsm/libsofthsm2.so=libsofthsm2
 COMPILER  = gcc=gcc /usr/include/stdlib.h=libc6-dev
 
-.PHONY: run build device test unit interop interop-step race fuzz bench compose-test clean
+.PHONY: run build device test test-long unit interop interop-step race fuzz bench compose-test clean
 
 run: build
 	@scripts/need.sh $(SOFTHSM)
@@ -38,6 +39,15 @@ unit:
 # Real third-party clients and servers against the built program.
 interop: build
 	go test -tags interop -timeout 10m -count 1 ./interop/...
+
+# What relying parties make of it: web servers, brokers and so on, each with the configuration of its page in
+# docs/relying-parties. `make test-long UPDATE=-update` writes the table there anew.
+test-long: build
+	@scripts/need.sh $(SOFTHSM) 'openssl>=3.0.22=openssl,libssl3' curl=curl pki=strongswan-pki \
+		/usr/lib/ipsec/plugins/libstrongswan-curl.so=libstrongswan-extra-plugins \
+		/usr/lib/ipsec/plugins/libstrongswan-openssl.so=libstrongswan-standard-plugins certtool=gnutls-bin nginx=nginx \
+		haproxy=haproxy mosquitto=mosquitto freeradius=freeradius eapol_test=eapoltest /usr/bin/python3=python3
+	go test -tags 'interop long' -run TestRelyingParties -timeout 10m -count 1 ./interop/... $(UPDATE)
 
 # smallstep's step by itself: to build it takes longer than all the rest.
 STEP_DIR = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/deviceca/step-v0.28.7

@@ -47,6 +47,9 @@ var builtins = []struct {
 	{Profile: policy.Profile{Name: string(BuiltinKGA), EKU: []string{"cmKGA"}}},
 }
 
+// minBackdate is how far before now the CA's own certificates begin at least.
+const minBackdate = 5 * time.Minute
+
 var oidOCSPNoCheck = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}
 
 // isBuiltin reports whether a profile's certificates are the CA's own.
@@ -59,15 +62,15 @@ func isBuiltin(profile string) bool {
 	return false
 }
 
-// compileBuiltin makes a built-in profile for an issuer. They are the same for
+// compileBuiltin makes a built-in profile for an issuer. But for how far they are backdated, they are the same for
 // every policy, and compiled when they are needed: a few times a week.
-func (s *Service) compileBuiltin(which Builtin, issuer *Issuer) (*Profile, error) {
+func (s *Service) compileBuiltin(which Builtin, issuer *Issuer, rules *policy.Policy) (*Profile, error) {
 	for _, b := range builtins {
 		if b.Name != string(which) {
 			continue
 		}
 		spec := b.Profile
-		spec.Keys, spec.KeyUsage, spec.Backdate = []string{"ecdsa-p256"}, []string{"digitalSignature"}, 5*time.Minute
+		spec.Keys, spec.KeyUsage, spec.Backdate = []string{"ecdsa-p256"}, []string{"digitalSignature"}, max(minBackdate, rules.Backdate())
 		spec.Subject = []policy.SubjectTemplate{{Attr: "cn", Value: "{device.id}"}}
 		p, err := newProfile(spec, issuer, s.opts.URL)
 		if err != nil {
@@ -94,7 +97,7 @@ func (s *Service) IssueBuiltin(ctx context.Context, which Builtin, issuerName st
 	if validity <= 0 || validity > builtinLife {
 		return nil, fmt.Errorf("a life of %s: at most %s", validity, builtinLife)
 	}
-	profile, err := s.compileBuiltin(which, issuer)
+	profile, err := s.compileBuiltin(which, issuer, st.policy)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +145,7 @@ func (s *Service) lintBuiltins(st *state) error {
 			continue
 		}
 		for _, b := range builtins {
-			if _, err := s.compileBuiltin(Builtin(b.Name), issuer); err != nil {
+			if _, err := s.compileBuiltin(Builtin(b.Name), issuer, st.policy); err != nil {
 				faults = append(faults, err)
 			}
 		}

@@ -34,8 +34,8 @@ const RemediationEKU = "1.3.6.1.4.1.55555.1.1"
 
 var oidOCSPSigning = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 9}
 
-// backdateCA lets devices whose clock is a little behind use a CA at once.
-const backdateCA = time.Hour
+// BackdateCA is how far before now CAs and the CRLs of roots begin. It lets devices whose clock is a little behind use a CA at once.
+const BackdateCA = time.Hour
 
 // roots are the roles of the CAs that others stand below, by the role of those.
 var roots = map[string]string{"issuing": "root", "quarantine": "quarantine-root"}
@@ -65,7 +65,7 @@ func newRoot(key crypto.Signer, role string, generation int, h Hierarchy) ([]byt
 	}
 	t := &x509.Certificate{
 		SerialNumber: caSerial(), Subject: h.subject(role, generation),
-		NotBefore: h.Now.Add(-backdateCA).Truncate(time.Second), NotAfter: h.Now.Add(cmp.Or(h.RootLife, 20*year)).Truncate(time.Second),
+		NotBefore: h.Now.Add(-BackdateCA).Truncate(time.Second), NotAfter: h.Now.Add(cmp.Or(h.RootLife, 20*year)).Truncate(time.Second),
 		IsCA: true, BasicConstraintsValid: true,
 		KeyUsage:     x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		SubjectKeyId: subjectKeyID(spki),
@@ -93,7 +93,7 @@ func NewSubordinate(root []byte, rootKey crypto.Signer, role string, generation 
 	base, signer := strings.TrimSuffix(h.URL, "/"), cmp.Or(h.Root, RootOf(role)+"-1")
 	t := &x509.Certificate{
 		SerialNumber: caSerial(), Subject: h.subject(role, generation),
-		NotBefore: h.Now.Add(-backdateCA).Truncate(time.Second), NotAfter: h.Now.Add(cmp.Or(h.IssuingLife, 5*year)).Truncate(time.Second),
+		NotBefore: h.Now.Add(-BackdateCA).Truncate(time.Second), NotAfter: h.Now.Add(cmp.Or(h.IssuingLife, 5*year)).Truncate(time.Second),
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature, // the last for OCSP
 		SubjectKeyId:          subjectKeyID(spki),
@@ -127,7 +127,7 @@ func NewCross(root, signer []byte, signerKey crypto.Signer, h Hierarchy) ([]byte
 	}
 	t := &x509.Certificate{
 		SerialNumber: caSerial(), RawSubject: subject.RawSubject,
-		NotBefore: h.Now.Add(-backdateCA).Truncate(time.Second), NotAfter: subject.NotAfter,
+		NotBefore: h.Now.Add(-BackdateCA).Truncate(time.Second), NotAfter: subject.NotAfter,
 		IsCA: true, BasicConstraintsValid: true,
 		KeyUsage:     x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		SubjectKeyId: subject.SubjectKeyId,
@@ -279,7 +279,7 @@ func RootCRL(root []byte, key crypto.Signer, number int64, revoked []RevokedCA, 
 	if err != nil {
 		return nil, fmt.Errorf("root certificate: %w", err)
 	}
-	t := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: now.Truncate(time.Second), NextUpdate: next.Truncate(time.Second)}
+	t := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: now.Add(-BackdateCA).Truncate(time.Second), NextUpdate: next.Truncate(time.Second)}
 	for _, r := range revoked {
 		t.RevokedCertificateEntries = append(t.RevokedCertificateEntries, x509.RevocationListEntry{
 			SerialNumber: r.Serial, RevocationTime: r.Time.Truncate(time.Second), ReasonCode: r.Reason})

@@ -68,6 +68,9 @@ func TestHierarchy(t *testing.T) {
 			if err != nil || crl.CheckSignatureFrom(root) != nil || crl.Number.Int64() != 7 || len(crl.RevokedCertificateEntries) != 1 {
 				t.Errorf("root CRL %+v, %v", crl, err)
 			}
+			if !crl.ThisUpdate.Equal(now.Add(-time.Hour).Truncate(time.Second)) {
+				t.Errorf("the root's CRL begins %s, its certificate %s", crl.ThisUpdate, root.NotBefore)
+			}
 		})
 	}
 }

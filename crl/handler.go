@@ -24,7 +24,7 @@ type HandlerOptions struct {
 	// "issuing-1"); names pass through. nil: there are no aliases.
 	Resolve func(name string) string
 	// MaxAge and DeltaMaxAge bound how long HTTP caches keep a list without
-	// asking again. Default 1 h and 1 min: by the latter a cached delta may hide a revocation.
+	// asking again, and hide a revocation. Default 1 min each.
 	MaxAge      time.Duration
 	DeltaMaxAge time.Duration
 	Now         func() time.Time // default time.Now
@@ -37,7 +37,7 @@ type HandlerOptions struct {
 // expired list tells a client more than none.
 func Handler(opts HandlerOptions) http.Handler {
 	if opts.MaxAge == 0 {
-		opts.MaxAge = time.Hour
+		opts.MaxAge = time.Minute
 	}
 	if opts.DeltaMaxAge == 0 {
 		opts.DeltaMaxAge = time.Minute
@@ -81,21 +81,32 @@ func (h handler) serve(w http.ResponseWriter, q *http.Request, f *os.File, delta
 	if _, err := f.ReadAt(end[:], max(info.Size()-int64(len(end)), 0)); err != nil {
 		return err
 	}
-	thisUpdate, nextUpdate, err := fileTimes(f)
+	_, nextUpdate, err := fileTimes(f)
 	if err != nil {
 		return err
 	}
+	now := h.opts.Now()
 	age := h.opts.MaxAge
 	if delta {
 		age = h.opts.DeltaMaxAge
 	}
-	age = max(min(age, nextUpdate.Sub(h.opts.Now())), 0)
+	age = max(min(age, nextUpdate.Sub(now)), 0)
 	header := w.Header()
 	header.Set("Content-Type", "application/pkix-crl") // RFC 5280 §4.2.1.13, RFC 2585
 	header.Set("ETag", `"`+hex.EncodeToString(end[:])+`"`)
 	header.Set("Expires", nextUpdate.Format(http.TimeFormat))
 	header.Set("Cache-Control", "max-age="+strconv.Itoa(int(age/time.Second))+", public, no-transform, must-revalidate")
-	http.ServeContent(w, q, "", thisUpdate, f)
+	// thisUpdate is backdated: a list made since would look older than a client's date. A time
+	// to come is no one's (RFC 9110 §8.8.2.1): a list of when the clock was ahead has no date.
+	modified := info.ModTime()
+	if modified.After(now) {
+		modified = time.Time{}
+	}
+	if since, err := http.ParseTime(q.Header.Get("If-Modified-Since")); err == nil && since.After(now) {
+		q = q.Clone(q.Context())
+		q.Header.Del("If-Modified-Since")
+	}
+	http.ServeContent(w, q, "", modified, f)
 	return nil
 }
 

@@ -20,7 +20,7 @@ func TestHandler(t *testing.T) {
 		t.Fatal(err)
 	}
 	// As after a restart: nothing but the directory is there.
-	clock := time.Now()
+	clock := time.Now().Add(time.Minute) // each list below is dated a second after the one before
 	srv := httptest.NewServer(Handler(HandlerOptions{Dir: h.dir, Prefix: "/crl", Now: func() time.Time { return clock }, Resolve: func(name string) string {
 		if name == "issuing" {
 			return "issuing-1"
@@ -54,11 +54,11 @@ func TestHandler(t *testing.T) {
 		delta bool
 		cache string
 	}{
-		{"/crl/issuing-1.crl", Whole, false, "max-age=3600, public, no-transform, must-revalidate"},
-		{"/crl/issuing.crl", Whole, false, "max-age=3600, public, no-transform, must-revalidate"},
+		{"/crl/issuing-1.crl", Whole, false, "max-age=60, public, no-transform, must-revalidate"},
+		{"/crl/issuing.crl", Whole, false, "max-age=60, public, no-transform, must-revalidate"},
 		{"/crl/issuing-delta.crl", Whole, true, "max-age=60, public, no-transform, must-revalidate"},
 		{"/crl/issuing-1-delta.crl", Whole, true, "max-age=60, public, no-transform, must-revalidate"},
-		{"/crl/issuing-1/0.crl", 0, false, "max-age=3600, public, no-transform, must-revalidate"},
+		{"/crl/issuing-1/0.crl", 0, false, "max-age=60, public, no-transform, must-revalidate"},
 		{"/crl/issuing/1-delta.crl", 1, true, "max-age=60, public, no-transform, must-revalidate"},
 	} {
 		want := h.list(tt.id, tt.delta)
@@ -66,15 +66,19 @@ func TestHandler(t *testing.T) {
 		if resp.StatusCode != 200 || !bytes.Equal(body, want.Raw) {
 			t.Fatalf("%s: %s", tt.path, resp.Status)
 		}
+		info, err := os.Stat(h.p.file("issuing-1", tt.id, tt.delta))
+		if err != nil {
+			t.Fatal(err)
+		}
 		for name, value := range map[string]string{
 			"Content-Type": "application/pkix-crl", "Cache-Control": tt.cache,
-			"Last-Modified": want.ThisUpdate.Format(http.TimeFormat), "Expires": want.NextUpdate.Format(http.TimeFormat), "Accept-Ranges": "bytes",
+			"Last-Modified": info.ModTime().UTC().Format(http.TimeFormat), "Expires": want.NextUpdate.Format(http.TimeFormat), "Accept-Ranges": "bytes",
 		} {
 			if got := resp.Header.Get(name); got != value {
 				t.Errorf("%s: %s %q, want %q", tt.path, name, got, value)
 			}
 		}
-		etag := resp.Header.Get("ETag")
+		etag, modified := resp.Header.Get("ETag"), resp.Header.Get("Last-Modified")
 		if resp, body := do("GET", tt.path, "If-None-Match", etag); resp.StatusCode != 304 || len(body) > 0 {
 			t.Errorf("%s, If-None-Match: %s", tt.path, resp.Status)
 		}
@@ -93,6 +97,12 @@ func TestHandler(t *testing.T) {
 		}
 		if resp, body := do("GET", tt.path, "If-None-Match", etag); resp.StatusCode != 200 || bytes.Equal(body, want.Raw) || resp.Header.Get("ETag") == etag {
 			t.Errorf("%s, another list: %s", tt.path, resp.Status)
+		}
+		if resp, _ := do("GET", tt.path, "If-Modified-Since", modified); resp.StatusCode != 200 {
+			t.Errorf("%s, another list of the same second, If-Modified-Since: %s", tt.path, resp.Status)
+		}
+		if resp, _ := do("GET", tt.path, "If-Modified-Since", clock.AddDate(1, 0, 0).UTC().Format(http.TimeFormat)); resp.StatusCode != 200 {
+			t.Errorf("%s, If-Modified-Since in the future: %s", tt.path, resp.Status)
 		}
 	}
 	for _, path := range []string{

@@ -29,9 +29,15 @@ type Options struct {
 	// it began: the signer may be away for Overlap without anyone finding an expired list. Default 24 h each.
 	Interval time.Duration
 	Overlap  time.Duration
+	// FullWithin is how long a complete list may lack a revocation, for relying
+	// parties that read no deltas. A list with more than FullEntries entries may lack it as many times longer
+	// as it has FullEntries, so that long lists are not made all the time. Default 1 min; below 0: until the next Interval.
+	FullWithin time.Duration
 	// The same of deltas when nothing changes. Default 1 h and 12 h.
 	DeltaInterval time.Duration
 	DeltaOverlap  time.Duration
+	// Backdate is how far before now lists begin, for relying parties whose clock is slow. nil: not at all.
+	Backdate func() time.Duration
 	// Poll is how often the journal's head is looked at: a revocation is in the
 	// delta after at most Poll and the time to sign two lists; those that come meanwhile share one. Default 300 ms.
 	Poll time.Duration
@@ -43,6 +49,9 @@ type Options struct {
 	Now func() time.Time // default time.Now
 	Log *slog.Logger     // default slog.Default
 }
+
+// FullEntries is up to how many entries a complete list follows a revocation within Options.FullWithin.
+const FullEntries = 50_000
 
 // Issuer is one CA generation.
 type Issuer struct {
@@ -74,17 +83,24 @@ type publication struct {
 	from    int64 // changes holds all with a higher sequence,
 	to      int64 // up to this one
 	checked time.Time
+
+	warned  sync.Mutex
+	warning string // of lists that were dated in the future
 }
 
 // NewPublisher makes a Publisher; it reads and writes nothing yet.
 func NewPublisher(opts Options, issuers ...Issuer) (*Publisher, error) {
 	opts.Interval = cmp.Or(opts.Interval, 24*time.Hour)
 	opts.Overlap = cmp.Or(opts.Overlap, 24*time.Hour)
+	opts.FullWithin = cmp.Or(opts.FullWithin, time.Minute)
 	opts.DeltaInterval = cmp.Or(opts.DeltaInterval, time.Hour)
 	opts.DeltaOverlap = cmp.Or(opts.DeltaOverlap, 12*time.Hour)
 	opts.Poll = cmp.Or(opts.Poll, 300*time.Millisecond)
 	opts.MaxDelta = cmp.Or(opts.MaxDelta, 100_000)
 	opts.Partition = cmp.Or(opts.Partition, DefaultPartition)
+	if opts.Backdate == nil {
+		opts.Backdate = func() time.Duration { return 0 }
+	}
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
@@ -192,6 +208,7 @@ func (p *Publisher) round(ctx context.Context, is *publication, forced bool) err
 	if err != nil {
 		return err
 	}
+	p.comeBack(is, now)
 	if err := p.gather(ctx, is, head, now); err != nil {
 		return err
 	}
@@ -212,7 +229,7 @@ func (p *Publisher) round(ctx context.Context, is *publication, forced bool) err
 	if number <= is.state.Number {
 		return fmt.Errorf("CRL number %d of %s is not above %d, published before: the counter went back; restore it", number, is.Name, is.state.Number)
 	}
-	r := &roundOf{Publisher: p, is: is, number: number, head: head, now: now}
+	r := &roundOf{Publisher: p, is: is, number: number, head: head, now: now, forced: forced}
 	begun := p.opts.Now()
 	late := func() bool { return !forced && p.opts.Now().Sub(begun) > p.opts.Poll }
 	for i, id := range full {
@@ -318,17 +335,19 @@ func (p *Publisher) emptyPartitions(ctx context.Context, is *publication, now ti
 }
 
 // due lists the scopes that need a complete list, those whose delta has
-// something new to say, and those whose delta is due by time.
+// something new to say, and those whose delta is due by time. A revocation comes into the
+// delta first, which is short, and into the complete list in a later round.
 func (p *Publisher) due(is *publication, head int64, now time.Time, forced bool) (full, changed, idle []int) {
 	for id, s := range is.state.Scopes {
 		retired := !s.Retired.IsZero()
-		again := !retired && (forced || len(s.Bases) > 0 && len(is.changes) > p.opts.MaxDelta && p.crowded(is.within(p, id), s.current()))
+		latest := latest(is.within(p, id))
+		again := !retired && (forced || len(s.Bases) > 0 && (p.lagging(s, latest, now) || p.crowded(is, id)))
 		if len(s.Bases) == 0 || again || !retired && s.scheduled(now, p.opts.Interval) {
 			full = append(full, id)
 			s.deltaDue = time.Time{}
 		}
 		switch {
-		case slices.ContainsFunc(is.within(p, id), func(c Change) bool { return c.Sequence > s.sequence }):
+		case latest > s.sequence:
 			changed = append(changed, id)
 		case (!retired || s.deltaDue.IsZero()) && !now.Before(s.deltaDue): // the last lists have a last delta
 			idle = append(idle, id)
@@ -342,11 +361,31 @@ func (p *Publisher) due(is *publication, head int64, now time.Time, forced bool)
 	return full, changed, idle
 }
 
-// crowded reports whether there are so many changes since a complete list that it is time for another.
-func (p *Publisher) crowded(changes []Change, b base) bool {
-	n := 0
+// latest is the highest sequence of changes, 0 if there are none.
+func latest(changes []Change) (seq int64) {
 	for i := range changes {
-		if changes[i].Sequence > b.Sequence {
+		seq = max(seq, changes[i].Sequence)
+	}
+	return seq
+}
+
+// lagging reports whether the complete list lacks a change that the delta has, and may be made again.
+func (p *Publisher) lagging(s *scope, latest int64, now time.Time) bool {
+	b := s.current()
+	if p.opts.FullWithin < 0 || latest <= b.Sequence || latest > s.sequence {
+		return false
+	}
+	return !now.Before(b.made().Add(p.opts.FullWithin * time.Duration(1+b.Entries/FullEntries)))
+}
+
+// crowded reports whether there are so many changes since the complete list that it is time for another.
+func (p *Publisher) crowded(is *publication, id int) bool {
+	if len(is.changes) <= p.opts.MaxDelta {
+		return false
+	}
+	b, n := is.state.Scopes[id].current(), 0
+	for _, c := range is.within(p, id) {
+		if c.Sequence > b.Sequence {
 			n++
 		}
 	}

@@ -111,7 +111,7 @@ func (h *house) run() (stop func()) {
 func TestWithinASecond(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t, dir, nil)
+		h := newHouse(t, dir, func(o *Options) { o.FullWithin = -1 }) // deltas alone
 		var serials []ca.Serial
 		for range 35 {
 			serials = append(serials, h.j.issue(365*24*time.Hour))
@@ -474,5 +474,141 @@ func TestGap(t *testing.T) {
 		if got := h.status(id, lost); got != ca.ReasonKeyCompromise {
 			t.Errorf("the lost certificate on list %d: %d", id, got)
 		}
+	}
+}
+
+// The complete list has a revocation within FullWithin, the first one at once; those that come meanwhile share one list. A long list
+// waits longer. Deltas go on completing the scheduled list that somebody fetched before.
+func TestFullWithin(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, dir, func(o *Options) { o.Partition = -1 })
+		var serials []ca.Serial
+		for range 100 {
+			serials = append(serials, h.j.issue(1000*time.Hour))
+		}
+		defer h.run()()
+		time.Sleep(2 * time.Minute)
+		kept := h.list(Whole, false)
+		listed := func(s ca.Serial) bool { return h.list(Whole, false).Find(s.Big()) != nil }
+		h.j.revoke(serials[0], 1)
+		time.Sleep(time.Second)
+		if !listed(serials[0]) {
+			t.Error("the first revocation is not in the complete list after a second")
+		}
+		before := h.key.signs.Load()
+		for i := 1; i < 100; i++ {
+			h.j.revoke(serials[i], 1)
+			time.Sleep(5 * time.Second)
+			if i%12 == 0 && !listed(serials[i-12]) {
+				t.Errorf("revocation %d is not in the complete list after a minute", i-12)
+			}
+			if h.status(Whole, serials[i]) != 1 {
+				t.Errorf("revocation %d is not in the delta", i)
+			}
+		}
+		if n := h.key.signs.Load() - before; n > 99+2*9 {
+			t.Errorf("%d signatures for 99 deltas in 500 seconds", n)
+		}
+		if err := kept.CheckDelta(h.list(Whole, true)); err != nil {
+			t.Error(err)
+		}
+		if now := h.list(Whole, false); !now.NextUpdate.Equal(kept.NextUpdate) {
+			t.Errorf("a list beside the schedule ends %s, the scheduled one %s", now.NextUpdate, kept.NextUpdate)
+		}
+	})
+}
+
+func TestLongListsWait(t *testing.T) {
+	now := time.Now()
+	p := &Publisher{opts: Options{FullWithin: time.Minute}}
+	for entries, want := range map[int]time.Duration{0: time.Minute, FullEntries - 1: time.Minute, FullEntries: 2 * time.Minute, 1_000_000: 21 * time.Minute} {
+		s := &scope{Bases: []base{{Sequence: 1, Made: now, Entries: entries}}, sequence: 2}
+		if p.lagging(s, 2, now.Add(want-time.Second)) || !p.lagging(s, 2, now.Add(want)) {
+			t.Errorf("a list of %d entries is not made again after %s", entries, want)
+		}
+	}
+}
+
+// Lists begin before now by Backdate, so that a relying party whose clock is slow takes them, but not before their CA.
+func TestBackdate(t *testing.T) {
+	h := newHouse(t, t.TempDir(), func(o *Options) {
+		o.Backdate = func() time.Duration { return 5 * time.Minute }
+	})
+	slowClock := time.Now().Add(-4 * time.Minute)
+	if err := h.p.Publish(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []int{Whole, 0} {
+		for _, delta := range []bool{false, true} {
+			l := h.list(id, delta)
+			if err := l.Verify(h.cert, slowClock); err != nil {
+				t.Errorf("%v, %v: %v", id, delta, err)
+			}
+			if ends := time.Until(l.NextUpdate); !delta && ends < 48*time.Hour-time.Minute {
+				t.Errorf("backdating took from the end: %s left", ends)
+			}
+		}
+	}
+	h = newHouse(t, t.TempDir(), func(o *Options) { o.Backdate = func() time.Duration { return 24 * time.Hour } })
+	if err := h.p.Publish(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	if l := h.list(Whole, false); l.ThisUpdate.Before(h.cert.NotBefore) {
+		t.Errorf("a list of %s from a CA of %s", l.ThisUpdate, h.cert.NotBefore)
+	}
+}
+
+// A clock that was ahead leaves lists that begin in the future, without what had expired by then. They are made again, at the start and
+// while running, whole, with rising numbers.
+func TestClockCameBack(t *testing.T) {
+	for name, restart := range map[string]bool{"at the start": true, "while running": false} {
+		t.Run(name, func(t *testing.T) {
+			var ahead atomic.Int64
+			clock := func(o *Options) { o.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) } }
+			h := newHouse(t, t.TempDir(), clock)
+			var serials []ca.Serial
+			for range 25 {
+				serials = append(serials, h.j.issue(30*24*time.Hour))
+			}
+			h.j.revoke(serials[3], 1)
+			round := func() {
+				t.Helper()
+				if err := h.p.round(t.Context(), h.p.issuers[0], false); err != nil {
+					t.Fatal(err)
+				}
+			}
+			round()
+			if len(h.p.Warnings()) != 0 {
+				t.Error(h.p.Warnings())
+			}
+			for range 3 { // by the schedule all expired, and partition 0 got its last list
+				ahead.Add(int64(400 * 24 * time.Hour))
+				round()
+			}
+			number := h.j.number
+			ahead.Store(0)
+			if restart {
+				h.restart(clock)
+			}
+			round()
+			for _, id := range []int{Whole, 0, 1, 2} {
+				if l := h.list(id, false); l.Number.Int64() <= number {
+					t.Errorf("number %s after %d", l.Number, number)
+				}
+				h.list(id, true)
+			}
+			if h.list(Whole, false).Find(serials[3].Big()) == nil || h.list(0, false).Find(serials[3].Big()) == nil {
+				t.Error("a revoked certificate is missing from the new list: by the wrong clock it had expired")
+			}
+			if w := h.p.Warnings(); len(w) != 1 {
+				t.Errorf("%d warnings", len(w))
+			}
+			signs := h.key.signs.Load()
+			round()
+			if h.key.signs.Load() != signs {
+				t.Error("made again once more")
+			}
+		})
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 )
@@ -19,22 +18,44 @@ type roundOf struct {
 	number int64
 	head   int64
 	now    time.Time
+	forced bool // by an administrator
 }
 
 func (r *roundOf) template(id int) *Template {
-	t := &Template{Issuer: r.is.Cert, Number: r.number, ThisUpdate: r.now}
+	t := &Template{Issuer: r.is.Cert, Number: r.number, ThisUpdate: r.begin(r.is.state.Scopes[id])}
 	if id != Whole {
 		t.DistributionPoint = URL(r.opts.URL, r.is.Name, id, false)
 	}
 	return t
 }
 
+// begin is thisUpdate: backdated, and neither before that of the list before nor before the CA.
+func (r *roundOf) begin(s *scope) time.Time {
+	at := r.now.Add(-r.opts.Backdate()).Truncate(time.Second)
+	if len(s.Bases) > 0 {
+		at = later(at, s.current().ThisUpdate)
+	}
+	return later(at, r.is.Cert.NotBefore)
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
 // complete makes the complete list of a scope, and its base for deltas to come.
 func (r *roundOf) complete(ctx context.Context, id int) error {
 	s := r.is.state.Scopes[id]
 	scheduled := s.scheduled(r.now, r.opts.Interval)
+	crowded := len(s.Bases) > 0 && r.crowded(r.is, id)
+	extra := !scheduled && !crowded && !r.forced
 	t := r.template(id)
 	t.NextUpdate = r.now.Add(r.opts.Interval + r.opts.Overlap)
+	if extra && s.Scheduled.NextUpdate.After(r.now) {
+		t.NextUpdate = s.Scheduled.NextUpdate // for so long a delta completes it
+	}
 	t.Freshest = URL(r.opts.URL, r.is.Name, id, true)
 	q := Query{Since: s.Scheduled.ThisUpdate, After: s.Scheduled.Sequence}
 	q.From, q.To = r.indexes(id)
@@ -42,17 +63,14 @@ func (r *roundOf) complete(ctx context.Context, id int) error {
 	if err != nil {
 		return err
 	}
-	b := base{Number: r.number, Sequence: r.head, ThisUpdate: r.now, NextUpdate: t.NextUpdate}
+	b := base{Number: r.number, Sequence: r.head, ThisUpdate: t.ThisUpdate, NextUpdate: t.NextUpdate, Made: r.now, Entries: built.Entries, Extra: extra}
 	if scheduled {
 		s.Scheduled = b
 		if s.past {
 			s.Retired = r.now
 		}
 	}
-	s.Bases = append(s.Bases, b)
-	if len(s.Bases) > 2 {
-		s.Bases = slices.Delete(s.Bases, 0, len(s.Bases)-2)
-	}
+	s.add(b, r.now, crowded)
 	r.opts.Log.Info("complete CRL published", "issuer", r.is.Name, "partition", scopeName(id), "number", r.number,
 		"entries", built.Entries, "size", built.Size, "expires", t.NextUpdate)
 	return nil

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -30,7 +31,7 @@ type state struct {
 
 // scope is one complete list with its delta.
 type scope struct {
-	Bases     []base    `json:"bases"` // the last two complete lists, oldest first
+	Bases     []base    `json:"bases"` // complete lists that deltas complete, oldest first
 	Scheduled base      `json:"scheduled"`
 	Retired   time.Time `json:"retired,omitzero"` // when all in it had expired
 
@@ -42,7 +43,25 @@ type scope struct {
 }
 
 func (s *scope) scheduled(now time.Time, interval time.Duration) bool {
-	return !now.Before(s.Scheduled.ThisUpdate.Add(interval))
+	return !now.Before(s.Scheduled.made().Add(interval))
+}
+
+// maxBases bounds how many scheduled complete lists a delta completes.
+const maxBases = 100
+
+// add makes b the current complete list. An extra one takes the place of the extra one
+// before; the others stay while they are in force, since whoever fetched one goes on with deltas. After so many changes that
+// the delta is crowded, only the one before stays.
+func (s *scope) add(b base, now time.Time, crowded bool) {
+	if crowded {
+		s.Bases = slices.Delete(s.Bases, 0, max(len(s.Bases)-1, 0))
+	} else {
+		s.Bases = slices.DeleteFunc(s.Bases, func(old base) bool { return old.Extra || !now.Before(old.NextUpdate) })
+	}
+	s.Bases = append(s.Bases, b)
+	if over := len(s.Bases) - maxBases; over > 0 {
+		s.Bases = slices.Delete(s.Bases, 0, over)
+	}
 }
 
 // base is a complete list that deltas refer to.
@@ -51,6 +70,16 @@ type base struct {
 	Sequence   int64     `json:"sequence"` // of the journal: all up to it is in the list
 	ThisUpdate time.Time `json:"this_update"`
 	NextUpdate time.Time `json:"next_update"`
+	Made       time.Time `json:"made,omitzero"` // ThisUpdate is before it, by Options.Backdate
+	Entries    int       `json:"entries,omitempty"`
+	Extra      bool      `json:"extra,omitempty"` // made beside the schedule, to be replaced soon
+}
+
+func (b base) made() time.Time {
+	if b.Made.IsZero() { // lists were not backdated once
+		return b.ThisUpdate
+	}
+	return b.Made
 }
 
 func (s *scope) current() base { return s.Bases[len(s.Bases)-1] }
@@ -120,6 +149,24 @@ func (p *Publisher) remove(is *publication, id int) error {
 	return nil
 }
 
+// laterThan gives f, which takes the place of path, a modification time of another second: two
+// lists of one second would look the same to who asks with If-Modified-Since.
+func laterThan(f *os.File, path string) error {
+	old, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	if ahead := old.ModTime().Unix() - now.Unix(); ahead < 0 || ahead > 60 { // far ahead: the clock was put back
+		return nil
+	}
+	next := old.ModTime().Add(time.Second)
+	return os.Chtimes(f.Name(), next, next)
+}
+
 // replace writes a file beside path and moves it there when it is whole and on
 // disk: readers find the old one or the new one, also after a power cut.
 func replace(path string, write func(*os.File) error) error {
@@ -132,6 +179,9 @@ func replace(path string, write func(*os.File) error) error {
 	err = write(f)
 	if err == nil {
 		err = f.Chmod(0o644)
+	}
+	if err == nil {
+		err = laterThan(f, path)
 	}
 	if err == nil {
 		err = f.Sync()

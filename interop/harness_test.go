@@ -32,6 +32,14 @@ type authority struct {
 // newAuthority makes a CA with SoftHSM tokens and serves it.
 func newAuthority(t *testing.T, env ...string) *authority {
 	t.Helper()
+	a := prepareAuthority(t)
+	a.start(env...)
+	return a
+}
+
+// prepareAuthority makes a CA that is not served yet; args are more of init's.
+func prepareAuthority(t *testing.T, args ...string) *authority {
+	t.Helper()
 	program, err := filepath.Abs("../bin/deviceca")
 	if err != nil {
 		t.Fatal(err)
@@ -46,8 +54,7 @@ func newAuthority(t *testing.T, env ...string) *authority {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	a := &authority{t: t, program: program, home: filepath.Join(dir, "ca"), https: freeAddr(t), http: freeAddr(t)}
-	a.deviceca("init", "--home", a.home, "--url", "http://"+a.http)
-	a.start(env...)
+	a.deviceca(append([]string{"init", "--home", a.home, "--url", "http://" + a.http}, args...)...)
 	return a
 }
 

@@ -77,7 +77,7 @@ func (r *Responder) lookup(ctx context.Context, v *variant, id *CertID, now time
 		return nil, errNeverIssued
 	}
 	k := makeKey(v, id.Serial)
-	if e := r.cache.get(&k); e != nil && now.Unix() < e.until {
+	if e := r.cache.get(&k); e != nil && now.Unix() < e.until && !e.window.ahead(now) {
 		return e, nil
 	}
 	return r.fetch(ctx, v, k)
@@ -96,13 +96,13 @@ func (r *Responder) signLive(ctx context.Context, q *Request, is *issuer, found 
 		return nil, err
 	}
 	now = now.UTC().Truncate(time.Second)
-	end := now.Add(r.opts.Validity)
+	this, end := now.Add(-r.opts.Backdate()).Truncate(time.Second), now.Add(r.opts.Validity)
 	singles := make([]SingleResponse, len(found))
 	for i, e := range found {
 		id := q.ids[i].Raw
 		if e == nil {
 			next := earlier(now.Add(unknownLife), cred.NotAfter())
-			singles[i] = SingleResponse{ID: CertID{Raw: id}, Status: Unknown, ThisUpdate: now, NextUpdate: next}
+			singles[i] = SingleResponse{ID: CertID{Raw: id}, Status: Unknown, ThisUpdate: this, NextUpdate: next}
 		} else {
 			next := earlier(time.Unix(e.window.nextUpdate, 0), cred.NotAfter())
 			singles[i] = r.single(id, time.Unix(e.window.thisUpdate, 0), next, e.revocation)
@@ -113,7 +113,7 @@ func (r *Responder) signLive(ctx context.Context, q *Request, is *issuer, found 
 	if err != nil {
 		return nil, err
 	}
-	return newEntry(response, newWindow(now, end, cred.certs)), nil
+	return newEntry(response, newWindow(now, this, end, cred.certs)), nil
 }
 
 // refusal maps an error to what the asker is told, once.

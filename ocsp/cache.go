@@ -23,7 +23,8 @@ func (k *key) serial() ca.Serial { return ca.Serial(k[5:]) }
 
 // window is the time that answers signed in one second by one credential share.
 type window struct {
-	thisUpdate   int64 // Unix seconds
+	signed       int64 // Unix seconds
+	thisUpdate   int64 // before signed, if answers are backdated
 	nextUpdate   int64
 	lastModified [1]string // as header values
 	expires      [1]string
@@ -174,7 +175,7 @@ func (s *shard) due(now time.Time) (keys []key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range s.slots {
-		if s.slots[i].refresh <= now.Unix() {
+		if s.slots[i].refresh <= now.Unix() || s.slots[i].window.ahead(now) {
 			keys = append(keys, s.slots[i].key)
 		}
 	}

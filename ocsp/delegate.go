@@ -60,6 +60,9 @@ type held struct {
 	renewAt time.Time
 }
 
+// ahead reports whether the certificate begins in the future: it was issued by a clock that was ahead.
+func (h *held) ahead(now time.Time) bool { return now.Before(h.cert.NotBefore) }
+
 // Waits between attempts to renew that failed, and how long one may take.
 const (
 	firstPause   = time.Second
@@ -81,7 +84,7 @@ func NewDelegate(opts DelegateOptions) *Delegate {
 // Credential implements Signer.
 func (d *Delegate) Credential(ctx context.Context) (*Credential, error) {
 	c, now := d.current.Load(), d.opts.Now()
-	if c != nil && now.Before(c.NotAfter()) {
+	if c != nil && !c.ahead(now) && now.Before(c.NotAfter()) {
 		if !now.Before(c.renewAt) && d.mu.TryLock() {
 			go func() {
 				defer d.mu.Unlock()
@@ -124,10 +127,10 @@ func (d *Delegate) Run(ctx context.Context) error {
 // leaves the CA alone for a while, whoever calls.
 func (d *Delegate) renew(ctx context.Context) error {
 	now := d.opts.Now()
-	if c := d.current.Load(); c != nil && now.Before(c.renewAt) {
+	if c := d.current.Load(); c != nil && !c.ahead(now) && now.Before(c.renewAt) {
 		return nil
 	}
-	if d.failed != nil && now.Before(d.retryAt) {
+	if d.failed != nil && now.Before(d.retryAt) && d.retryAt.Sub(now) <= lastPause {
 		return d.failed
 	}
 	next, err := d.fetch(ctx)

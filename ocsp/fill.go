@@ -99,7 +99,8 @@ func (r *Responder) presign(ctx context.Context, v *variant, k key, st Status, n
 		return nil, err
 	}
 	next := earlier(now.Add(r.opts.Validity), cred.NotAfter())
-	single := r.single(certID(v, k), now, next, st.Revocation)
+	this := now.Add(-r.opts.Backdate()).Truncate(time.Second)
+	single := r.single(certID(v, k), this, next, st.Revocation)
 	response, err := cred.sign(now, []SingleResponse{single}, nil)
 	if err != nil {
 		return nil, err
@@ -109,7 +110,7 @@ func (r *Responder) presign(ctx context.Context, v *variant, k key, st Status, n
 			r.opts.Log.Warn("shared OCSP cache does not take answers", "error", err)
 		}
 	}
-	return newEntry(response, v.issuer.window(now, next, cred.certs)), nil
+	return newEntry(response, v.issuer.window(now, this, next, cred.certs)), nil
 }
 
 // shared looks for an answer that another server made in the present state and
@@ -130,8 +131,8 @@ func (r *Responder) shared(ctx context.Context, v *variant, k key, st Status, no
 		(p.Responses[0].Status == Revoked) != (st.Revocation != nil) {
 		return nil, errors.New("the answer under this key is another's")
 	}
-	w := v.issuer.window(p.Responses[0].ThisUpdate, p.Responses[0].NextUpdate, nil)
-	if now.Unix() >= w.refresh(k) {
+	w := v.issuer.window(p.ProducedAt, p.Responses[0].ThisUpdate, p.Responses[0].NextUpdate, nil)
+	if now.Unix() >= w.refresh(k) || w.ahead(now) {
 		return nil, nil
 	}
 	return newEntry(response, w), nil
@@ -167,28 +168,33 @@ func (r *Responder) single(id []byte, this, next time.Time, rev *ca.Revocation) 
 }
 
 // window makes the header values, or finds those of the answer before.
-func (is *issuer) window(this, next time.Time, certs []byte) *window {
+func (is *issuer) window(signed, this, next time.Time, certs []byte) *window {
 	is.mu.Lock()
 	defer is.mu.Unlock()
-	if w := is.last; w != nil && w.thisUpdate == this.Unix() && w.nextUpdate == next.Unix() && string(w.certs) == string(certs) {
+	if w := is.last; w != nil && w.signed == signed.Unix() && w.thisUpdate == this.Unix() && w.nextUpdate == next.Unix() && string(w.certs) == string(certs) {
 		return w
 	}
-	is.last = newWindow(this, next, certs)
+	is.last = newWindow(signed, this, next, certs)
 	return is.last
 }
 
-func newWindow(this, next time.Time, certs []byte) *window {
+// newWindow takes for Last-Modified the time of the signature, not thisUpdate: an answer that replaces another
+// must not look older than what a client has.
+func newWindow(signed, this, next time.Time, certs []byte) *window {
 	return &window{
-		thisUpdate: this.Unix(), nextUpdate: next.Unix(), certs: certs,
-		lastModified: [1]string{this.UTC().Format(http.TimeFormat)}, expires: [1]string{next.UTC().Format(http.TimeFormat)},
+		signed: signed.Unix(), thisUpdate: this.Unix(), nextUpdate: next.Unix(), certs: certs,
+		lastModified: [1]string{signed.UTC().Format(http.TimeFormat)}, expires: [1]string{next.UTC().Format(http.TimeFormat)},
 	}
 }
 
 // refresh is when an answer is due to be signed again: between 5/16 and 7/16 of
 // its life, spread by the serial, so that with Run's interval it is before half of it.
 func (w *window) refresh(k key) int64 {
-	return w.thisUpdate + (w.nextUpdate-w.thisUpdate)*(640+int64(k[22]))/2048
+	return w.signed + (w.nextUpdate-w.signed)*(640+int64(k[22]))/2048
 }
+
+// ahead reports whether answers begin in the future: the clock was ahead when they were signed.
+func (w *window) ahead(now time.Time) bool { return w.thisUpdate > now.Unix() }
 
 // newEntry takes a response apart; the strong validator is the SHA-256 of the
 // whole (draft-ietf-lamps-rfc5019bis §6.2).

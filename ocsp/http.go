@@ -28,7 +28,7 @@ var (
 
 // ServeHTTP answers GET (also HEAD) and POST as RFC 6960 appendix A has them.
 // Whatever the question, the answer is an OCSP response with HTTP status 200, or
-// 304 to a matching If-None-Match; except other methods (405) and a POST that is
+// 304 to a matching If-None-Match or If-Modified-Since; except other methods (405) and a POST that is
 // not application/ocsp-request (415).
 //
 // The request in a GET is standard base64, percent-encoded or bare. A mux that
@@ -147,6 +147,10 @@ func (r *Responder) write(w http.ResponseWriter, q *http.Request, e *entry) {
 			}
 		}
 	}
+	if e.unmodified(q, r.opts.Now()) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
 	// net/http sets the length of what fits its buffer by itself, for less.
 	if n := len(e.head) + len(e.window.certs); n > 1500 {
 		h["Content-Length"] = []string{strconv.Itoa(n)}
@@ -156,13 +160,28 @@ func (r *Responder) write(w http.ResponseWriter, q *http.Request, e *entry) {
 	}
 }
 
+// unmodified evaluates If-Modified-Since (RFC 9110 §13.1.3), which counts only without If-None-Match. A
+// date to come was made by another clock. Dates have whole seconds: what a client has of the second of the
+// revocation may say good.
+func (e *entry) unmodified(q *http.Request, now time.Time) bool {
+	field := q.Header["If-Modified-Since"]
+	if len(field) != 1 || len(q.Header["If-None-Match"]) > 0 || q.Method == http.MethodPost {
+		return false
+	}
+	since, err := http.ParseTime(field[0])
+	if err != nil || since.After(now) || since.Unix() < e.window.signed {
+		return false
+	}
+	return e.revocation == nil || since.Unix() > e.revocation.Time.Unix()
+}
+
 // cacheControl lets caches keep an answer until there is surely a newer one:
 // half of its life is over, or MaxAge.
 func (r *Responder) cacheControl(w *window) []string {
 	now := r.opts.Now().Unix()
 	last := w.control.Load()
 	if last == nil || last.second != now {
-		half := w.thisUpdate + (w.nextUpdate-w.thisUpdate)/2
+		half := w.signed + (w.nextUpdate-w.signed)/2
 		age := max(min(half-now, int64(r.opts.MaxAge/time.Second)), 0)
 		last = &cacheControl{now, [1]string{"max-age=" + strconv.FormatInt(age, 10) + ", public, no-transform, must-revalidate"}}
 		w.control.Store(last)

@@ -59,8 +59,11 @@ type Options struct {
 	Source Source
 	Shared Cache // default none
 
-	// Validity is nextUpdate − thisUpdate. Default 24 h; at least a minute.
+	// Validity is from an answer's signature to its nextUpdate. Default 24 h; at least a minute.
 	Validity time.Duration
+	// Backdate is how far before their signature answers begin, for relying parties whose clock is slow:
+	// RFC 6960 §4.2.2.1 has them distrust a thisUpdate to come. nil: not at all.
+	Backdate func() time.Duration
 	// Retention is how long after its end a certificate's status is still
 	// told; answers then carry an archive cutoff (RFC 6960 §4.4.4). After it, and with 0, the
 	// default, from the end on, the answer is unauthorized.
@@ -166,6 +169,9 @@ func New(opts Options) (*Responder, error) {
 	}
 	if opts.Presign == nil {
 		opts.Presign = []Hash{SHA1}
+	}
+	if opts.Backdate == nil {
+		opts.Backdate = func() time.Duration { return 0 }
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now

@@ -262,11 +262,11 @@ func (d *document) status(v value) (s Status) {
 			}
 		}
 	case s.Freshest && s.CRL == "none":
-		d.fault(f["freshest"], "add crl: partition", "freshest points to the delta of a CRL that the certificate does not point to")
+		d.fault(f["freshest"], "add crl: full", "freshest points to the delta of a CRL that the certificate does not point to")
 	case s.MustStaple && !s.OCSP:
 		d.fault(f["must_staple"], "add ocsp: true", "must_staple wants stapled answers, and the certificate says no responder to fetch them from")
 	case !s.OCSP && s.CRL == "none" && v.node.Kind == yaml.MappingNode:
-		d.fault(v, "add ocsp: true or crl: partition, or say no_rev_avail: true", "the certificate would say neither where its status is nor that it has none")
+		d.fault(v, "add ocsp: true or crl: full, or say no_rev_avail: true", "the certificate would say neither where its status is nor that it has none")
 	}
 	return s
 }

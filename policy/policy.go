@@ -86,6 +86,15 @@ func (p *Policy) Profiles() []string { return slices.Clone(p.profileOrder) }
 // Levels lists the names of all levels, in the order of the file.
 func (p *Policy) Levels() []string { return slices.Clone(p.levelOrder) }
 
+// Backdate is how far before now the CA's certificates may begin: the longest of all profiles.
+// What is published about them begins as early, since a relying party whose clock is slow needs both.
+func (p *Policy) Backdate() (longest time.Duration) {
+	for _, pr := range p.profiles {
+		longest = max(longest, pr.Backdate)
+	}
+	return longest
+}
+
 // Profile gives a profile by its name.
 func (p *Policy) Profile(name string) (Profile, bool) {
 	got, ok := p.profiles[name]

@@ -87,7 +87,7 @@ func (a *app) certShow() *cobra.Command {
 	var asPEM bool
 	cmd := withJSON(&cobra.Command{
 		Use:   "show SERIAL",
-		Short: "Show a certificate and why it was issued",
+		Short: "Show a certificate, why it was issued, and where its status is",
 		Example: `  deviceca cert show 01:00:00:00:00:00:2a:9f:…
   deviceca cert show $SERIAL --pem | openssl x509 -noout -text`,
 		Args: takes("SERIAL"),
@@ -109,7 +109,14 @@ func (a *app) certShow() *cobra.Command {
 					_, err := io.WriteString(o.w, cert.PEM)
 					return err
 				}
-				return o.print(cert, func(fact func(name, value string)) { o.certificateFacts(&cert.Certificate, fact) })
+				view, err := viewCertificate(cert)
+				if err != nil {
+					return err
+				}
+				return o.print(view, func(fact func(name, value string)) {
+					o.certificateFacts(&cert.Certificate, fact)
+					view.Pointers.facts(fact)
+				})
 			})
 		},
 	})

@@ -108,10 +108,11 @@ type OCSPConfig struct {
 // CRLConfig is about certificate revocation lists.
 type CRLConfig struct {
 	FullEvery    time.Duration `yaml:"full_every" doc:"How often complete lists are made."`
+	FullWithin   time.Duration `yaml:"full_within" doc:"How long a complete list may lack a revocation; above 50000 entries, as many times longer as it has 50000. 0: until full_every."`
 	Overlap      time.Duration `yaml:"overlap" doc:"How long a complete list lasts beyond the next: so long may the token be away without anyone finding an expired list."`
 	DeltaEvery   time.Duration `yaml:"delta_every" doc:"How often deltas are made when nothing is revoked. A revocation is in the delta within a second."`
 	DeltaOverlap time.Duration `yaml:"delta_overlap" doc:"How long a delta lasts beyond the next one due."`
-	MaxAge       time.Duration `yaml:"max_age" doc:"How long HTTP caches may keep a complete list; a delta they may keep for a minute."`
+	MaxAge       time.Duration `yaml:"max_age" doc:"How long HTTP caches may keep a complete list, and hide a revocation; a delta they may keep for a minute."`
 }
 
 // PackConfig is about the revocation packs for offline relying parties.
@@ -154,7 +155,7 @@ func DefaultConfig() Config {
 			CertificatesPerDevice: 60, ActsPerDevice: 60, ActsPerCredential: 6000, ActsPerAccount: 600, ActsPerRegistrar: 60_000, ActsPerAddress: 60_000, RefusalsPerAddress: 120,
 		},
 		OCSP: OCSPConfig{Life: 12 * time.Hour, MaxAge: 5 * time.Minute, DelegateKey: "memory", LiveRate: 2000, Answers: 1 << 18},
-		CRL:  CRLConfig{FullEvery: 24 * time.Hour, Overlap: 24 * time.Hour, DeltaEvery: time.Hour, DeltaOverlap: 12 * time.Hour, MaxAge: time.Hour},
+		CRL:  CRLConfig{FullEvery: 24 * time.Hour, FullWithin: time.Minute, Overlap: 24 * time.Hour, DeltaEvery: time.Hour, DeltaOverlap: 12 * time.Hour, MaxAge: time.Minute},
 		Pack: PackConfig{Every: 24 * time.Hour, Refresh: time.Hour, Overlap: 48 * time.Hour, Keep: 8},
 		ACME: ACMEConfig{ExternalAccountRequired: true, HTTP01Port: 80, TLSALPN01Port: 443,
 			AccountsPerAddress: 60, OrdersPerAccount: 60, OrdersPerDevice: 60, OrdersPerAddress: 6000, FailuresPerAccount: 30, NoncesPerAddress: 6000,

@@ -217,6 +217,7 @@ func (c *Config) checkRevocation(fault func(key, format string, args ...any)) {
 		{"ocsp.max_age", c.OCSP.MaxAge, time.Second, delegateLife / 4},
 		{"ocsp.retention", c.OCSP.Retention, 0, 100 * 365 * day},
 		{"crl.full_every", c.CRL.FullEvery, time.Minute, 90 * day},
+		{"crl.full_within", c.CRL.FullWithin, 0, 90 * day},
 		{"crl.overlap", c.CRL.Overlap, time.Minute, 90 * day},
 		{"crl.delta_every", c.CRL.DeltaEvery, 10 * time.Second, 30 * day},
 		{"crl.delta_overlap", c.CRL.DeltaOverlap, 10 * time.Second, 30 * day},

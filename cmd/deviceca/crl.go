@@ -19,7 +19,7 @@ import (
 )
 
 func (a *app) crlCommand() *cobra.Command {
-	return group("crl", "Revocation lists: publish, show, verify", a.target(a.crlPublish()), a.crlShow(), a.crlVerify())
+	return group("crl", "Revocation lists: publish, fetch, show, verify", a.target(a.crlPublish()), a.crlFetch(), a.crlShow(), a.crlVerify())
 }
 
 func (a *app) crlPublish() *cobra.Command {
@@ -27,8 +27,14 @@ func (a *app) crlPublish() *cobra.Command {
 		Use:   "publish [NAME]",
 		Short: "Make complete CRLs and full revocation packs now",
 		Long: `Make complete CRLs and full revocation packs now, beside their schedule: of the CA
-called NAME (issuing, quarantine, or a generation such as issuing-1), or of all. Revocations
-need no publish: deltas, OCSP and delta packs hold them within a second.`,
+called NAME (issuing, quarantine, or a generation such as issuing-1), or of all.
+
+Revocations need no publish: OCSP, delta CRLs and delta packs hold them within a second,
+complete CRLs within crl.full_within (a minute; longer above 50,000 entries). nginx, HAProxy,
+mosquitto and curl ignore deltas: they read complete CRLs, and only when those are loaded again:
+keep the files with: deviceca crl fetch --watch. Full packs take revocations up at pack.every, or here.
+
+Lists and packs that a wrong clock has dated in the future are made again, as the server does by itself.`,
 		Example: `  deviceca crl publish
   deviceca crl publish issuing`,
 		Args: cobra.MaximumNArgs(1),

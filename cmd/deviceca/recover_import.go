@@ -171,10 +171,14 @@ func readCRLFile(file string) (*crl.List, error) {
 }
 
 // older reports, in the passed lines, that a publication was made before the snapshot: it says nothing new, and a hold in it
-// may have been released.
-func (r *recovery) older(file string, at time.Time) bool {
-	if at.Before(r.instance.Snapshot.Truncate(time.Second)) {
-		r.pass("%s was made at %s, before the backup: it says nothing new", file, instant(at))
+// may have been released. What is published begins before it was made: what may be of before or after counts as after.
+func (r *recovery) older(file, role string, thisUpdate time.Time) bool {
+	backdate := r.service.Policy().Backdate()
+	if role == "root" {
+		backdate = ca.BackdateCA
+	}
+	if at := thisUpdate.Add(backdate); at.Before(r.instance.Snapshot.Truncate(time.Second)) {
+		r.pass("%s was made by %s, before the backup: it says nothing new", file, instant(at))
 		return true
 	}
 	return false
@@ -186,7 +190,7 @@ func (r *recovery) enterList(ctx context.Context, l signedList) error {
 			return err
 		}
 	}
-	if r.older(l.file, l.ThisUpdate) {
+	if r.older(l.file, l.issuer.Role, l.ThisUpdate) {
 		return nil
 	}
 	if l.issuer.IsRoot() {
@@ -373,7 +377,7 @@ func (r *recovery) enterPack(ctx context.Context, p signedPack) error {
 			return err
 		}
 	}
-	if r.older(strings.Join(p.files, ", "), h.ThisUpdate) {
+	if r.older(strings.Join(p.files, ", "), p.issuer.Role, h.ThisUpdate) {
 		return nil
 	}
 	why := fmt.Sprintf("pack %d of %s", h.Sequence, p.issuer.Name)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -45,6 +46,7 @@ type revocation struct {
 // newRevocation puts the publications together. It reads and signs nothing yet, so
 // that starting does not wait for it.
 func newRevocation(ctx context.Context, s *system) (*revocation, error) {
+	backdate := func() time.Duration { return s.service.Policy().Backdate() }
 	r := &revocation{system: s, journal: s.store.Journal(), log: s.log, aliases: map[string]string{},
 		bodyTime: s.cfg.Limits.ReadTimeout, sendTime: 10 * s.cfg.Limits.WriteTimeout}
 	var err error
@@ -53,7 +55,7 @@ func newRevocation(ctx context.Context, s *system) (*revocation, error) {
 		shared = s.store.Answers()
 	}
 	if r.responder, err = ocsp.New(ocsp.Options{
-		Source: closedSource{r.journal, s}, Shared: shared, Validity: s.cfg.OCSP.Life, MaxAge: s.cfg.OCSP.MaxAge, Entries: s.cfg.OCSP.Answers, LiveRate: float64(s.cfg.OCSP.LiveRate),
+		Source: closedSource{r.journal, s}, Shared: shared, Backdate: backdate, Validity: s.cfg.OCSP.Life, MaxAge: s.cfg.OCSP.MaxAge, Entries: s.cfg.OCSP.Answers, LiveRate: float64(s.cfg.OCSP.LiveRate),
 		Retention: s.cfg.OCSP.Retention, Prefix: "/ocsp", Log: s.log,
 	}); err != nil {
 		return nil, err
@@ -91,13 +93,13 @@ func newRevocation(ctx context.Context, s *system) (*revocation, error) {
 	c := s.cfg.CRL
 	if r.crls, err = crl.NewPublisher(crl.Options{
 		Source: r.journal, Dir: s.home.path("crl"), URL: s.cfg.PublicURL(), Interval: c.FullEvery, Overlap: c.Overlap,
-		DeltaInterval: c.DeltaEvery, DeltaOverlap: c.DeltaOverlap, Log: s.log,
+		FullWithin: cmp.Or(c.FullWithin, -1), DeltaInterval: c.DeltaEvery, DeltaOverlap: c.DeltaOverlap, Backdate: backdate, Log: s.log,
 	}, lists...); err != nil {
 		return nil, err
 	}
 	if r.packs, err = publisher.New(publisher.Options{
 		Source: store.Packs{Journal: r.journal}, Certifier: certifier{s.service}, Dir: s.home.path("pack"),
-		Every: s.cfg.Pack.Every, Refresh: s.cfg.Pack.Refresh, Overlap: s.cfg.Pack.Overlap, Keep: s.cfg.Pack.Keep, Log: s.log,
+		Every: s.cfg.Pack.Every, Refresh: s.cfg.Pack.Refresh, Overlap: s.cfg.Pack.Overlap, Keep: s.cfg.Pack.Keep, Backdate: backdate, Log: s.log,
 	}, packs...); err != nil {
 		return nil, err
 	}

@@ -326,7 +326,7 @@ func (v *vault) signCRL(ctx context.Context, root ca.IssuerRecord, key keys.Key)
 		ca.Event{Time: now, Kind: ca.EventRootCRL, Actor: "admin:local", Issuer: root.Name, Reason: fmt.Sprintf("number %d, %d revoked", number, len(revoked))}); err != nil {
 		return RootCRL{}, err
 	}
-	return RootCRL{Root: root.Name, File: v.home.path(root.Role + ".crl"), Number: number, Revoked: len(revoked), This: now.Truncate(time.Second), Next: next.Truncate(time.Second)}, nil
+	return RootCRL{Root: root.Name, File: v.home.path(root.Role + ".crl"), Number: number, Revoked: len(revoked), This: now.Add(-ca.BackdateCA).Truncate(time.Second), Next: next.Truncate(time.Second)}, nil
 }
 
 // The commands.

@@ -68,6 +68,9 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	}
 	defer func() { err = errors.Join(err, sys.Close()) }()
 	s := &server{system: sys, proxies: proxies, fails: make(chan error, 8), casMoved: make(chan struct{}, 1)}
+	for _, w := range sys.rootWarnings(ctx, time.Now()) {
+		log.Warn(w)
+	}
 	s.metrics = newMetrics(sys)
 	s.turns = newTurns(sys.service.OftenRefused, proxies.Networks)
 	if s.cert, err = newServerCert(ctx, sys.service, serverNames(cfg.TLS.Names, cfg.Listen.HTTPS), log); err != nil {

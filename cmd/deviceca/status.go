@@ -15,7 +15,8 @@ import (
 func (a *app) statusCommand() *cobra.Command {
 	return a.target(withJSON(&cobra.Command{
 		Use: "status", Short: "Say how the CA fares", Args: takes(),
-		Long:    `Say how the CA fares. The exit status is 1 while the token or the database does not answer.`,
+		Long: `Say how the CA fares. The exit status is 1 while the token or the database does not answer.
+Warnings do not change it: they say, for example, that lists were dated in the future since this server's clock was ahead.`,
 		Example: `  deviceca status`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
@@ -34,6 +35,9 @@ func (a *app) statusCommand() *cobra.Command {
 					fact("policy", s.Policy)
 					for _, part := range slices.Sorted(maps.Keys(s.Health)) {
 						fact(part, s.Health[part])
+					}
+					for _, w := range s.Warnings {
+						fact("warning", w)
 					}
 					for _, what := range slices.Sorted(maps.Keys(s.Counts)) {
 						fact(what, fmt.Sprint(s.Counts[what]))

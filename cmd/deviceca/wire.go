@@ -120,7 +120,7 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 
 	s.api = admin.New(admin.Options{
 		Core: s.service, Reader: s.store, Audit: auditLog{s}, Counts: s.counts,
-		Backup: s.backup, Rotation: rotation{s}, SavePolicy: s.savePolicy, Health: s.health, Publish: s.revocation.publish,
+		Backup: s.backup, Rotation: rotation{s}, SavePolicy: s.savePolicy, Health: s.health, Warnings: s.warnings, Publish: s.revocation.publish,
 		Recover: s.recover, Closed: s.closed,
 		Version: programVersion(), Started: started, Logger: log,
 	})

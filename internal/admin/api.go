@@ -111,11 +111,13 @@ type Options struct {
 	// "issued", "revoked", …
 	Counts func(ctx context.Context) (map[string]int64, error)
 	// Health asks each part the CA depends on ("token", "database") whether it answers.
-	Health  func(ctx context.Context) map[string]error
-	Version string    // of the program
-	Started time.Time // of the server; zero when none runs
-	Now     func() time.Time
-	Logger  *slog.Logger
+	Health func(ctx context.Context) map[string]error
+	// Warnings lists what an administrator should know though everything answers. nil: nothing.
+	Warnings func(ctx context.Context) []string
+	Version  string    // of the program
+	Started  time.Time // of the server; zero when none runs
+	Now      func() time.Time
+	Logger   *slog.Logger
 }
 
 // API is the admin API. Serve it with Socket and TLS.

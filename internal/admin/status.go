@@ -26,6 +26,9 @@ func (c *call) status() (any, error) {
 			out.Health[part] = err.Error()
 		}
 	}
+	if c.Warnings != nil {
+		out.Warnings = c.Warnings(c.r.Context())
+	}
 	var err error
 	if out.Counts, err = c.Counts(c.r.Context()); err == nil {
 		out.CAs, err = c.cas()

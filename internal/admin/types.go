@@ -177,6 +177,8 @@ type Status struct {
 	Counts  map[string]int64  `json:"counts"`
 	CAs     []CA              `json:"cas"`
 	Health  map[string]string `json:"health"` // part: "ok", or what is wrong
+	// Warnings are what an administrator should know though everything answers.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // Healthy reports whether every part answers.

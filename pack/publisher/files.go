@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/deviceca/deviceca/pack"
 )
@@ -48,7 +49,16 @@ func (p *Publisher) load(is *publication) error {
 			os.Remove(path)
 			continue
 		}
-		found = append(found, &full{state: v.State, bytes: raw})
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		h := v.State.Header() // a copied file may have a date of its own
+		made := info.ModTime().Truncate(time.Second)
+		if made.Before(h.ThisUpdate) || made.Sub(h.ThisUpdate) > p.opts.Every {
+			made = h.ThisUpdate
+		}
+		found = append(found, &full{state: v.State, bytes: raw, made: made})
 	}
 	slices.SortFunc(found, func(a, b *full) int {
 		x, y := a.state.Header(), b.state.Header()

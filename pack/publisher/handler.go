@@ -38,16 +38,16 @@ func (is *publication) newest() *full {
 
 // delta is the pack that turns the state called parent into the current one;
 // nil if that is it already. Each is signed once, when it is first asked for.
-func (is *publication) delta(parent pack.Hash) ([]byte, *pack.State, error) {
+func (is *publication) delta(parent pack.Hash) ([]byte, *pack.State, time.Time, error) {
 	is.mu.Lock()
-	from, to, by := is.past[parent], is.current, is.by
+	from, to, by, made := is.past[parent], is.current, is.by, is.made
 	if from == nil || to == nil {
 		is.mu.Unlock()
-		return nil, nil, errParent
+		return nil, nil, made, errParent
 	}
 	if from == to || from.Hash() == to.Hash() {
 		is.mu.Unlock()
-		return nil, to, nil
+		return nil, to, made, nil
 	}
 	d := is.deltas[parent]
 	if d == nil {
@@ -56,7 +56,7 @@ func (is *publication) delta(parent pack.Hash) ([]byte, *pack.State, error) {
 	}
 	is.mu.Unlock()
 	d.once.Do(func() { d.bytes, d.err = from.Delta(to, by) })
-	return d.bytes, to, d.err
+	return d.bytes, to, made, d.err
 }
 
 // HandlerOptions configures a Handler.
@@ -129,7 +129,7 @@ func (h handler) full(w http.ResponseWriter, r *http.Request, is *publication) {
 	age := max(min(h.MaxAge, header.NextUpdate.Sub(h.opts.Now())), 0)
 	w.Header().Set("Expires", header.NextUpdate.Format(http.TimeFormat))
 	w.Header().Set("Cache-Control", fmt.Sprintf("public, max-age=%d, no-transform, must-revalidate", int(age/time.Second)))
-	write(w, r, f.state, header.ThisUpdate, "full", f.bytes)
+	h.write(w, r, f.state, f.made, "full", f.bytes)
 }
 
 func (h handler) delta(w http.ResponseWriter, r *http.Request, is *publication, parent string) {
@@ -138,7 +138,7 @@ func (h handler) delta(w http.ResponseWriter, r *http.Request, is *publication, 
 		http.NotFound(w, r)
 		return
 	}
-	raw, state, err := is.delta(hash)
+	raw, state, made, err := is.delta(hash)
 	if err != nil {
 		w.Header().Set("Cache-Control", "no-store")
 	}
@@ -154,7 +154,7 @@ func (h handler) delta(w http.ResponseWriter, r *http.Request, is *publication, 
 		w.WriteHeader(http.StatusNoContent)
 	default:
 		w.Header().Set("Cache-Control", "no-cache") // the next state leads elsewhere
-		write(w, r, state, state.Header().ThisUpdate, parent[:16], raw)
+		h.write(w, r, state, made, parent[:16], raw)
 	}
 }
 
@@ -165,8 +165,18 @@ func name(w http.ResponseWriter, s *pack.State) string {
 	return text
 }
 
-func write(w http.ResponseWriter, r *http.Request, s *pack.State, at time.Time, from string, body []byte) {
+// write sends a pack with the time at which it was made, for thisUpdate is backdated; a time to come is no
+// one's (RFC 9110 §8.8.2.1), nor a client's.
+func (h handler) write(w http.ResponseWriter, r *http.Request, s *pack.State, made time.Time, from string, body []byte) {
+	now := h.opts.Now()
+	if made.After(now) {
+		made = time.Time{}
+	}
+	if since, err := http.ParseTime(r.Header.Get("If-Modified-Since")); err == nil && since.After(now) {
+		r = r.Clone(r.Context())
+		r.Header.Del("If-Modified-Since")
+	}
 	w.Header().Set("ETag", `"`+from+"-"+name(w, s)[:32]+`"`)
 	w.Header().Set("Content-Type", contentType)
-	http.ServeContent(w, r, "", at, bytes.NewReader(body))
+	http.ServeContent(w, r, "", made, bytes.NewReader(body))
 }

@@ -25,6 +25,8 @@ type Options struct {
 	// A full pack is made every Every, a state at least every Refresh; each ends
 	// Every + Overlap after it was made. Default 24 h, 1 h, 24 h.
 	Every, Refresh, Overlap time.Duration
+	// Backdate is how far before it was made a state begins, for relying parties whose clock is slow. nil: not at all.
+	Backdate func() time.Duration
 	// Poll is how often the journal's head is looked at. Default 300 ms.
 	Poll time.Duration
 	// Keep is how many full packs can still be followed by a delta, Recent
@@ -61,6 +63,8 @@ type publication struct {
 
 	mu      sync.Mutex // held for moments
 	current *pack.State
+	made    time.Time    // when current was
+	warning string       // of a pack that began in the future
 	by      *pack.Signer // for deltas to current
 	full    *full        // published last
 	past    map[pack.Hash]*pack.State
@@ -73,6 +77,7 @@ type publication struct {
 type full struct {
 	state *pack.State
 	bytes []byte
+	made  time.Time
 }
 
 var validName = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
@@ -85,6 +90,9 @@ func New(opts Options, issuers ...Issuer) (*Publisher, error) {
 	opts.Poll = cmp.Or(opts.Poll, 300*time.Millisecond)
 	opts.Keep = cmp.Or(opts.Keep, 8)
 	opts.Recent = cmp.Or(opts.Recent, 4096)
+	if opts.Backdate == nil {
+		opts.Backdate = func() time.Duration { return 0 }
+	}
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
@@ -188,22 +196,24 @@ func (p *Publisher) publish(ctx context.Context, is *publication, forced bool) e
 	if err != nil {
 		return err
 	}
-	whole := forced || is.full == nil || !now.Before(is.full.state.Header().ThisUpdate.Add(p.opts.Every))
-	if !whole && is.current != nil && head == is.head && now.Before(is.current.Header().ThisUpdate.Add(p.opts.Refresh)) {
-		return nil
-	}
 	before := is.current
 	if before == nil && is.full != nil {
 		before = is.full.state // after a start: the header to go on from
 	}
-	h := pack.Header{Issuer: pack.IssuerHash(is.Cert), ThisUpdate: now}
-	if before != nil {
-		h.First = before.Header().First
-		if old := before.Header().ThisUpdate; now.Before(old) {
-			h.ThisUpdate = old // the clock was put back
-		}
+	current, ahead := is.current, before != nil && before.Header().ThisUpdate.After(now)
+	if ahead {
+		current = nil
+		p.warn(is, before.Header().ThisUpdate, now)
 	}
-	changed, revoked, err := p.read(ctx, is, h.First, head)
+	whole := forced || ahead || is.full == nil || !now.Before(is.full.made.Add(p.opts.Every))
+	if !whole && current != nil && head == is.head && now.Before(is.made.Add(p.opts.Refresh)) {
+		return nil
+	}
+	h := pack.Header{Issuer: pack.IssuerHash(is.Cert)}
+	if before != nil && !ahead { // by a clock that was ahead, certificates had expired that are valid
+		h.First = before.Header().First
+	}
+	changed, revoked, err := p.read(ctx, is, current, h.First, head)
 	if err != nil {
 		return err
 	}
@@ -219,23 +229,26 @@ func (p *Publisher) publish(ctx context.Context, is *publication, forced bool) e
 		h.First = max(h.First, min(oldest, next)) // expired certificates leave with a full pack
 	}
 	h.Size = end - min(end, h.First)
-	by, until, err := p.signerFor(ctx, is, h.ThisUpdate)
+	by, until, err := p.signerFor(ctx, is, now)
 	if err != nil {
 		return err
 	}
-	h.NextUpdate = until
+	h.ThisUpdate, h.NextUpdate = later(now.Add(-p.opts.Backdate()).Truncate(time.Second), is.signer.cert.NotBefore), until
+	if before != nil && !ahead {
+		h.ThisUpdate = later(h.ThisUpdate, before.Header().ThisUpdate)
+	}
 	sequence, err := p.opts.Source.NextSequence(ctx, is.Name)
 	if err != nil {
 		return err
 	}
 	h.Sequence = uint64(sequence)
-	h.Epoch = epoch(&h, before)
+	h.Epoch = epoch(&h, before, ahead)
 	if before != nil && h.Sequence <= before.Header().Sequence && h.Epoch == before.Header().Epoch {
 		return fmt.Errorf("sequence %d is not above %d, published before: the counter went back; restore it", h.Sequence, before.Header().Sequence)
 	}
 	var state *pack.State
-	if is.current != nil {
-		state, err = is.current.Next(h, changed)
+	if current != nil {
+		state, err = current.Next(h, changed)
 	} else {
 		state, err = pack.NewState(h, func(yield func(uint64) bool) {
 			for _, index := range revoked {
@@ -248,11 +261,16 @@ func (p *Publisher) publish(ctx context.Context, is *publication, forced bool) e
 	if err != nil {
 		return err
 	}
+	// A date has whole seconds, and no two states one date: a client may ask with If-Modified-Since.
+	made := now
+	if since := now.Sub(is.made); since <= 0 && since > -time.Minute {
+		made = is.made.Add(time.Second)
+	}
 	var f *full
 	if whole {
-		f = &full{state: state}
+		f = &full{state: state, made: made}
 		var base pack.Hash
-		if is.full != nil {
+		if is.full != nil && !ahead {
 			base = is.full.state.Hash()
 		}
 		if f.bytes, err = state.Sign(by, base); err != nil {
@@ -265,19 +283,59 @@ func (p *Publisher) publish(ctx context.Context, is *publication, forced bool) e
 			"revoked", state.Revoked(), "size", len(f.bytes), "expires", h.NextUpdate)
 	}
 	is.head = head
-	is.show(state, by, f, p.opts.Keep, p.opts.Recent)
+	if ahead {
+		is.forget()
+	}
+	is.show(state, by, f, made, p.opts.Keep, p.opts.Recent)
 	return p.prune(is)
 }
 
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// warn says once that what is published begins in the future.
+func (p *Publisher) warn(is *publication, begin, now time.Time) {
+	is.mu.Lock()
+	defer is.mu.Unlock()
+	warning := fmt.Sprintf("the revocation pack of %s began in the future (%s): the clock of this server was ahead when it was made; a new one is made as soon as the token answers",
+		is.Name, begin.Format(time.RFC3339))
+	if is.warning != warning {
+		p.opts.Log.Warn("the revocation pack begins in the future: the clock of this server was ahead, or is behind now; it is made again", "issuer", is.Name, "begin", begin)
+	}
+	is.warning = warning
+}
+
+// Warnings say which CAs' packs were found to begin in the future since the start.
+func (p *Publisher) Warnings() (all []string) {
+	for _, name := range p.names {
+		is := p.issuers[name]
+		is.mu.Lock()
+		if is.warning != "" {
+			all = append(all, is.warning)
+		}
+		is.mu.Unlock()
+	}
+	return all
+}
+
 // epoch names the epoch of a state that follows before, nil if that is not known. An epoch is
-// named after its first index: both rise together, and never fall. A restore moves sequences beyond
+// named after its first index: both rise together, and never fall. When a pack began in the future (ahead), First may fall, and a new
+// epoch begins nevertheless; from then on epochs are higher than their first index, for as long as they must. A restore moves sequences beyond
 // all indexes; from then on an epoch is named after the sequence that it begins with: which epochs were published before, and
 // from which index on, the restored ledger cannot tell.
-func epoch(h *pack.Header, before *pack.State) uint64 {
+func epoch(h *pack.Header, before *pack.State, ahead bool) uint64 {
 	switch {
-	case h.Sequence <= pack.MaxIndex:
+	case h.Sequence <= pack.MaxIndex && before == nil:
 		return h.First
-	case before != nil && before.Header().First == h.First && before.Header().Epoch > pack.MaxIndex:
+	case h.Sequence <= pack.MaxIndex && before.Header().First == h.First && !ahead:
+		return before.Header().Epoch
+	case h.Sequence <= pack.MaxIndex:
+		return max(h.First, before.Header().Epoch+1)
+	case !ahead && before != nil && before.Header().First == h.First && before.Header().Epoch > pack.MaxIndex:
 		return before.Header().Epoch
 	}
 	return h.Sequence
@@ -285,8 +343,8 @@ func epoch(h *pack.Header, before *pack.State) uint64 {
 
 // read is what the next state needs: the changes since the current one, in
 // their order, or after a start everything that is revoked.
-func (p *Publisher) read(ctx context.Context, is *publication, first uint64, head int64) (iter.Seq2[uint64, bool], []uint64, error) {
-	if is.current == nil {
+func (p *Publisher) read(ctx context.Context, is *publication, current *pack.State, first uint64, head int64) (iter.Seq2[uint64, bool], []uint64, error) {
+	if current == nil {
 		var revoked []uint64
 		for index, err := range p.opts.Source.Revoked(ctx, is.Name, first) {
 			if err != nil {
@@ -316,11 +374,19 @@ func (p *Publisher) read(ctx context.Context, is *publication, first uint64, hea
 	}, nil, nil
 }
 
-// show makes a state the current one, and the one before a parent.
-func (is *publication) show(state *pack.State, by *pack.Signer, f *full, keep, recent int) {
+// forget drops all states: no delta leads from one that began in the future to one that did not.
+func (is *publication) forget() {
 	is.mu.Lock()
 	defer is.mu.Unlock()
-	is.current, is.by = state, by
+	clear(is.past)
+	is.order, is.kept, is.full = nil, nil, nil
+}
+
+// show makes a state the current one, and the one before a parent.
+func (is *publication) show(state *pack.State, by *pack.Signer, f *full, made time.Time, keep, recent int) {
+	is.mu.Lock()
+	defer is.mu.Unlock()
+	is.current, is.by, is.made = state, by, made
 	clear(is.deltas)
 	if f != nil {
 		is.full = f

@@ -426,6 +426,9 @@ func TestHandler(t *testing.T) {
 		"alias":         {"GET", "/pack/issuing.cbor", "", "", 200},
 		"head":          {"HEAD", "/pack/issuing.cbor", "", "", 200},
 		"not modified":  {"GET", "/pack/issuing.cbor", "If-None-Match", good.Header().Get("ETag"), 304},
+		"unmodified":    {"GET", "/pack/issuing.cbor", "If-Modified-Since", good.Header().Get("Last-Modified"), 304},
+		"modified":      {"GET", "/pack/issuing.cbor", "If-Modified-Since", time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat), 200},
+		"to come":       {"GET", "/pack/issuing.cbor", "If-Modified-Since", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat), 200},
 		"range":         {"GET", "/pack/issuing.cbor", "Range", "bytes=0-9", 206},
 		"post":          {"POST", "/pack/issuing.cbor", "", "", 405},
 		"no such CA":    {"GET", "/pack/root.cbor", "", "", 404},
@@ -490,5 +493,114 @@ func TestAfterRestore(t *testing.T) {
 	}
 	if last := s.full(t); last.Header().First != 4050 || last.Header().Epoch <= next.Header().Epoch || last.Header().Epoch != last.Header().Sequence {
 		t.Errorf("a full pack later: %+v", last.Header())
+	}
+}
+
+// serialOf is a serial with an issuance index.
+func serialOf(index byte) []byte {
+	return append([]byte{1, 0, 0, 0, 0, 0, index}, make([]byte, 12)...)
+}
+
+// A state begins before it was made, so that a device whose clock is slow takes it; its file is dated when it was made.
+func TestBackdate(t *testing.T) {
+	l := newLedger(t)
+	s := open(t, l, t.TempDir(), func(o *Options) { o.Backdate = func() time.Duration { return 40 * time.Second } })
+	for i := range 3 {
+		l.change(uint64(i), false)
+		before := s.get("/pack/issuing.cbor").Header().Get("Last-Modified")
+		if err := s.Publish(t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
+		p := s.full(t)
+		if _, err := p.Status(serialOf(0), time.Now().Add(-30*time.Second)); errors.As(err, new(*pack.FreshnessError)) {
+			t.Error(err)
+		}
+		if left := time.Until(p.Header().NextUpdate); left < 48*time.Hour-time.Minute {
+			t.Errorf("backdating took from the end: %s left", left)
+		}
+		if before != "" {
+			r := httptest.NewRequest("GET", "/pack/issuing.cbor", nil)
+			r.Header.Set("If-Modified-Since", before)
+			w := httptest.NewRecorder()
+			if s.handler.ServeHTTP(w, r); w.Code != 200 {
+				t.Errorf("another pack of the same second: %d", w.Code)
+			}
+		}
+	}
+	s = open(t, l, t.TempDir(), func(o *Options) { o.Backdate = func() time.Duration { return 24 * time.Hour } })
+	if err := s.round(t); err != nil { // no earlier than the signer's certificate
+		t.Fatal(err)
+	}
+	s.full(t)
+}
+
+// A clock that was ahead leaves a pack that begins in the future, and in which certificates have expired that are valid. It is made
+// again, at the start, while running and by hand, and whoever took it takes the new one.
+func TestClockCameBack(t *testing.T) {
+	for name, c := range map[string]struct{ restart, byHand bool }{"at the start": {true, false}, "while running": {false, false}, "by hand": {true, true}} {
+		t.Run(name, func(t *testing.T) {
+			l := newLedger(t)
+			l.life = 3 * 365 * 24 * time.Hour
+			l.change(500, false)
+			var ahead time.Duration
+			clock := func(o *Options) { o.Now = func() time.Time { return time.Now().Add(ahead) } }
+			dir := t.TempDir()
+			s := open(t, l, dir, clock)
+			round := func() {
+				t.Helper()
+				if err := s.round(t); err != nil {
+					t.Fatal(err)
+				}
+			}
+			round()
+			ahead, l.oldest = 400*24*time.Hour, 900
+			round()
+			future := s.full(t)
+			if len(s.Warnings()) != 0 || future.Index(500) != pack.Expired {
+				t.Fatal(s.Warnings(), future.Index(500))
+			}
+			ahead, l.oldest = 0, 0
+			if c.restart {
+				s = open(t, l, dir, clock)
+			}
+			l.away = errors.New("the token is away")
+			if err := s.round(t); c.restart && err == nil {
+				t.Error("no error without a token")
+			}
+			l.away = nil
+			if c.byHand {
+				if err := s.Publish(t.Context(), ""); err != nil {
+					t.Fatal(err)
+				}
+			}
+			round()
+			now := s.full(t)
+			if h := now.Header(); h.ThisUpdate.After(time.Now()) || h.First != 0 || now.Index(500) != pack.Revoked {
+				t.Errorf("%+v, %v", h, now.Index(500))
+			}
+			if now.Floor().Compare(future.Floor()) <= 0 {
+				t.Errorf("floor %+v after %+v: who took the one from the future refuses it", now.Floor(), future.Floor())
+			}
+			if len(s.Warnings()) != 1 {
+				t.Error(s.Warnings())
+			}
+			hash := future.Hash()
+			if code := s.get("/pack/issuing/delta/" + hex.EncodeToString(hash[:]) + ".cbor").Code; code != 404 {
+				t.Errorf("a delta from a state of the future: %d", code)
+			}
+			l.change(600, false)
+			round()
+			if next := s.follow(t, now); next.Index(600) != pack.Revoked {
+				t.Error("the delta after")
+			}
+			l.oldest = 100 // an epoch begins
+			if err := s.Publish(t.Context(), ""); err != nil {
+				t.Fatal(err)
+			}
+			last := s.full(t)
+			if last.Floor().Compare(now.Floor()) <= 0 || last.Header().First != 100 {
+				t.Errorf("%+v after %+v", last.Header(), now.Header())
+			}
+		})
 	}
 }

@@ -24,14 +24,15 @@ type signer struct {
 // delegate is renewed at half of its life. While renewal fails the old one goes on, and
 // states end with it.
 func (p *Publisher) signerFor(ctx context.Context, is *publication, now time.Time) (*pack.Signer, time.Time, error) {
-	if is.signer == nil || !now.Before(is.signer.renewAt) {
+	ahead := is.signer != nil && now.Before(is.signer.cert.NotBefore) // it was issued by a clock that was ahead
+	if is.signer == nil || ahead || !now.Before(is.signer.renewAt) {
 		next, err := p.newSigner(ctx, is, now)
 		switch {
 		case err == nil:
 			is.signer = next
 			p.opts.Log.Info("pack signer certificate renewed", "issuer", is.Name, "serial", hex.EncodeToString(next.cert.SerialNumber.Bytes()),
 				"expires", next.cert.NotAfter, "renewal", next.renewAt)
-		case is.signer == nil || !now.Before(is.signer.cert.NotAfter):
+		case is.signer == nil || ahead || !now.Before(is.signer.cert.NotAfter):
 			return nil, time.Time{}, fmt.Errorf("the pack signer's certificate: %w", err)
 		default:
 			is.signer.renewAt = now.Add(lastPause)

@@ -1,0 +1,61 @@
+package stacktest
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A server whose clock was ahead left lists that begin in the future. The next one makes them again, under higher numbers, and says
+// so in its log and in its status; nothing turns red.
+func TestClockWasAhead(t *testing.T) {
+	h := newHome(t)
+	file := h.path("crl", "issuing-1.json")
+	list := h.path("crl", "issuing-1.crl")
+	eventually(t, 20*time.Second, "the first CRL", func() bool { _, err := os.Stat(list); return err == nil })
+	type shown struct {
+		Number     string
+		ThisUpdate time.Time `json:"this_update"`
+	}
+	show := func() (s shown) {
+		t.Helper()
+		if err := json.Unmarshal([]byte(h.run("crl", "show", list, "--json")), &s); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	eventually(t, 20*time.Second, "the state file", func() bool { _, err := os.Stat(file); return err == nil })
+	before := show()
+	h.stop()
+
+	// The state as a clock that is ahead by 20 years leaves it.
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	year := time.Now().UTC().Format("2006-")
+	ahead := strings.ReplaceAll(string(raw), `"`+year, `"`+time.Now().UTC().AddDate(20, 0, 0).Format("2006-"))
+	if ahead == string(raw) {
+		t.Fatalf("no dates in %s", raw)
+	}
+	if err := os.WriteFile(file, []byte(ahead), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	eventually(t, 20*time.Second, "another CRL", func() bool { return show().Number != before.Number })
+	if now := show(); now.ThisUpdate.After(time.Now()) || len(now.Number) < len(before.Number) || len(now.Number) == len(before.Number) && now.Number <= before.Number {
+		t.Errorf("CRL %s of %s after %s", now.Number, now.ThisUpdate, before.Number)
+	}
+	var status struct{ Warnings []string }
+	if err := json.Unmarshal([]byte(h.run("status", "--home", h.dir, "--json")), &status); err != nil {
+		t.Fatal(err)
+	}
+	if len(status.Warnings) != 1 || !strings.Contains(status.Warnings[0], "issuing-1") || !strings.Contains(h.log.String(), "CRLs begin in the future") {
+		t.Errorf("status warns %q", status.Warnings)
+	}
+	if code, _ := h.get("/readyz"); code != 200 {
+		t.Errorf("readyz %d", code)
+	}
+}
