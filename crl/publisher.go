@@ -65,8 +65,8 @@ type Issuer struct {
 // valid, and for the one after, so that a certificate never names a list that is not there.
 //
 // A round makes lists under one number taken from the Source. Files are
-// replaced one by one, each whole and synced: complete lists, then the state
-// file, then deltas. A crash in between leaves lists that fit together: the
+// replaced one by one, each whole and synced: complete lists with their deltas, then the state
+// file, then other deltas. A crash in between leaves lists that fit together: the
 // state that is left names an older base, whose delta is longer and as true.
 type Publisher struct {
 	opts    Options
@@ -191,9 +191,9 @@ func (p *Publisher) Refresh(ctx context.Context, name string) error {
 //     later may be in a list, what came before must be.
 //  2. Decide. Most rounds end here.
 //  3. Take a number, durably.
-//  4. Complete lists, which become bases.
+//  4. Complete lists, which become bases, each with its delta.
 //  5. The state file, also if not all of them could be made.
-//  6. Deltas that have something new to say, then those that are due by time.
+//  6. Other deltas that have something new to say, then those that are due by time.
 //
 // A round takes no more than Poll for what is due by time, and leaves the rest to
 // the next: so that with thousands of partitions revocations need not wait.
@@ -237,7 +237,7 @@ func (p *Publisher) round(ctx context.Context, is *publication, forced bool) err
 			full = full[:i]
 			break
 		}
-		if err = r.complete(ctx, id); err != nil {
+		if err = r.both(ctx, id); err != nil {
 			full = full[:i]
 			break
 		}
@@ -247,7 +247,7 @@ func (p *Publisher) round(ctx context.Context, is *publication, forced bool) err
 		err = errors.Join(err, p.save(is))
 	}
 	for i, id := range slices.Concat(changed, idle) {
-		if len(is.state.Scopes[id].Bases) == 0 || i >= len(changed) && late() {
+		if len(is.state.Scopes[id].Bases) == 0 || slices.Contains(full, id) || i >= len(changed) && late() {
 			continue
 		}
 		if e := r.delta(id); e != nil {

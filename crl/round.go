@@ -45,6 +45,25 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
+// both makes a scope's delta and complete list under one number. The delta first: over an older base,
+// it fits the complete list before as well as the new one, while a delta with a lower number than the complete list fits none.
+func (r *roundOf) both(ctx context.Context, id int) error {
+	s := r.is.state.Scopes[id]
+	first := len(s.Bases) == 0
+	if !first {
+		if err := r.delta(id); err != nil {
+			return err
+		}
+	}
+	if err := r.complete(ctx, id); err != nil {
+		return err
+	}
+	if first || !s.Retired.IsZero() { // it is its own base; or the last one, whose delta lasts as long
+		return r.delta(id)
+	}
+	return nil
+}
+
 // complete makes the complete list of a scope, and its base for deltas to come.
 func (r *roundOf) complete(ctx context.Context, id int) error {
 	s := r.is.state.Scopes[id]

@@ -175,8 +175,12 @@ http {
 	mustContain(t, "s_client", out+errs, "OCSP Response Status: successful", "Cert Status: good", "Verify return code: 0 (ok)")
 }
 
+// Certificates that name a partition: it does, and so does the complete CRL, which covers everything.
 func TestCRLClients(t *testing.T) {
-	a, dir := newAuthority(t), t.TempDir()
+	a, dir := prepareAuthority(t), t.TempDir()
+	policy := filepath.Join(a.home, "policy.yaml")
+	write(t, policy, strings.ReplaceAll(read(t, policy), "crl: full", "crl: partition"))
+	a.start()
 	good, first, second := a.enroll("lamp-1", "device"), a.enroll("lamp-2", "device"), a.enroll("lamp-3", "device")
 	a.revoke(first.serial, "superseded")
 	a.deviceca("crl", "publish", "--home", a.home)

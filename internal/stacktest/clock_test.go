@@ -2,6 +2,7 @@ package stacktest
 
 import (
 	"encoding/json"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -57,5 +58,36 @@ func TestClockWasAhead(t *testing.T) {
 	}
 	if code, _ := h.get("/readyz"); code != 200 {
 		t.Errorf("readyz %d", code)
+	}
+}
+
+// The root's CRL is asked for over and over by who checks whole paths: it answers If-None-Match.
+func TestRootCRLUnchanged(t *testing.T) {
+	h := newHome(t)
+	ask := func(etag string) *http.Response {
+		t.Helper()
+		q, err := http.NewRequest("GET", "http://"+h.http+"/crl/root.crl", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Header.Set("If-None-Match", etag)
+		resp, err := http.DefaultClient.Do(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp
+	}
+	first := ask("")
+	etag := first.Header.Get("ETag")
+	if first.StatusCode != 200 || etag == "" || first.ContentLength < 100 {
+		t.Fatalf("%s, %v", first.Status, first.Header)
+	}
+	if again := ask(etag); again.StatusCode != 304 {
+		t.Errorf("not modified: %s", again.Status)
+	}
+	h.run("ca", "crl", "root", "--home", h.dir)
+	if other := ask(etag); other.StatusCode != 200 || other.Header.Get("ETag") == etag {
+		t.Errorf("another list: %s", other.Status)
 	}
 }
