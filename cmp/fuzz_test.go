@@ -25,6 +25,9 @@ func FuzzMessage(f *testing.F) {
 	for _, m := range envelopeMessages(f) {
 		f.Add(m.Raw())
 	}
+	for content := range times {
+		f.Add(withTime(f, content))
+	}
 	if seeds < 50 {
 		f.Fatalf("only %d seeds", seeds)
 	}
