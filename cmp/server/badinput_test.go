@@ -156,6 +156,7 @@ func (fake) DropTransaction(context.Context, [32]byte) error              { retu
 func (fake) WaitingTransaction(context.Context, ca.Serial) (*server.Transaction, error) {
 	return nil, ca.ErrNoRecord
 }
+func (fake) RAs(context.Context) ([]ca.RA, error) { return nil, nil }
 func (fake) CertificateBySerial(context.Context, ca.Serial) (*ca.Certificate, error) {
 	return nil, ca.ErrNoRecord
 }

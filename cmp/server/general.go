@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -49,6 +50,9 @@ func (x *exchange) general(ctx context.Context, b *cmp.General) ([]byte, error) 
 // inform answers one question; known is false for what is not offered.
 func (x *exchange) inform(ctx context.Context, asked cmp.Info) (answer cmp.Info, known bool, err error) {
 	known = true
+	if err := checkInfoValue(asked); err != nil {
+		return answer, known, err
+	}
 	switch {
 	case asked.Type.Equal(cmp.OIDCACerts):
 		answer, err = cmp.CACerts(x.Authority.Anchors()...)
@@ -88,6 +92,21 @@ func (x *exchange) inform(ctx context.Context, asked cmp.Info) (answer cmp.Info,
 	return answer, known, err
 }
 
+// valueless are the questions that RFC 9810 §5.3.19 and RFC 9483 §4.3 have without an infoValue.
+var valueless = []asn1.ObjectIdentifier{cmp.OIDCAProtEncCert, cmp.OIDSignKeyPairTypes, cmp.OIDEncKeyPairTypes, cmp.OIDPreferredSymmAlg,
+	cmp.OIDCurrentCRL, cmp.OIDCACerts, cmp.OIDCertReqTemplate}
+
+// checkInfoValue checks that a question has a value where it must have one, and has none where it must not.
+func checkInfoValue(asked cmp.Info) error {
+	switch {
+	case asked.Value != nil && slices.ContainsFunc(valueless, asked.Type.Equal):
+		return refuse(cmp.BadRequest, "RFC 9483 §4.3", "the question %s has an infoValue, and must have none", asked.Type)
+	case asked.Value == nil && asked.Type.Equal(cmp.OIDCRLStatusList):
+		return refuse(cmp.BadRequest, "RFC 9483 §4.3.4", "crlStatusList has no infoValue: say which CRL is asked for")
+	}
+	return nil
+}
+
 // everything answers a genm without questions: what a requester may want to know
 // before it asks for a certificate (RFC 9810 Appendix D.5).
 func (x *exchange) everything() ([]byte, error) {
@@ -125,25 +144,29 @@ func language(asked cmp.Info) (cmp.Info, error) {
 }
 
 // rootUpdate says what follows a root (RFC 9483 §4.3.2): the newest root and the
-// certificates that lead between the two; nil if the one asked about is the newest.
+// certificates that lead between the two. It is nil if there is no such update: the root asked about is the
+// newest, or none of ours. Without an infoValue it is about the root before the newest.
 func (x *exchange) rootUpdate(asked cmp.Info) (*cmp.RootCAKeyUpdate, error) {
 	old, _, err := cmp.Infos{asked}.RootCACert()
 	if err != nil {
 		return nil, err
 	}
-	var newest *ca.IssuerRecord
+	var newest, before *ca.IssuerRecord
 	records := x.Authority.Issuers()
 	for i, r := range records {
-		if r.Role == "root" && r.Revoked == nil && (newest == nil || newest.Generation < r.Generation) {
-			newest = &records[i]
+		switch {
+		case r.Role != "root":
+		case r.Revoked == nil && (newest == nil || newest.Generation < r.Generation):
+			newest, before = &records[i], newest
+		case newest != nil && r.Generation < newest.Generation && (before == nil || before.Generation < r.Generation):
+			before = &records[i]
 		}
 	}
-	if newest == nil || bytes.Equal(newest.Cert, old) {
-		return nil, nil
+	if old == nil && before != nil {
+		old = before.Cert
 	}
-	update := &cmp.RootCAKeyUpdate{NewWithNew: newest.Cert}
-	if old == nil {
-		return update, nil
+	if newest == nil || old == nil || bytes.Equal(newest.Cert, old) {
+		return nil, nil
 	}
 	now, err := x509.ParseCertificate(newest.Cert)
 	if err != nil {
@@ -153,6 +176,7 @@ func (x *exchange) rootUpdate(asked cmp.Info) (*cmp.RootCAKeyUpdate, error) {
 	if err != nil {
 		return nil, refuse(cmp.BadDataFormat, "RFC 9483 §4.3.2", "the root certificate asked about cannot be read")
 	}
+	update := &cmp.RootCAKeyUpdate{NewWithNew: newest.Cert}
 	for _, r := range records {
 		c, err := x509.ParseCertificate(r.Cert)
 		if r.Role != "cross" || err != nil {
@@ -164,6 +188,9 @@ func (x *exchange) rootUpdate(asked cmp.Info) (*cmp.RootCAKeyUpdate, error) {
 		if bytes.Equal(c.RawSubjectPublicKeyInfo, was.RawSubjectPublicKeyInfo) && bytes.Equal(c.RawIssuer, now.RawSubject) {
 			update.OldWithNew = r.Cert
 		}
+	}
+	if update.NewWithOld == nil { // which is REQUIRED, and without which the new root would have to be believed
+		return nil, nil
 	}
 	return update, nil
 }

@@ -133,8 +133,8 @@ func TestGeneral(t *testing.T) {
 	if update, found, err := ask(cmp.RootCACert(root)).RootCAKeyUpdate(); err != nil || !found || update != nil {
 		t.Errorf("§4.3.2 rootCaCert of the newest: %v %v %v", update, found, err)
 	}
-	if update, _, err := ask(cmp.RootCACert(own.crt.Raw)).RootCAKeyUpdate(); err != nil || update == nil || !bytes.Equal(update.NewWithNew, root) {
-		t.Errorf("§4.3.2 rootCaCert of another: %v %v", update, err)
+	if update, _, err := ask(cmp.RootCACert(own.crt.Raw)).RootCAKeyUpdate(); err != nil || update != nil {
+		t.Errorf("§4.3.2 rootCaCert of what is no root of ours: %v %v", update, err)
 	}
 	template, found, err := ask(must[cmp.Info](t)((*cmp.CertReqTemplate)(nil).Info())).CertReqTemplate()
 	if err != nil || !found || template == nil || !cmp.SameName(template.Template.Subject, name("lamp-1")) || len(template.KeySpec) == 0 {

@@ -101,6 +101,7 @@ type Server struct {
 	delegate    delegate
 	kga         keyAuthority
 	derivations derivations
+	registrars  registrars
 }
 
 // New makes the server and the certificate that it signs its answers with. [Server.Run]

@@ -100,6 +100,8 @@ type Ledger interface {
 	// PruneTransactions forgets those that Expires allows to, but for those Waiting.
 	PruneTransactions(ctx context.Context, before time.Time) (int64, error)
 
+	// RAs lists the registration authorities, removed ones included.
+	RAs(ctx context.Context) ([]ca.RA, error)
 	// CertificateBySerial and Certificates are those of ca.Ledger.
 	CertificateBySerial(ctx context.Context, serial ca.Serial) (*ca.Certificate, error)
 	Certificates(ctx context.Context, f ca.CertificateFilter, after int64, limit int) ([]ca.Certificate, error)
