@@ -326,17 +326,7 @@ func (st *state) crossing(i *Issuer) (all []*Issuer) {
 func (s *Service) ProfileFor(r Requester, asked string) (policy.Profile, error) {
 	p := s.Policy()
 	allowed := p.Profiles()
-	level, named := "", false
-	switch {
-	case r.Credential != nil:
-		level, named = r.Credential.Level, true
-	case r.Certificate != nil:
-		level, named = r.Certificate.Level, true
-	case r.Manufacturer != nil:
-		level, named = r.Manufacturer.Level, true
-	case r.RA != nil:
-		level, named = r.RA.Levels[0], true
-	}
+	level, named := r.level()
 	if named {
 		l, ok := p.Level(level)
 		if !ok {
@@ -355,6 +345,31 @@ func (s *Service) ProfileFor(r Requester, asked string) (policy.Profile, error) 
 		return profile, nil
 	}
 	return policy.Profile{}, Errorf(Denied, "level %s may not have profile %s; it may have %s", level, asked, strings.Join(allowed, ", "))
+}
+
+// LevelFor is the level of the policy in force that a requester has; false if it has none. A registration authority has several,
+// and the first counts.
+func (s *Service) LevelFor(r Requester) (policy.Level, bool) {
+	level, named := r.level()
+	if !named {
+		return policy.Level{}, false
+	}
+	return s.Policy().Level(level)
+}
+
+// level is the name of the requester's level.
+func (r Requester) level() (name string, ok bool) {
+	switch {
+	case r.Credential != nil:
+		return r.Credential.Level, true
+	case r.Certificate != nil:
+		return r.Certificate.Level, true
+	case r.Manufacturer != nil:
+		return r.Manufacturer.Level, true
+	case r.RA != nil:
+		return r.RA.Levels[0], true
+	}
+	return "", false
 }
 
 // HasProfile reports whether the policy in force has a profile of that name.

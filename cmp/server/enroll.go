@@ -318,7 +318,7 @@ func (x *exchange) answered(ctx context.Context) ([]byte, error) {
 // newTransaction is one that the message begins.
 func (x *exchange) newTransaction(reqID int64) *Transaction {
 	t := &Transaction{ID: transactionID(x.in.Header.TransactionID), Begun: x.now, Expires: x.keepUntil(), State: Working,
-		Request: x.digest(), Actor: x.actor, ReqID: reqID, Share: shareOfMany}
+		Request: x.digest(), Actor: x.actor, ReqID: reqID, Share: shareOfMany, Seen: x.seen}
 	if x.requester.Device != "" && x.requester.Manufacturer == nil { // whose actor stands for all its devices
 		t.Share = shareOfOne
 	}

@@ -36,6 +36,7 @@ type exchange struct {
 	actor     string        // who that is, in the terms of Transaction.Actor
 	approvers []*ca.RA      // of the nested messages around this one
 	original  original      // with an RA as requester
+	seen      *Seen         // of a message without messageTime that begins a transaction
 }
 
 // op names the request for logs and metrics.
@@ -77,9 +78,9 @@ func (x *exchange) steps(ctx context.Context) (answer []byte, err error) {
 	}
 
 	// 2. The header by itself. After the time, for what is older than the window
-	// was forgotten and must not come again.
+	// was forgotten and must not come again. Who may leave the time out is known in step 5.
 	begins := beginsTransaction(x.in.Body)
-	rules := cmp.HeaderRules{First: begins, Now: func() time.Time { return x.now }, TimeWindow: x.TimeWindow, RequireTime: true}
+	rules := cmp.HeaderRules{First: begins, Now: func() time.Time { return x.now }, TimeWindow: x.TimeWindow}
 	if err := x.in.Header.Check(rules); err != nil {
 		return nil, err
 	}
@@ -121,6 +122,10 @@ func (x *exchange) steps(ctx context.Context) (answer []byte, err error) {
 		}
 	case begins && there != nil && there.Request != x.digest():
 		return nil, errInUse
+	case begins && x.in.Header.Time.IsZero():
+		if err := x.checkTimeless(ctx); err != nil {
+			return nil, err
+		}
 	}
 
 	// 6. Do it.

@@ -79,7 +79,7 @@ func TestCRLs(t *testing.T) {
 		{"issuer that is none of ours", []cmp.CRLStatus{issuer(time.Time{}, name("CA"))}, nil, 0},
 		{"two sources", []cmp.CRLStatus{uri(time.Time{}, point), issuer(now, own.crt.RawIssuer), issuer(time.Time{}, own.crt.RawIssuer)}, [][]byte{part, whole}, 0},
 		{"more than an answer holds", []cmp.CRLStatus{uri(time.Time{}, "http://ca.test:8080/crl/long.crl"), uri(time.Time{}, "http://ca.test:8080/crl/long.crl")}, nil, cmp.BadRequest},
-		{"no source", nil, nil, cmp.BadDataFormat},
+		{"no source", nil, nil, cmp.BadRequest},
 	} {
 		question := must[cmp.Info](t)(cmp.CRLStatusList(c.asked...))
 		answer := e.ask(e.message(&cmp.General{Infos: cmp.Infos{question}}), own)

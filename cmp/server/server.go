@@ -66,6 +66,8 @@ type Authority interface {
 	CACert(name string) ([]byte, bool)
 	// ProfileFor is the profile that the requester would get when asking for a name, "" for none.
 	ProfileFor(r ca.Requester, asked string) (policy.Profile, error)
+	// LevelFor is the level of the policy that the requester has; false if it has none.
+	LevelFor(r ca.Requester) (policy.Level, bool)
 }
 
 var _ Authority = (*ca.Service)(nil)
