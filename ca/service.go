@@ -163,7 +163,7 @@ func (s *Service) compile(ctx context.Context, p *policy.Policy, issuers []*Issu
 		}
 		compiled, err := newProfile(spec, issuer, s.opts.URL)
 		if err != nil {
-			faults = append(faults, err)
+			faults = append(faults, &profileError{spec.Name, err})
 			continue
 		}
 		st.profiles[spec.Name] = compiled
@@ -209,7 +209,7 @@ func (s *Service) lintAll(ctx context.Context, st *state) error {
 				return err
 			}
 			if err := profile.lint(s.now(), validity); err != nil {
-				faults = append(faults, err)
+				faults = append(faults, &profileError{name, err})
 				break
 			}
 		}

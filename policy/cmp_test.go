@@ -20,7 +20,7 @@ outcomes: [{name: all, when: "true", then: issue}]
 			t.Errorf("%q: timeless %t", level, l.CMP.Timeless)
 		}
 	}
-	for level, want := range map[string]string{", cmp: {message_time: never}": `"never"`, ", cmp: {time: optional}": "time", ", cmp: optional": "cmp"} {
+	for level, want := range map[string]string{", cmp: {message_time: never}": `"never"`, ", cmp: {time: optional}": "time", ", cmp: optional": "a map is wanted"} {
 		if _, err := Parse("p.yaml", []byte(source(level))); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", level, err)
 		}
