@@ -365,3 +365,43 @@ func TestKnownRA(t *testing.T) {
 		t.Errorf("removed: %v", got)
 	}
 }
+
+// oddMessages are what clients send, and the rules forbid or leave open: seeds for FuzzBody.
+func (e *env) oddMessages() (all []*cmp.Message) {
+	t := e.t
+	own := e.enrolled("odd-1")
+	now := e.now()
+	template := func(edit func(*cmp.CertTemplate)) cmp.Body {
+		return requests(cmp.IR, crmf(t, "device", newKey(t), func(r *cmp.CertReqMsg) { edit(&r.Template) }))
+	}
+	revocation := func(edit func(*cmp.Revocation)) cmp.Body {
+		v := cmp.RevokeCert(own.crt.RawIssuer, own.crt.SerialNumber, 1)
+		edit(&v)
+		return &cmp.Revocations{List: []cmp.Revocation{v}}
+	}
+	for _, body := range []cmp.Body{
+		template(func(c *cmp.CertTemplate) { c.Issuer = own.crt.RawIssuer }),
+		template(func(c *cmp.CertTemplate) {
+			c.Validity = &cmp.OptionalValidity{NotBefore: cmp.Time{At: now.Add(time.Hour)}, NotAfter: cmp.Time{At: now}}
+		}),
+		template(func(c *cmp.CertTemplate) {
+			c.Extensions = []pkix.Extension{extension(oidKeyUsage, bitsOf(0xa0, 9)), extension(oidExtKeyUsage, []asn1.ObjectIdentifier{serverAuth}), extension(asn1.ObjectIdentifier{2, 5, 29, 14}, []byte("mine"))}
+		}),
+		revocation(func(v *cmp.Revocation) { v.Entry = append(v.Entry, v.Entry...) }),
+		revocation(func(v *cmp.Revocation) { v.Entry = nil }),
+		revocation(func(v *cmp.Revocation) {
+			v.Template.Subject, v.Template.PublicKey = name("x"), own.crt.RawSubjectPublicKeyInfo
+		}),
+		&cmp.Confirmations{List: []cmp.CertStatus{{CertHash: make([]byte, 32), Status: &cmp.StatusInfo{FailInfo: cmp.BadAlg}}}},
+		&cmp.General{Infos: cmp.Infos{{Type: cmp.OIDCACerts, Value: []byte{5, 0}}}},
+		&cmp.General{Infos: cmp.Infos{{Type: cmp.OIDCRLStatusList}}},
+		&cmp.General{Infos: cmp.Infos{cmp.RootCACert(nil)}},
+		&cmp.PKCS10{Request: csrOf(t, "device", newKey(t), 1, extension(oidKeyUsage, bitsOf(0xa0, 3)))},
+	} {
+		for _, m := range []*cmp.Message{e.message(body), e.timeless(body, cmp.Info{Type: cmp.OIDConfirmWaitTime, Value: append([]byte{23, 13}, "260504120000Z"...)})} {
+			e.protected(m, own)
+			all = append(all, m)
+		}
+	}
+	return all
+}
