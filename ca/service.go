@@ -166,7 +166,7 @@ func (s *Service) compile(ctx context.Context, p *policy.Policy, issuers []*Issu
 		}
 		compiled, err := newProfile(spec, issuer, s.opts.URL)
 		if err != nil {
-			faults = append(faults, err)
+			faults = append(faults, &profileError{spec.Name, err})
 			continue
 		}
 		st.profiles[spec.Name] = compiled
@@ -212,7 +212,7 @@ func (s *Service) lintAll(ctx context.Context, st *state) error {
 				return err
 			}
 			if err := profile.lint(s.now(), validity); err != nil {
-				faults = append(faults, err)
+				faults = append(faults, &profileError{name, err})
 				break
 			}
 		}
@@ -308,17 +308,7 @@ func (s *Service) Named(name string) string {
 func (s *Service) ProfileFor(r Requester, asked string) (policy.Profile, error) {
 	p := s.Policy()
 	allowed := p.Profiles()
-	level, named := "", false
-	switch {
-	case r.Credential != nil:
-		level, named = r.Credential.Level, true
-	case r.Certificate != nil:
-		level, named = r.Certificate.Level, true
-	case r.Manufacturer != nil:
-		level, named = r.Manufacturer.Level, true
-	case r.RA != nil:
-		level, named = r.RA.Levels[0], true
-	}
+	level, named := r.level()
 	if named {
 		l, ok := p.Level(level)
 		if !ok {
@@ -337,6 +327,31 @@ func (s *Service) ProfileFor(r Requester, asked string) (policy.Profile, error) 
 		return profile, nil
 	}
 	return policy.Profile{}, Errorf(Denied, "level %s may not have profile %s; it may have %s", level, asked, strings.Join(allowed, ", "))
+}
+
+// LevelFor is the level of the policy in force that a requester has; false if it has none. A registration authority has several,
+// and the first counts.
+func (s *Service) LevelFor(r Requester) (policy.Level, bool) {
+	level, named := r.level()
+	if !named {
+		return policy.Level{}, false
+	}
+	return s.Policy().Level(level)
+}
+
+// level is the name of the requester's level.
+func (r Requester) level() (name string, ok bool) {
+	switch {
+	case r.Credential != nil:
+		return r.Credential.Level, true
+	case r.Certificate != nil:
+		return r.Certificate.Level, true
+	case r.Manufacturer != nil:
+		return r.Manufacturer.Level, true
+	case r.RA != nil:
+		return r.RA.Levels[0], true
+	}
+	return "", false
 }
 
 // HasProfile reports whether the policy in force has a profile of that name.

@@ -18,7 +18,7 @@ func NewRequest(body Body, o HeaderOptions) *Message {
 	h := Header{
 		Version:       versionFor(body),
 		Recipient:     o.Recipient,
-		Time:          o.Time,
+		Time:          o.Time.Truncate(time.Second),
 		TransactionID: nonce(),
 		SenderNonce:   nonce(),
 		GeneralInfo:   o.Infos,
@@ -38,7 +38,7 @@ func Reply(to *Message, body Body, now time.Time) *Message {
 		// and then so must the version (RFC 9483 §3.1).
 		Version:       max(min(to.Header.Version, CMP2021), versionFor(body)),
 		Recipient:     to.Header.Sender,
-		Time:          now,
+		Time:          now.Truncate(time.Second),
 		TransactionID: to.Header.TransactionID,
 		SenderNonce:   nonce(),
 		RecipNonce:    to.Header.SenderNonce,

@@ -102,10 +102,11 @@ func TestSealKey(t *testing.T) {
 	}
 }
 
-// checkEnvelope looks at what RFC 9483 §4.1.6 prescribes: versions, one recipient, its name.
+// checkEnvelope looks at what RFC 9483 §4.1.6 prescribes: versions, one recipient, its name. With pwri it has the version
+// of EnvelopedData 0, where RFC 5652 §6.1, which it refers to for the structure, demands 3; that counts.
 func checkEnvelope(t *testing.T, raw []byte, tag byte, keyID []byte) {
 	t.Helper()
-	want := map[byte]struct{ outer, inner int }{0x30: {2, 2}, 0xa1: {2, 3}, 0xa3: {0, 0}}[tag]
+	want := map[byte]struct{ outer, inner int }{0x30: {2, 2}, 0xa1: {2, 3}, 0xa3: {3, 0}}[tag]
 	if keyID == nil && tag == 0x30 {
 		want.outer, want.inner = 0, 0 // RFC 5652 §6.1, §6.2.1: named by issuer and serial number
 	}
@@ -120,6 +121,11 @@ func checkEnvelope(t *testing.T, raw []byte, tag byte, keyID []byte) {
 	var inner int
 	if _, err := encasn1.Unmarshal(e.Recipients[0].Bytes, &inner); err != nil || e.Recipients[0].FullBytes[0] != tag || e.Version != want.outer || inner != want.inner {
 		t.Errorf("version %d with recipient %#x of version %d, want %d %#x %d, %v", e.Version, e.Recipients[0].FullBytes[0], inner, want.outer, tag, want.inner, err)
+	}
+	if tag == 0xa1 { // RFC 5753 §3.1.1: originatorKey, the ephemeral key, and not a certificate's name as RFC 9483 §4.1.6.2 has it
+		if r := e.Recipients[0].Bytes; r[3] != 0xa0 || r[5] != 0xa1 {
+			t.Errorf("the originator is % x", r[3:7])
+		}
 	}
 	if keyID != nil && !bytes.Contains(e.Recipients[0].Bytes, keyID) {
 		t.Error("the recipient is not named by its key identifier")
@@ -365,7 +371,7 @@ func TestDescribeEnvelopes(t *testing.T) {
 		"a key asked for": {&CertRequests{Of: IR, Requests: []*CertReqMsg{{Template: CertTemplate{Subject: nullDN}}}}, []string{"key: to be made by the CA"}},
 		"a key": {&CertResponses{Of: IP, Responses: []CertResponse{{KeyPair: &KeyPair{Certificate: vault.cert.Raw,
 			PrivateKey: must[*EncryptedKey](t)(kga.SealKey(newEC(elliptic.P256()), ToSecret(secret), noon))}}}},
-			[]string{"privateKey: EnvelopedData", "version: 0", "by password", "AES-256 key wrap", "content: signedData", "AES-256-CBC"}},
+			[]string{"privateKey: EnvelopedData", "version: 3", "by password", "AES-256 key wrap", "content: signedData", "AES-256-CBC"}},
 		"a certificate": {&CertResponses{Of: IP, Responses: []CertResponse{{KeyPair: &KeyPair{EncryptedCert: must[*EncryptedKey](t)(SealCertificate(vault.cert.Raw))}}}},
 			[]string{"encryptedCert: EnvelopedData", "version: 2", "by key agreement", "ECDH with SHA-256", "content: data"}},
 		"a challenge": {&Challenges{List: []Challenge{must[Challenge](t)(NewChallenge(CommonName("CA"), rsaTo))}},

@@ -3,8 +3,11 @@ package cmp
 import (
 	"bytes"
 	"crypto"
+	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	encasn1 "encoding/asn1"
 	"io"
 	"math/big"
 	"testing"
@@ -24,6 +27,9 @@ func FuzzMessage(f *testing.F) {
 	}
 	for _, m := range envelopeMessages(f) {
 		f.Add(m.Raw())
+	}
+	for content := range times {
+		f.Add(withTime(f, content))
 	}
 	if seeds < 50 {
 		f.Fatalf("only %d seeds", seeds)
@@ -178,6 +184,28 @@ func FuzzOpen(f *testing.F) {
 						t.Error("opened to no key")
 					}
 				}
+			}
+		}
+	})
+}
+
+// FuzzPKCS10: whatever a p10cr holds, taking it apart does not panic, and what is taken out was in it.
+func FuzzPKCS10(f *testing.F) {
+	for _, asked := range [][]pkix.Extension{nil, {{Id: oidReasonCode, Value: []byte{10, 1, 1}}, {Id: encasn1.ObjectIdentifier{2, 25, 1 << 30}, Critical: true}}} {
+		csr := must[[]byte](f)(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{ExtraExtensions: asked}, hierarchy().ec.key))
+		f.Add(csr)
+		f.Add(bytes.Replace(csr, []byte{2, 1, 0}, []byte{2, 1, 1}, 1))
+		f.Add(bytes.Replace(csr, derExtensionRequest, []byte{6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 0xff, 0x7f}, 1)) // an arc of two octets
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		info, err := (&PKCS10{Request: raw}).Info()
+		if err != nil {
+			checkInfo(t, err, BadDataFormat)
+			return
+		}
+		for _, e := range info.Extensions {
+			if !bytes.Contains(raw, e.Value) {
+				t.Errorf("%x is not in the request", e.Value)
 			}
 		}
 	})

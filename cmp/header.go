@@ -32,7 +32,7 @@ type Header struct {
 	Version       int         // pvno
 	Sender        GeneralName // nil is written as the NULL-DN
 	Recipient     GeneralName // nil is written as the NULL-DN
-	Time          time.Time   // messageTime, whole seconds; zero when absent
+	Time          time.Time   // messageTime, in nanoseconds; zero when absent. NewRequest and Reply write whole seconds
 	ProtectionAlg Algorithm   // set by Protect
 	SenderKID     []byte
 	RecipKID      []byte

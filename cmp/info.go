@@ -107,6 +107,19 @@ func (l Infos) ImplicitConfirm() (bool, error) {
 	return found, nil
 }
 
+// CheckSyntax checks the values that a request's generalInfo may have and that RFC 9483 §3.1 knows, whether or not
+// they matter in that message (RFC 9483 §3.5). Errors are those of the single values.
+func (l Infos) CheckSyntax() error {
+	if _, err := l.ImplicitConfirm(); err != nil {
+		return err
+	}
+	if _, _, err := l.ConfirmWaitTime(); err != nil {
+		return err
+	}
+	_, _, err := l.CertProfile()
+	return err
+}
+
 var derNull = []byte{5, 0}
 
 // ImplicitConfirm makes the generalInfo that asks for, or grants, implicit confirmation.
@@ -124,7 +137,7 @@ func ConfirmWaitTime(until time.Time) Info {
 	if end := time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC); until.After(end) {
 		until = end
 	}
-	return Info{OIDConfirmWaitTime, mustEncode(func(b *out) { addTime(b, until) })}
+	return Info{OIDConfirmWaitTime, mustEncode(func(b *out) { addTime(b, until.Truncate(time.Second)) })}
 }
 
 // CertProfile returns the names of certificate profiles asked for (RFC 9810

@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/rsa"
 	"crypto/x509"
+	encasn1 "encoding/asn1"
 	"math/big"
 	"testing"
 	"time"
@@ -35,7 +36,13 @@ func TestPOP(t *testing.T) {
 		{"subject changed", commonNameDN("device"), POPAuth{}, POPRules{}, func(m *CertReqMsg) { m.Template.Subject = commonNameDN("other") }, BadPOP},
 		{"control added", commonNameDN("device"), POPAuth{}, POPRules{}, func(m *CertReqMsg) { m.Controls = Attributes{RegToken("x")} }, BadPOP},
 		{"key changed", commonNameDN("device"), POPAuth{}, POPRules{}, func(m *CertReqMsg) { m.Template.PublicKey = h.p384.cert.RawSubjectPublicKeyInfo }, BadPOP},
-		{"key of another kind", commonNameDN("device"), POPAuth{}, POPRules{}, func(m *CertReqMsg) { m.Template.PublicKey = h.ed.cert.RawSubjectPublicKeyInfo }, BadAlg},
+		{"key of another kind", commonNameDN("device"), POPAuth{}, POPRules{}, func(m *CertReqMsg) { m.Template.PublicKey = h.ed.cert.RawSubjectPublicKeyInfo }, BadPOP},
+		{"RFC 9483 §4.1.1 an algorithm for another kind of key", commonNameDN("device"), POPAuth{}, POPRules{}, func(m *CertReqMsg) {
+			m.POP.Signature.Algorithm = Algorithm{OID: encasn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}} // SHA-256 with RSA
+		}, BadPOP},
+		{"an algorithm that is not accepted", commonNameDN("device"), POPAuth{}, POPRules{}, func(m *CertReqMsg) {
+			m.POP.Signature.Algorithm = Algorithm{OID: encasn1.ObjectIdentifier{1, 2, 840, 10045, 4, 1}} // SHA-1 with ECDSA
+		}, BadAlg},
 		{"key gone", commonNameDN("device"), POPAuth{}, POPRules{}, func(m *CertReqMsg) { m.Template.PublicKey = nil }, BadCertTemplate},
 		{"key unreadable", commonNameDN("device"), POPAuth{}, POPRules{}, func(m *CertReqMsg) { m.Template.PublicKey = []byte{0x30, 0} }, BadCertTemplate},
 		{"poposkInput about another key", nil, POPAuth{Sender: CommonName("me")}, me, func(m *CertReqMsg) { m.Template.PublicKey = h.p384.cert.RawSubjectPublicKeyInfo }, BadPOP},

@@ -80,7 +80,8 @@ type POPRules struct {
 // VerifyPOP checks the proof of possession by signature against the public key of
 // the template. What the methods raVerified, keyEncipherment and keyAgreement
 // need, and an absent proof, is the caller's: they are refused here. Errors carry
-// badPOP, badAlg, or badCertTemplate where there is no usable key.
+// badPOP (also where no key of its kind signs with this algorithm), badAlg for an
+// algorithm that is not accepted, or badCertTemplate where there is no usable key.
 //
 // A template without subject must have a poposkInput (RFC 4211 §4.1). OpenSSL
 // signs the request instead when it asks for alternative names only; that covers
@@ -119,6 +120,8 @@ func (m *CertReqMsg) VerifyPOP(rules POPRules) error {
 	}
 	if err := sig.verify(pub, signed, v.Signature); errors.Is(err, errSignature) {
 		return refuse(BadPOP, popSection, "the proof of possession does not verify")
+	} else if errors.Is(err, errUnfit) {
+		return refuse(BadPOP, "RFC 9483 §4.1.1", "the proof of possession is signed with %s, which is no algorithm of the key in the template", oidName(v.Algorithm.OID))
 	} else if err != nil {
 		return err
 	}

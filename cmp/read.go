@@ -151,14 +151,20 @@ func (r *in) utf8(what string) string {
 	return string(s.s)
 }
 
-// time takes off a GeneralizedTime in the form of RFC 5280 §4.1.2.5.2.
+// time takes off a GeneralizedTime in DER (X.690 §11.7): UTC, with seconds, and with a fraction of them if that is
+// not zero. RFC 5280 §4.1.2.5.2 forbids fractions in certificates and CRLs alone. Those below a nanosecond are refused.
 func (r *in) time(what string) time.Time {
-	if !r.has(asn1.GeneralizedTime) {
+	s := r.sub(asn1.GeneralizedTime, what)
+	t, err := time.Parse(generalizedTime, string(s.s))
+	// The year 1 would read as absent; nothing before 1950 can be meant.
+	if err != nil || t.Year() < 1950 || t.Format(generalizedTime) != string(s.s) {
 		r.fail(what)
 		return time.Time{}
 	}
-	return r.anyTime(what).At
+	return t
 }
+
+const generalizedTime = "20060102150405.999999999Z"
 
 // anyTime takes off a Time: UTCTime or GeneralizedTime.
 func (r *in) anyTime(what string) Time {

@@ -56,18 +56,22 @@ func RevokeCert(issuer []byte, serial *big.Int, reason int) Revocation {
 var oidReasonCode = encasn1.ObjectIdentifier{2, 5, 29, 21}
 
 // Reason returns the reasonCode of the CRL entry asked for. found is false when
-// there is none, which RFC 9483 §4.2 forbids.
+// there is none, which RFC 9483 §4.2 forbids and RFC 9810 §5.3.9 does not. Two are
+// badRequest (RFC 9483 §4.2, RFC 5280 §5.3).
 func (v Revocation) Reason() (code int, found bool, err error) {
 	for _, e := range v.Entry {
-		if e.Id.Equal(oidReasonCode) {
-			s := cryptobyte.String(e.Value)
-			if !s.ReadASN1Enum(&code) || !s.Empty() {
-				return 0, true, refuse(BadDataFormat, "RFC 9483 §4.2", "the reasonCode is not an ENUMERATED")
-			}
-			return code, true, nil
+		if !e.Id.Equal(oidReasonCode) {
+			continue
+		}
+		if found {
+			return 0, true, refuse(BadRequest, "RFC 9483 §4.2", "crlEntryDetails has more than one reasonCode: give one")
+		}
+		s := cryptobyte.String(e.Value)
+		if found = true; !s.ReadASN1Enum(&code) || !s.Empty() {
+			return 0, true, refuse(BadDataFormat, "RFC 9483 §4.2", "the reasonCode is not an ENUMERATED")
 		}
 	}
-	return 0, false, nil
+	return code, found, nil
 }
 
 func readRevocation(r *in) Revocation {

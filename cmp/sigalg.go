@@ -151,8 +151,16 @@ func pssOf(a Algorithm) (signature, error) {
 	return signature{kind: kindPSS, hash: hash, salt: int(salt)}, nil
 }
 
-// errSignature keeps apart a signature that is wrong from one that cannot be judged.
-var errSignature = errors.New("the signature does not verify")
+// errSignature keeps apart a signature that is wrong from one that cannot be judged, and errUnfit one that no key of
+// this kind can have made.
+var (
+	errSignature = errors.New("the signature does not verify")
+	errUnfit     = errors.New("the algorithm does not fit the key")
+)
+
+func unfit(kind string) error {
+	return &Error{Info: BadAlg, Section: algorithms, Reason: "the algorithm does not fit " + kind, Err: errUnfit}
+}
 
 // verify checks sig over msg.
 func (s signature) verify(pub crypto.PublicKey, msg, sig []byte) error {
@@ -169,20 +177,20 @@ func (s signature) verify(pub crypto.PublicKey, msg, sig []byte) error {
 		case kindPSS:
 			ok = rsa.VerifyPSS(key, s.hash, digest, sig, &rsa.PSSOptions{SaltLength: s.salt, Hash: s.hash}) == nil
 		default:
-			return refuse(BadAlg, algorithms, "the algorithm does not fit an RSA key")
+			return unfit("an RSA key")
 		}
 	case *ecdsa.PublicKey:
 		if s.kind != kindECDSA {
-			return refuse(BadAlg, algorithms, "the algorithm does not fit an EC key")
+			return unfit("an EC key")
 		}
 		ok = ecdsa.VerifyASN1(key, digest, sig)
 	case ed25519.PublicKey:
 		if s.kind != kindEd25519 {
-			return refuse(BadAlg, algorithms, "the algorithm does not fit an Ed25519 key")
+			return unfit("an Ed25519 key")
 		}
 		ok = len(key) == ed25519.PublicKeySize && ed25519.Verify(key, msg, sig)
 	default:
-		return refuse(BadAlg, algorithms, "keys of type %T are not supported", pub)
+		return refuse(BadAlg, algorithms, "keys of this kind are not supported: use RSA, EC or Ed25519")
 	}
 	if !ok {
 		return errSignature
@@ -242,7 +250,7 @@ func signatureFor(pub crypto.PublicKey, pss bool) (signature, Algorithm, error) 
 	case ed25519.PublicKey:
 		s = signature{kind: kindEd25519}
 	default:
-		return s, Algorithm{}, refuse(BadAlg, algorithms, "keys of type %T are not supported", pub)
+		return s, Algorithm{}, refuse(BadAlg, algorithms, "keys of this kind are not supported: use RSA, EC or Ed25519")
 	}
 	for _, a := range signatureAlgs {
 		if a.kind == s.kind && a.hash == s.hash {

@@ -109,6 +109,9 @@ type StatusInfo struct {
 	emptyFailInfo bool // present without a bit: lawful, and kept for the round trip
 }
 
+// HasFailInfo reports whether failInfo is there, though it may have no bit set.
+func (s StatusInfo) HasFailInfo() bool { return s.FailInfo != 0 || s.emptyFailInfo }
+
 // String returns one line for logs. Text of strangers is quoted.
 func (s StatusInfo) String() string {
 	line := s.Status.String()

@@ -3,6 +3,7 @@ package cmp
 import (
 	encasn1 "encoding/asn1"
 	"fmt"
+	"time"
 
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
@@ -184,7 +185,7 @@ func CRLStatusList(list ...CRLStatus) (Info, error) {
 			switch t := v.ThisUpdate; {
 			case t.At.IsZero():
 			case t.Generalized || t.At.UTC().Year() > 2049:
-				addTime(b, t.At)
+				addTime(b, t.At.Truncate(time.Second))
 			default:
 				b.AddASN1UTCTime(t.At.UTC())
 			}

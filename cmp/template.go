@@ -217,7 +217,7 @@ func addAnyTime(b *out, n uint8, t Time) {
 	}
 	addExplicit(b, n, func(b *out) {
 		if t.Generalized || t.At.UTC().Year() > 2049 {
-			addTime(b, t.At)
+			addTime(b, t.At.Truncate(time.Second))
 		} else {
 			b.AddASN1UTCTime(t.At.UTC().Truncate(time.Second))
 		}

@@ -56,7 +56,14 @@ func addUTF8(b *out, s string) {
 	b.AddASN1(asn1.UTF8String, func(b *out) { b.AddBytes([]byte(s)) })
 }
 
-func addTime(b *out, t time.Time) { b.AddASN1GeneralizedTime(t.UTC().Truncate(time.Second)) }
+// addTime adds a GeneralizedTime, with the fraction of a second if there is one.
+func addTime(b *out, t time.Time) {
+	if y := t.UTC().Year(); y < 0 || y > 9999 {
+		fault(b, "the year %d does not fit into a GeneralizedTime", y)
+		return
+	}
+	b.AddASN1(asn1.GeneralizedTime, func(b *out) { b.AddBytes([]byte(t.UTC().Format(generalizedTime))) })
+}
 
 func addBigInt(b *out, v *big.Int, what string) {
 	if v == nil {

@@ -235,3 +235,40 @@ func TestOpenSSLCMPPolling(t *testing.T) {
 	}
 	c.chains("lamp.crt")
 }
+
+// OpenSSL's client as a new device with its manufacturer's certificate, and as a registration authority whose
+// certificate is self-signed; each with the client's defaults.
+func TestOpenSSLCMPIDevID(t *testing.T) {
+	a := newAuthority(t)
+	c := newCMPClient(t, a)
+	self := func(name, subject string, extensions ...string) {
+		args := []string{"req", "-x509", "-new", "-key", c.key(name), "-subj", subject, "-days", "3650", "-out", name + ".crt"}
+		for _, e := range extensions {
+			args = append(args, "-addext", e)
+		}
+		run(t, c.dir, "openssl", args...)
+	}
+	self("maker", "/CN=Maker")
+	run(t, c.dir, "openssl", "req", "-new", "-key", c.key("idevid"), "-subj", "/O=Maker/serialNumber=station-1", "-out", "idevid.csr")
+	run(t, c.dir, "openssl", "x509", "-req", "-in", "idevid.csr", "-CA", "maker.crt", "-CAkey", "maker.key", "-CAcreateserial", "-days", "3650", "-out", "idevid.crt")
+	a.deviceca("manufacturer", "add", "maker", "--home", a.home, "--anchor", filepath.Join(c.dir, "maker.crt"), "--level", "software")
+	trust := []string{"-trusted", a.root(), "-untrusted", filepath.Join(a.home, "issuing.crt")}
+
+	idevid := append([]string{"-cert", "idevid.crt", "-key", "idevid.key"}, trust...)
+	c.ok(append(idevid, "-cmd", "ir", "-newkey", c.key("ldevid"), "-subject", "/CN=station-1", "-certout", "ldevid.crt", "-cacertsout", "roots.pem")...)
+	c.chains("ldevid.crt")
+	mustContain(t, "caPubs", run(t, c.dir, "openssl", "x509", "-in", "roots.pem", "-noout", "-subject"), "Root CA")
+	c.ok(append(idevid, "-cmd", "cr", "-newkey", c.key("more"), "-subject", "/CN=station-1", "-days", "1", "-certout", "more.crt")...)
+	c.chains("more.crt")
+	// No reason, which is the default.
+	c.ok(append(c.signed("ldevid"), "-cmd", "rr", "-oldcert", "ldevid.crt")...)
+	mustContain(t, "the certificates", a.deviceca("cert", "list", "--home", a.home, "--device", "station-1"), "revoked")
+
+	self("ra", "/CN=line-1", "extendedKeyUsage=1.3.6.1.5.5.7.3.28", "keyUsage=digitalSignature", "basicConstraints=critical,CA:FALSE")
+	ra := append([]string{"-cert", "ra.crt", "-key", "ra.key"}, trust...)
+	request := append(ra, "-cmd", "cr", "-newkey", c.key("lamp"), "-subject", "/CN=lamp-7", "-certout", "lamp.crt")
+	c.fails(request, "badMessageCheck")
+	a.deviceca("ra", "add", "line-1", "--home", a.home, "--cert", filepath.Join(c.dir, "ra.crt"), "--names", "lamp-*", "--level", "software")
+	c.ok(request...)
+	c.chains("lamp.crt")
+}

@@ -7,7 +7,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-var levelFields = []string{"evidence", "require", "requesters", "protocols", "profiles", "validity", "renew_at", "reattest", "status_unknown", "grace", "acme"}
+var levelFields = []string{"evidence", "require", "requesters", "protocols", "profiles", "validity", "renew_at", "reattest", "status_unknown", "grace", "acme", "cmp"}
 
 var protocols = []string{"est", "acme", "cmp"}
 
@@ -107,6 +107,14 @@ func (d *document) level(at field, profiles map[string]*Profile, profileOrder []
 	l.ACME = defaultACME(l.Evidence)
 	if v, ok := f["acme"]; ok {
 		d.acme(v, &l.ACME)
+	}
+	if v, ok := f["cmp"]; ok {
+		if given, ok := d.object(v, "message_time")["message_time"]; ok {
+			if w, ok := d.text(given); ok {
+				w, _ = d.oneOf("message_time", "required", "optional")(given, w)
+				l.CMP.Timeless = w == "optional"
+			}
+		}
 	}
 	if v, ok := f["grace"]; ok {
 		l.Grace = d.duration(v, minValidity, maxInterval)

@@ -42,14 +42,14 @@ func (d *document) name(f field) bool {
 }
 
 // profiles reads `profiles:`. What it returns holds every name that the file
-// gives, so that a profile with a fault is not also called unknown.
-func (d *document) profiles(v value) (profiles map[string]*Profile, order []string) {
+// gives, so that a profile with a fault is not also called unknown. at is where each stands.
+func (d *document) profiles(v value) (profiles map[string]*Profile, order []string, at map[string]value) {
 	profiles = map[string]*Profile{}
 	given := map[string]map[string]value{}
-	at := map[string]value{}
+	at = map[string]value{}
 	entries := d.entries(v)
 	if d.tooMany(v, len(entries), maxProfiles, "profiles") {
-		return profiles, order
+		return profiles, order, at
 	}
 	for _, f := range entries {
 		d.name(f)
@@ -65,7 +65,7 @@ func (d *document) profiles(v value) (profiles map[string]*Profile, order []stri
 	for _, name := range order {
 		profiles[name] = d.profile(name, at[name], d.inherit(name, given, order))
 	}
-	return profiles, order
+	return profiles, order, at
 }
 
 // inherit gives a profile's fields over those of the profiles that it extends.

@@ -28,6 +28,8 @@ type Policy struct {
 	rules    []*rule
 
 	profileOrder, levelOrder []string
+	file                     string
+	at                       map[string]value // of profiles
 }
 
 // Parse reads a policy file; filename is for messages only. The error is
@@ -39,7 +41,7 @@ func Parse(filename string, data []byte) (*Policy, error) {
 		return nil, fmt.Errorf("policy: CEL environment: %w", err)
 	}
 	sum := sha256.Sum256(data)
-	p := &Policy{source: slices.Clone(data), version: "v1-" + hex.EncodeToString(sum[:6])}
+	p := &Policy{file: filename, source: slices.Clone(data), version: "v1-" + hex.EncodeToString(sum[:6])}
 	root, ok := d.root(data)
 	if !ok {
 		return nil, d.faults
@@ -59,7 +61,7 @@ func Parse(filename string, data []byte) (*Policy, error) {
 		}
 	})
 	section("profiles", "describe what certificates look like under profiles:", func(v value) {
-		p.profiles, p.profileOrder = d.profiles(v)
+		p.profiles, p.profileOrder, p.at = d.profiles(v)
 	})
 	section("levels", "describe what devices must show under levels:", func(v value) {
 		p.levels, p.levelOrder = d.levels(v, p.profiles, p.profileOrder, c)
@@ -79,6 +81,16 @@ func (p *Policy) Version() string { return p.version }
 
 // Source gives the file's bytes.
 func (p *Policy) Source() []byte { return slices.Clone(p.source) }
+
+// FaultOf is a fault that someone else finds with a profile, at its place in the file; at its beginning if there is none of that name.
+func (p *Policy) FaultOf(profile, message, hint string) Fault {
+	f := Fault{File: p.file, Line: 1, Column: 1, Message: message, Hint: hint}
+	if at, ok := p.at[profile]; ok {
+		f.Line, f.Column, f.Path = max(at.node.Line, 1), max(at.node.Column, 1), at.path
+		f.Message = fmt.Sprintf("profile %q: %s", profile, message)
+	}
+	return f
+}
 
 // Profiles lists the names of all profiles, in the order of the file.
 func (p *Policy) Profiles() []string { return slices.Clone(p.profileOrder) }

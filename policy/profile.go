@@ -62,6 +62,13 @@ type Level struct {
 	StatusUnknown string        // "deny", "grace", "allow"
 	Grace         time.Duration // with "grace"
 	ACME          ACME
+	CMP           CMP
+}
+
+// CMP is what CMP asks of devices of a level.
+type CMP struct {
+	// Timeless lets messages come without messageTime, for devices that have no clock.
+	Timeless bool
 }
 
 // ACME says what authorizes an ACME account of a level to have a name.

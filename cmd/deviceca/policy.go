@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/internal/admin"
 	"github.com/deviceca/deviceca/policy"
 	"github.com/spf13/cobra"
@@ -22,7 +23,8 @@ func (a *app) policyCheck() *cobra.Command {
 	return withJSON(&cobra.Command{
 		Use:   "check FILE",
 		Short: "Say everything that is wrong with a policy file",
-		Long:  `Read a policy file and report every fault with its line. No server is asked.`,
+		Long: `Read a policy file and report every fault with its line. No server is asked: each profile is compiled
+and linted with a sample certificate under a CA that is made for that alone, as a server does when it starts.`,
 		Example: `  deviceca policy check policy.yaml
   deviceca policy check policy.yaml --json`,
 		Args: takes("FILE"),
@@ -33,6 +35,9 @@ func (a *app) policyCheck() *cobra.Command {
 			}
 			o := a.output(cmd)
 			p, err := policy.Parse(args[0], raw)
+			if err == nil {
+				err = ca.CheckPolicy(cmd.Context(), p)
+			}
 			if err != nil {
 				return o.policyFaults(err)
 			}

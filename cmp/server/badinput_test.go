@@ -156,6 +156,13 @@ func (fake) DropTransaction(context.Context, [32]byte) error              { retu
 func (fake) WaitingTransaction(context.Context, ca.Serial) (*server.Transaction, error) {
 	return nil, ca.ErrNoRecord
 }
+func (fake) SeenTransaction(context.Context, [32]byte, string, int) (bool, int, error) {
+	return false, 0, nil
+}
+func (fake) LevelFor(ca.Requester) (policy.Level, bool) {
+	return policy.Level{CMP: policy.CMP{Timeless: true}}, true
+}
+func (fake) RAs(context.Context) ([]ca.RA, error) { return nil, nil }
 func (fake) CertificateBySerial(context.Context, ca.Serial) (*ca.Certificate, error) {
 	return nil, ca.ErrNoRecord
 }

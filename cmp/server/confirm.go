@@ -34,6 +34,9 @@ func (x *exchange) confirm(ctx context.Context, t *Transaction, b *cmp.Confirmat
 	if c.CertReqID != t.ReqID && !(t.ReqID == -1 && c.CertReqID == 0) {
 		return nil, refuse(cmp.BadRequest, "RFC 9483 §4.1.1", "certReqId is not that of the request")
 	}
+	if s := c.Status; s != nil && (s.Status != cmp.Accepted && s.Status != cmp.Rejection || s.Status == cmp.Accepted && s.HasFailInfo()) {
+		return nil, refuse(cmp.BadRequest, "RFC 9483 §4.1.1", "statusInfo is %s: confirm with accepted and no failInfo, or with rejection", printable(s.String()))
+	}
 	cert, err := x.Ledger.CertificateBySerial(ctx, t.Serial)
 	if err != nil {
 		return nil, err

@@ -1,8 +1,10 @@
 package server
 
 import (
-	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
+	"slices"
+	"time"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/cmp"
@@ -31,19 +33,18 @@ func (x *exchange) readCRMF(w *wanted) error {
 	if err := x.checkTemplate(t); err != nil {
 		return err
 	}
-	if t.Validity != nil {
-		w.notAfter = t.Validity.NotAfter.At
+	if err := x.checkValidity(w, t.Validity); err != nil {
+		return err
 	}
+	w.issuer = t.Issuer
 	subject, san := t.Subject, []byte(nil)
 	for _, e := range t.Extensions {
 		if e.Id.Equal(oidSubjectAltName) {
-			if san != nil {
-				return refuse(cmp.BadCertTemplate, "RFC 4211 §5", "two subjectAltName extensions")
-			}
 			san = e.Value
-			continue
 		}
-		w.extensions = append(w.extensions, e.Id)
+	}
+	if err := w.checkExtensions(t.Extensions); err != nil {
+		return err
 	}
 	if requests.Of == cmp.KUR {
 		if subject, san, err = x.checkUpdate(r, subject, san); err != nil {
@@ -93,6 +94,7 @@ func (x *exchange) checkPOP(w *wanted, r *cmp.CertReqMsg) error {
 
 var (
 	oidSubjectAltName   = asn1.ObjectIdentifier{2, 5, 29, 17}
+	oidKeyUsage         = asn1.ObjectIdentifier{2, 5, 29, 15}
 	oidBasicConstraints = asn1.ObjectIdentifier{2, 5, 29, 19}
 	oidExtKeyUsage      = asn1.ObjectIdentifier{2, 5, 29, 37}
 	// caUsages would make a device part of the PKI (RFC 9483 §1.5, RFC 6402 §2.10).
@@ -115,45 +117,63 @@ func (x *exchange) checkTemplate(t *cmp.CertTemplate) error {
 		return bad("signingAlg is the CA's to choose")
 	case t.IssuerUID != nil || t.SubjectUID != nil:
 		return bad("unique identifiers are not issued")
-	case t.Issuer != nil && !x.isIssuer(t.Issuer):
-		return refuse(cmp.WrongAuthority, "RFC 9483 §4.1.1", "the issuer asked for is none of this CA")
 	}
-	for _, e := range t.Extensions {
+	return nil
+}
+
+// checkValidity refuses a period that no certificate can have. Otherwise it is advice (RFC 4211 §5): what is
+// issued ends no later than the profile's certificates do, and begins no later than now.
+func (x *exchange) checkValidity(w *wanted, v *cmp.OptionalValidity) error {
+	if v == nil {
+		return nil
+	}
+	w.notBefore, w.notAfter = v.NotBefore.At, v.NotAfter.At
+	text := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+	switch {
+	case w.notAfter.IsZero():
+	case !w.notAfter.After(w.notBefore):
+		return refuse(cmp.BadCertTemplate, "RFC 4211 §5", "notAfter %s is not later than notBefore %s", text(w.notAfter), text(w.notBefore))
+	case !w.notAfter.After(x.now):
+		return refuse(cmp.BadCertTemplate, "RFC 4211 §5", "notAfter %s has passed: ask for a time to come, or leave it out", text(w.notAfter))
+	}
+	return nil
+}
+
+// checkExtensions notes what was asked for beside the names, and refuses what a device may not ask for
+// (RFC 9483 §4.1.1). Whatever else is asked for, the profile decides.
+func (w *wanted) checkExtensions(asked []pkix.Extension) error {
+	bad := func(what string) error { return refuse(cmp.BadCertTemplate, "RFC 4211 §5", "%s", what) }
+	for i, e := range asked {
+		if len(e.Id) > 0 && slices.ContainsFunc(asked[:i], func(other pkix.Extension) bool { return other.Id.Equal(e.Id) }) {
+			return refuse(cmp.BadCertTemplate, "RFC 5280 §4.2", "extension %s is asked for twice", e.Id)
+		}
+		if !e.Id.Equal(oidSubjectAltName) {
+			w.extensions = append(w.extensions, e)
+		}
 		switch {
 		case e.Id.Equal(oidBasicConstraints):
 			var v struct {
 				CA      bool `asn1:"optional"`
 				PathLen int  `asn1:"optional,default:-1"`
 			}
-			if rest, err := asn1.Unmarshal(e.Value, &v); err != nil || len(rest) > 0 {
+			if !whole(e.Value, &v) {
 				return bad("basicConstraints cannot be read")
 			} else if v.CA {
 				return refuse(cmp.NotAuthorized, "RFC 9483 §4.1.1", "devices get no CA certificates")
 			}
 		case e.Id.Equal(oidExtKeyUsage):
-			var usages []asn1.ObjectIdentifier
-			if rest, err := asn1.Unmarshal(e.Value, &usages); err != nil || len(rest) > 0 {
+			usages, ok := purposes(e.Value)
+			if !ok {
 				return bad("extKeyUsage cannot be read")
 			}
-			for _, u := range usages {
-				for _, reserved := range caUsages {
-					if u.Equal(reserved) {
-						return refuse(cmp.NotAuthorized, "RFC 9483 §4.1.1", "the extended key usage %s is for parts of the CA", u)
-					}
+			for _, u := range caUsages {
+				if usages[string(derOID(u))] {
+					return refuse(cmp.NotAuthorized, "RFC 9483 §4.1.1", "the extended key usage %s is for parts of the CA", u)
 				}
 			}
 		}
 	}
 	return nil
-}
-
-func (x *exchange) isIssuer(name []byte) bool {
-	for _, record := range x.Authority.Issuers() {
-		if c, err := x509.ParseCertificate(record.Cert); err == nil && cmp.SameName(c.RawSubject, name) {
-			return true
-		}
-	}
-	return false
 }
 
 // checkUpdate: a kur renews the certificate that protects it (RFC 9483 §4.1.3). Names

@@ -3,8 +3,7 @@ package server
 import (
 	"context"
 	"crypto"
-	"crypto/x509"
-	"encoding/asn1"
+	"crypto/x509/pkix"
 	"errors"
 	"log/slog"
 	"slices"
@@ -21,8 +20,10 @@ type wanted struct {
 	publicKey  crypto.PublicKey
 	spki       []byte
 	names      ca.Names
+	issuer     []byte // asked for, Name in DER; nil if none was
+	notBefore  time.Time
 	notAfter   time.Time
-	extensions []asn1.ObjectIdentifier // that were asked for, beside the names
+	extensions []pkix.Extension // that were asked for, beside the names
 	profile    string
 	implicit   bool
 
@@ -85,7 +86,17 @@ func (x *exchange) read() (w wanted, err error) {
 		if err != nil {
 			return w, err
 		}
-		w.publicKey, w.spki, w.names, w.extensions = csr.PublicKey, csr.SPKI, csr.Names, csr.Extensions
+		info, err := b.Info()
+		if err != nil {
+			return w, err
+		}
+		if info.Version != 0 {
+			return w, refuse(cmp.BadDataFormat, "RFC 9483 §4.1.4", "the PKCS#10 request has version %d, and there is 0 alone", info.Version)
+		}
+		w.publicKey, w.spki, w.names = csr.PublicKey, csr.SPKI, csr.Names
+		if err := w.checkExtensions(info.Extensions); err != nil {
+			return w, err
+		}
 	} else if err := x.readCRMF(&w); err != nil {
 		return w, err
 	}
@@ -188,6 +199,7 @@ func (x *exchange) request(w wanted) ca.Request {
 		SPKI:       w.spki,
 		Names:      w.names,
 		Profile:    w.profile,
+		NotBefore:  x.beginning(w),
 		NotAfter:   w.notAfter,
 		Address:    x.address,
 		ServerKey:  w.make,
@@ -195,6 +207,16 @@ func (x *exchange) request(w wanted) ca.Request {
 		Forwarded:  x.original.device,
 		Possession: w.possession,
 	}
+}
+
+// beginning is the start asked for, if the profile may begin there: from its backdating on. Else it
+// is the profile's, and the answer says so.
+func (x *exchange) beginning(w wanted) time.Time {
+	p, err := x.profileFor()
+	if err != nil || w.notBefore.After(x.now) || w.notBefore.Before(x.now.Add(-p.Backdate)) {
+		return time.Time{}
+	}
+	return w.notBefore
 }
 
 // mayEnrol asks before a key or a challenge is made what the core asks again when it issues.
@@ -296,7 +318,7 @@ func (x *exchange) answered(ctx context.Context) ([]byte, error) {
 // newTransaction is one that the message begins.
 func (x *exchange) newTransaction(reqID int64) *Transaction {
 	t := &Transaction{ID: transactionID(x.in.Header.TransactionID), Begun: x.now, Expires: x.keepUntil(), State: Working,
-		Request: x.digest(), Actor: x.actor, ReqID: reqID, Share: shareOfMany}
+		Request: x.digest(), Actor: x.actor, ReqID: reqID, Share: shareOfMany, Seen: x.seen}
 	if x.requester.Device != "" && x.requester.Manufacturer == nil { // whose actor stands for all its devices
 		t.Share = shareOfOne
 	}
@@ -344,8 +366,15 @@ func (x *exchange) mustConfirm(w wanted) error {
 	return refuse(cmp.BadRequest, "RFC 9608 §4", "certificates of profile %s cannot be revoked: ask for implicitConfirm", p.Name)
 }
 
+// newToUs reports whether the requester has just come to this PKI (RFC 9483 §4.1.1), and may not have its root yet: it
+// sends ir with a shared secret, or with its manufacturer's certificate. In the latter case nothing but what
+// the device knows by itself says that the root is to be trusted (RFC 9483 §3.3, RFC 9810 §5.3.2).
+func (x *exchange) newToUs() bool {
+	return x.asked.Body.Type() == cmp.IR && (x.by.MAC != nil || x.requester.Manufacturer != nil)
+}
+
 // certReply makes the answer that hands out a certificate (RFC 9483 §4.1.1): its
-// chain in extraCerts, and to who showed a shared secret the roots in caPubs.
+// chain in extraCerts, and for who is new here the roots in caPubs.
 func (x *exchange) certReply(w wanted, issued *ca.Issued) (*cmp.Message, error) {
 	info := cmp.StatusInfo{Status: cmp.Accepted}
 	for _, reason := range issued.Reasons {
@@ -378,11 +407,14 @@ func (x *exchange) certReply(w wanted, issued *ca.Issued) (*cmp.Message, error) 
 		pair.PrivateKey = &cmp.EncryptedKey{EnvelopedData: w.sealedKey}
 	}
 	body := &cmp.CertResponses{Of: x.asked.Body.Type().Reply(), Responses: []cmp.CertResponse{{CertReqID: w.reqID, Status: info, KeyPair: pair}}}
-	if x.by.MAC != nil && x.asked.Body.Type() == cmp.IR {
-		body.CAPubs = rootsFor(issued.Certificate.Issuer, x.Authority.Issuers())
-	}
 	m := x.reply(body)
 	m.ExtraCerts = issued.Chain
+	if x.newToUs() {
+		body.CAPubs = rootsFor(issued.Certificate.Issuer, x.Authority.Issuers())
+	}
+	if x.by.MAC == nil { // after the chain, for clients that take the root from there (RFC 9483 §3.3)
+		m.ExtraCerts = append(slices.Clone(m.ExtraCerts), body.CAPubs...)
+	}
 	return m, nil
 }
 
@@ -396,29 +428,4 @@ func rootsFor(issuer string, records []ca.IssuerRecord) (certs [][]byte) {
 		}
 	}
 	return certs
-}
-
-// differs says how the certificate is not what was asked for: an extension that is
-// not there, or an earlier end.
-func differs(w wanted, der []byte) (text []string, err error) {
-	if len(w.extensions) == 0 && w.notAfter.IsZero() {
-		return nil, nil
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, err
-	}
-	for _, asked := range w.extensions {
-		found := false
-		for _, e := range cert.Extensions {
-			found = found || e.Id.Equal(asked)
-		}
-		if !found {
-			text = append(text, "the profile gives no extension "+asked.String())
-		}
-	}
-	if !w.notAfter.IsZero() && cert.NotAfter.Before(w.notAfter.Truncate(time.Second)) {
-		text = append(text, "the profile ends at "+cert.NotAfter.UTC().Format(time.RFC3339))
-	}
-	return text, nil
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -28,12 +29,14 @@ type exchange struct {
 	in        *cmp.Message
 	asked     *cmp.Message  // what began the transaction, where in is a pollReq or popdecr; else in
 	by        *cmp.Verified // by what the message is protected; nil until that is known
+	macFailed bool          // the MAC was looked at, and is not right
 	requester ca.Requester
 	secret    device.Secret // with a MAC
 	mac       cmp.MACPolicy // with the work bounded for the requester
 	actor     string        // who that is, in the terms of Transaction.Actor
 	approvers []*ca.RA      // of the nested messages around this one
 	original  original      // with an RA as requester
+	seen      *Seen         // of a message without messageTime that begins a transaction
 }
 
 // op names the request for logs and metrics.
@@ -51,6 +54,7 @@ func (x *exchange) run(ctx context.Context) ([]byte, error) {
 	if err == nil {
 		return answer, nil
 	}
+	x.recognize(ctx)
 	refusal := x.reply(&cmp.ErrorBody{Status: status(err, x.signed())})
 	x.outcome = refusal.Body.(*cmp.ErrorBody).Status.FailInfo.String()
 	if protectErr := x.protect(refusal); protectErr != nil {
@@ -74,10 +78,13 @@ func (x *exchange) steps(ctx context.Context) (answer []byte, err error) {
 	}
 
 	// 2. The header by itself. After the time, for what is older than the window
-	// was forgotten and must not come again.
+	// was forgotten and must not come again. Who may leave the time out is known in step 5.
 	begins := beginsTransaction(x.in.Body)
-	rules := cmp.HeaderRules{First: begins, Now: func() time.Time { return x.now }, TimeWindow: x.TimeWindow, RequireTime: true}
+	rules := cmp.HeaderRules{First: begins, Now: func() time.Time { return x.now }, TimeWindow: x.TimeWindow}
 	if err := x.in.Header.Check(rules); err != nil {
+		return nil, err
+	}
+	if err := x.in.Header.GeneralInfo.CheckSyntax(); err != nil {
 		return nil, err
 	}
 
@@ -108,8 +115,17 @@ func (x *exchange) steps(ctx context.Context) (answer []byte, err error) {
 	if !x.allows(x.in.Body.Type()) {
 		return nil, refuse(cmp.BadRequest, "RFC 9811 §3.3", "%s is not for the path of operation %s", x.op(), x.operation)
 	}
-	if begins && there != nil && there.Request != x.digest() {
+	switch {
+	case !begins && there != nil:
+		if err := x.checkFresh(there); err != nil {
+			return nil, err
+		}
+	case begins && there != nil && there.Request != x.digest():
 		return nil, errInUse
+	case begins && x.in.Header.Time.IsZero():
+		if err := x.checkTimeless(ctx); err != nil {
+			return nil, err
+		}
 	}
 
 	// 6. Do it.
@@ -203,7 +219,7 @@ func (x *exchange) again(ctx context.Context, t *Transaction) ([]byte, error) {
 
 // authenticate verifies the protection (RFC 9483 §3.5) and finds out whose it is.
 // Within a transaction the credential must be that of its first message.
-func (x *exchange) authenticate(ctx context.Context, there *Transaction) error {
+func (x *exchange) authenticate(ctx context.Context, there *Transaction) (err error) {
 	x.mac = x.macPolicy(ctx)
 	var usable error // of the credential: for whoever knows its secret
 	options := cmp.VerifyOptions{
@@ -231,11 +247,14 @@ func (x *exchange) authenticate(ctx context.Context, there *Transaction) error {
 		if c, err := x509.ParseCertificate(there.Signer); err == nil {
 			options.Known = append(options.Known, c)
 		}
+	} else if options.Known, err = x.registered(ctx); err != nil {
+		return err
 	}
 	by, err := x.in.Verify(options)
 	if err != nil {
-		if x.actor != "" && wrongMAC(x.in, err) {
-			err = x.Authority.WrongSecret(string(x.in.Reference()), remoteAddr(x.address))
+		if x.actor != "" {
+			x.macFailed = true
+			err = x.wrongSecret(err)
 		}
 		x.requester, x.secret, x.actor = ca.Requester{}, "", ""
 		return err
@@ -256,6 +275,44 @@ func (x *exchange) authenticate(ctx context.Context, there *Transaction) error {
 		return usable
 	}
 	return nil // what was issued may be confirmed though the credential has expired since
+}
+
+// recognize looks whether a message that is refused before it was authenticated, or cannot be because of its kind, is
+// protected by a right MAC: then the refusal is protected by it, as the peer may have nothing else to verify it with
+// (RFC 9483 §3.2). It costs what authenticating costs, within the same bounds.
+func (x *exchange) recognize(ctx context.Context) {
+	if x.by != nil || x.macFailed || x.in == nil || x.in.Protection == nil || !x.in.UsesMAC() {
+		return
+	}
+	_, secret, _ := x.Authority.CredentialSecret(ctx, string(x.in.Reference()))
+	if secret == "" {
+		return
+	}
+	mac, err := x.in.VerifyMAC([]byte(secret), x.macPolicy(ctx))
+	if err != nil {
+		_ = x.wrongSecret(err)
+		return
+	}
+	x.by = &cmp.Verified{MAC: mac}
+}
+
+// wrongSecret counts the guess where a MAC was made with another secret, and is what to answer.
+func (x *exchange) wrongSecret(err error) error {
+	if !wrongMAC(x.in, err) {
+		return err
+	}
+	return x.Authority.WrongSecret(string(x.in.Reference()), remoteAddr(x.address))
+}
+
+// checkFresh: a message within a transaction has a senderNonce of its own, not that of the message before it
+// (RFC 9483 §3.1), to which our answers give it back.
+func (x *exchange) checkFresh(t *Transaction) error {
+	for _, raw := range [][]byte{t.Answer, t.ConfirmAnswer} {
+		if answer, err := limits.Parse(raw); err == nil && bytes.Equal(answer.Header.RecipNonce, x.in.Header.SenderNonce) {
+			return refuse(cmp.BadSenderNonce, "RFC 9483 §3.1", "the senderNonce is that of an earlier message of the transaction: make a fresh one")
+		}
+	}
+	return nil
 }
 
 // wrongMAC reports whether a message failed because its MAC was made with another

@@ -7,6 +7,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -180,7 +181,12 @@ func (p party) protector(t testing.TB) cmp.Protector {
 // register makes a device with a credential.
 func (e *env) register(id string, uses int) party {
 	e.t.Helper()
-	g := must[*ca.Grant](e.t)(e.core.AddDevice(e.t.Context(), device.Device{ID: id, Level: "software"}, uses, 24*time.Hour, "admin:test"))
+	return e.registerAt(id, "software", uses)
+}
+
+func (e *env) registerAt(id, level string, uses int) party {
+	e.t.Helper()
+	g := must[*ca.Grant](e.t)(e.core.AddDevice(e.t.Context(), device.Device{ID: id, Level: level}, uses, 24*time.Hour, "admin:test"))
 	return party{id: id, secret: []byte(g.Secret), mac: must[*cmp.MAC](e.t)(cmp.NewMAC([]byte(g.Reference), []byte(g.Secret), cmp.MACParams{}))}
 }
 
@@ -297,3 +303,5 @@ func lintShare(t testing.TB) float64 {
 	}
 	return 1
 }
+
+func sha(b []byte) [32]byte { return sha256.Sum256(b) }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http/httptest"
@@ -54,6 +55,9 @@ func FuzzBody(f *testing.F) {
 		NotAfter: time.Now().Add(time.Hour), Revocation: &ca.Revocation{Reason: ca.ReasonCertificateHold}}}
 	secret := party{mac: must[*cmp.MAC](f)(cmp.NewMAC([]byte("1234"), []byte("1234-5678-1234-5678"), cmp.MACParams{Iterations: 100}))}
 	parties := []cmp.Protector{k.own.protector(f), k.ra.protector(f), secret.mac}
+	for i, m := range e.oddMessages() {
+		whole[fmt.Sprintf("odd %d", i)] = m
+	}
 	for _, m := range whole {
 		for by := range parties {
 			f.Add(m.Raw(), uint8(by))
@@ -75,7 +79,9 @@ func FuzzBody(f *testing.F) {
 				}
 			}
 		}
-		m.Header.Time = time.Now()
+		if !m.Header.Time.IsZero() {
+			m.Header.Time = time.Now()
+		}
 		return m.Protect(by)
 	}
 	f.Fuzz(func(t *testing.T, raw []byte, by uint8) {

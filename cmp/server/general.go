@@ -51,6 +51,9 @@ func (x *exchange) general(ctx context.Context, b *cmp.General) ([]byte, error) 
 // inform answers one question; known is false for what is not offered.
 func (x *exchange) inform(ctx context.Context, asked cmp.Info) (answer cmp.Info, known bool, err error) {
 	known = true
+	if err := checkInfoValue(asked); err != nil {
+		return answer, known, err
+	}
 	switch {
 	case asked.Type.Equal(cmp.OIDCACerts):
 		answer, err = cmp.CACerts(x.Authority.Anchors()...)
@@ -90,6 +93,21 @@ func (x *exchange) inform(ctx context.Context, asked cmp.Info) (answer cmp.Info,
 	return answer, known, err
 }
 
+// valueless are the questions that RFC 9810 §5.3.19 and RFC 9483 §4.3 have without an infoValue.
+var valueless = []asn1.ObjectIdentifier{cmp.OIDCAProtEncCert, cmp.OIDSignKeyPairTypes, cmp.OIDEncKeyPairTypes, cmp.OIDPreferredSymmAlg,
+	cmp.OIDCurrentCRL, cmp.OIDCACerts, cmp.OIDCertReqTemplate}
+
+// checkInfoValue checks that a question has a value where it must have one, and has none where it must not.
+func checkInfoValue(asked cmp.Info) error {
+	switch {
+	case asked.Value != nil && slices.ContainsFunc(valueless, asked.Type.Equal):
+		return refuse(cmp.BadRequest, "RFC 9483 §4.3", "the question %s has an infoValue, and must have none", asked.Type)
+	case asked.Value == nil && asked.Type.Equal(cmp.OIDCRLStatusList):
+		return refuse(cmp.BadRequest, "RFC 9483 §4.3.4", "crlStatusList has no infoValue: say which CRL is asked for")
+	}
+	return nil
+}
+
 // everything answers a genm without questions: what a requester may want to know
 // before it asks for a certificate (RFC 9810 Appendix D.5).
 func (x *exchange) everything() ([]byte, error) {
@@ -126,49 +144,48 @@ func language(asked cmp.Info) (cmp.Info, error) {
 	return cmp.Info{}, refuse(cmp.BadRequest, "RFC 9810 §5.3.19.13", "none of the languages offered is written here: offer en")
 }
 
-// rootUpdate says what follows a root (RFC 9483 §4.3.2): the newest root that certificates lead to from it, and those
-// certificates; nil if the one asked about is the newest. After several rotations a device asks again about what it got.
-func (x *exchange) rootUpdate(asked cmp.Info) (*cmp.RootCAKeyUpdate, error) {
+// rootUpdate says what follows a root (RFC 9483 §4.3.2): the newest root that a certificate leads to from it, and the
+// certificates that lead between the two. It is nil if there is no such update: the root asked about is the newest, or none
+// of ours. Without an infoValue it is about the root before the newest. After several rotations a device asks again about what it got.
+func (x *exchange) rootUpdate(asked cmp.Info) (update *cmp.RootCAKeyUpdate, err error) {
 	old, _, err := cmp.Infos{asked}.RootCACert()
 	if err != nil {
 		return nil, err
 	}
-	var updates []*cmp.RootCAKeyUpdate // oldest first
-	records, now, role := x.Authority.Issuers(), x.Now(), "root"
+	records, role := x.Authority.Issuers(), "root"
 	if i := slices.IndexFunc(records, func(r ca.IssuerRecord) bool { return r.IsRoot() && bytes.Equal(r.Cert, old) }); i >= 0 {
 		role = records[i].Role
 	}
-	for _, r := range records {
-		if r.Role != role || r.Revoked != nil {
-			continue
-		}
+	roots := slices.DeleteFunc(slices.Clone(records), func(r ca.IssuerRecord) bool { return r.Role != role }) // oldest first
+	if old == nil && len(roots) > 1 {
+		old = roots[len(roots)-2].Cert
+	}
+	if old == nil {
+		return nil, nil
+	}
+	for _, r := range roots {
 		if bytes.Equal(r.Cert, old) {
-			updates = nil // what follows comes after it
+			update = nil // what follows comes after it
 			continue
 		}
-		update, err := between(old, r.Cert, records, now)
+		if r.Revoked != nil {
+			continue
+		}
+		next, err := between(old, r.Cert, records, x.Now())
 		if err != nil {
 			return nil, err
 		}
-		updates = append(updates, update)
+		if next.NewWithOld != nil { // which is REQUIRED, and without which the new root would have to be believed
+			update = next
+		}
 	}
-	slices.Reverse(updates)
-	if i := slices.IndexFunc(updates, func(u *cmp.RootCAKeyUpdate) bool { return u.NewWithOld != nil }); i > 0 {
-		return updates[i], nil
-	}
-	if len(updates) == 0 {
-		return nil, nil
-	}
-	return updates[0], nil
+	return update, nil
 }
 
 // between is an update from one root to another, with the certificates that lead between them as far as there are such
 // and they are valid.
 func between(old, newest []byte, records []ca.IssuerRecord, at time.Time) (*cmp.RootCAKeyUpdate, error) {
 	update := &cmp.RootCAKeyUpdate{NewWithNew: newest}
-	if old == nil {
-		return update, nil
-	}
 	now, err := x509.ParseCertificate(newest)
 	if err != nil {
 		return nil, err

@@ -305,3 +305,32 @@ func TestBatchPolling(t *testing.T) {
 		t.Errorf("subject %s", cert.Subject)
 	}
 }
+
+// RFC 9483 §5.2.2.1: of the header around an approved message, senderNonce and transactionID count, and the rest can be ignored;
+// a messageTime that is there must be near all the same. The header within counts whole.
+func TestApprovalHeader(t *testing.T) {
+	e := newEnv(t)
+	ra, own := e.registerRA("line-1", "lamp-*"), e.enrolled("lamp-1")
+	for _, c := range []struct {
+		name string
+		edit func(outer *cmp.Header)
+		want cmp.FailInfo
+	}{
+		{"as it should be", func(*cmp.Header) {}, 0},
+		{"no messageTime", func(h *cmp.Header) { h.Time = time.Time{} }, 0},
+		{"a recipNonce", func(h *cmp.Header) { h.RecipNonce = h.SenderNonce }, 0},
+		{"an old messageTime", func(h *cmp.Header) { h.Time = h.Time.Add(-time.Hour) }, cmp.BadTime},
+		{"another senderNonce", func(h *cmp.Header) { h.SenderNonce = make([]byte, 16) }, cmp.BadSenderNonce},
+	} {
+		m := cmp.NewNested(cmp.HeaderOptions{Time: e.now()}, e.sent(own, e.kurFor("lamp-1")))
+		c.edit(&m.Header)
+		if got := status(e.post("", e.protected(m, ra))); got.FailInfo != c.want || got.Status.Granted() != (c.want == 0) {
+			t.Errorf("%s: %v, want %s", c.name, got, c.want)
+		}
+	}
+	inner := e.timeless(e.kurFor("lamp-1"))
+	e.protected(inner, own)
+	if got := status(e.post("", e.nest(ra, inner).Raw())).FailInfo; got != cmp.BadTime {
+		t.Errorf("no messageTime within: %s", got)
+	}
+}

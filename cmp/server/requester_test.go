@@ -1,12 +1,15 @@
 package server_test
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"math/big"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,8 +46,24 @@ func TestManufacturer(t *testing.T) {
 	if _, err := e.core.AddManufacturer(t.Context(), ca.Manufacturer{Name: "maker", Level: "software", Anchors: [][]byte{root.Raw}}, "admin:test"); err != nil {
 		t.Fatal(err)
 	}
-	if cert := e.certificate(e.ask(ir(cmp.IR, "station-1"), station)); cert.Subject.CommonName != "station-1" {
+	first := e.ask(ir(cmp.IR, "station-1"), station)
+	if cert := e.certificate(first); cert.Subject.CommonName != "station-1" {
 		t.Errorf("subject %s", cert.Subject)
+	}
+	// RFC 9483 §4.1.1, §3.3: the root comes along in caPubs, and last in extraCerts. It is not for cr.
+	if pubs := first.Body.(*cmp.CertResponses).CAPubs; len(pubs) != 1 || !bytes.Equal(pubs[0], e.root) || !bytes.Equal(first.ExtraCerts[len(first.ExtraCerts)-1], e.root) {
+		t.Errorf("%d caPubs, %d extraCerts", len(pubs), len(first.ExtraCerts))
+	}
+	known := e.ask(ir(cmp.CR, "station-1"), station)
+	if pubs := known.Body.(*cmp.CertResponses).CAPubs; pubs != nil || slices.ContainsFunc(known.ExtraCerts, func(c []byte) bool { return bytes.Equal(c, e.root) }) {
+		t.Errorf("cr: %d caPubs", len(pubs))
+	}
+	// OpenSSL puts the issuer of the signer's certificate into the template.
+	for _, of := range []cmp.BodyType{cmp.IR, cmp.CR} {
+		m := e.message(requests(of, crmf(t, "station-1", newKey(t), func(r *cmp.CertReqMsg) { r.Template.Issuer = root.RawSubject })), cmp.ImplicitConfirm())
+		if got := status(e.ask(m, station)); got.Status != cmp.GrantedWithMods || !strings.Contains(got.Text[0], "the issuer is CN=Test Issuing CA 1") {
+			t.Errorf("%s with the IDevID's issuer: %v", of, got)
+		}
 	}
 	if got := status(e.ask(ir(cmp.IR, "station-2"), station)).FailInfo; got != cmp.NotAuthorized {
 		t.Errorf("another device's name: %s", got)

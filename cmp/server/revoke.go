@@ -1,10 +1,14 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"log/slog"
+	"slices"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/cmp"
@@ -84,7 +88,7 @@ func (x *exchange) readRevocation(ctx context.Context, b *cmp.Revocations) (c *c
 	case err != nil:
 		return nil, 0, err
 	case !found:
-		return nil, 0, refuse(cmp.BadRequest, "RFC 9483 §4.2", "crlEntryDetails has no reasonCode")
+		reason = ca.ReasonUnspecified // RFC 9810 §5.3.9; RFC 9483 §4.2 has clients write it
 	case reason < 0 || reason == 7 || reason > 10:
 		return nil, 0, refuse(cmp.BadRequest, "RFC 5280 §5.3.1", "reasonCode %d is none", reason)
 	}
@@ -137,7 +141,42 @@ func (x *exchange) named(ctx context.Context, t *cmp.CertTemplate, act ca.Act) (
 	if err != nil && ca.KindOf(err) == ca.Denied && !x.speaksFor(c.Device) {
 		return nil, unknown
 	}
+	if err == nil {
+		err = contradiction(t, cert)
+	}
 	return c, err
+}
+
+// contradiction: whatever certDetails says beside issuer and serialNumber must be so, else it is not clear which
+// certificate is meant.
+func contradiction(t *cmp.CertTemplate, cert *x509.Certificate) error {
+	var parts struct{ TBS, Algorithm, Signature asn1.RawValue }
+	if !whole(cert.Raw, &parts) {
+		return &ca.Error{Kind: ca.Internal, Reason: "a certificate in the ledger cannot be read"}
+	}
+	other := func(field string) error {
+		return refuse(cmp.BadCertID, "RFC 9483 §4.2", "the certificate that certDetails names has another %s: give issuer and serialNumber alone", field)
+	}
+	switch v := t.Validity; {
+	case t.Version != nil && *t.Version != 2:
+		return other("version")
+	case t.SigningAlg.Present() && !bytes.Equal(t.SigningAlg.DER(), parts.Algorithm.FullBytes):
+		return other("signingAlg")
+	case v != nil && (!v.NotBefore.At.IsZero() && !v.NotBefore.At.Equal(cert.NotBefore) || !v.NotAfter.At.IsZero() && !v.NotAfter.At.Equal(cert.NotAfter)):
+		return other("validity")
+	case t.Subject != nil && !cmp.SameName(t.Subject, cert.RawSubject):
+		return other("subject")
+	case t.PublicKey != nil && !bytes.Equal(t.PublicKey, cert.RawSubjectPublicKeyInfo):
+		return other("publicKey")
+	case t.IssuerUID != nil || t.SubjectUID != nil:
+		return other("unique identifier")
+	}
+	for _, asked := range t.Extensions {
+		if !slices.ContainsFunc(cert.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(asked.Id) && sameExtension(e, asked) }) {
+			return other("extension " + asked.Id.String())
+		}
+	}
+	return nil
 }
 
 // speaksFor reports whether a refusal about the device is the requester's to know.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"reflect"
 	"testing"
 	"time"
 
@@ -108,6 +109,10 @@ func TestRotation(t *testing.T) {
 	e.opened(e.ask(e.message(requests(cmp.IR, noKey("lamp-2", nil)), cmp.CertProfile("made-ec"), cmp.ImplicitConfirm()), lamp), lamp)
 	// And whoever asks what follows the old root is told, with both ways.
 	update, _, err := e.ask(e.message(&cmp.General{Infos: cmp.Infos{cmp.RootCACert(e.root)}}), old).Body.(*cmp.General).Infos.RootCAKeyUpdate()
+	unnamed, _, _ := e.ask(e.message(&cmp.General{Infos: cmp.Infos{cmp.RootCACert(nil)}}), old).Body.(*cmp.General).Infos.RootCAKeyUpdate()
+	if !reflect.DeepEqual(unnamed, update) {
+		t.Errorf("RFC 9483 §4.3.2 rootCaCert without a value is about the root before: %+v", unnamed)
+	}
 	if err != nil || update == nil || !bytes.Equal(update.NewWithNew, root) || update.NewWithOld == nil || update.OldWithNew == nil {
 		t.Errorf("RFC 9483 §4.3.2 rootCaKeyUpdate: %+v, %v", update, err)
 	}

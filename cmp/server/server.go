@@ -66,6 +66,8 @@ type Authority interface {
 	CACert(name string) ([]byte, bool)
 	// ProfileFor is the profile that the requester would get when asking for a name, "" for none.
 	ProfileFor(r ca.Requester, asked string) (policy.Profile, error)
+	// LevelFor is the level of the policy that the requester has; false if it has none.
+	LevelFor(r ca.Requester) (policy.Level, bool)
 }
 
 var _ Authority = (*ca.Service)(nil)
@@ -101,6 +103,7 @@ type Server struct {
 	delegate    delegate
 	kga         keyAuthority
 	derivations derivations
+	registrars  registrars
 }
 
 // New makes the server and the certificate that it signs its answers with. [Server.Run]

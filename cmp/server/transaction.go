@@ -50,9 +50,19 @@ type Transaction struct {
 	// EnvelopedData that the requester alone can open, while Polling.
 	MadeKey, SealedKey []byte
 
+	// Seen, of one that a message without messageTime began, says for how long its ID is remembered, beyond Expires.
+	// Only what enters the transaction looks at it.
+	Seen *Seen
+
 	Was State // its state in the ledger; "" if it is not there yet
 	// Share is how many of Actor may be open at once; not kept.
 	Share int
+}
+
+// Seen is a transactionID that must not come again.
+type Seen struct {
+	Owner string    // what protected the message: credential or certificate
+	Until time.Time // when that has ended, and the message is worth nothing
 }
 
 // Open reports whether the transaction goes on in a later message of the requester's.
@@ -79,16 +89,19 @@ type Ledger interface {
 	// is returned, untouched, and t not entered. But if that has the same Request, is
 	// still Working and was begun before stale, whoever was at it is gone: then
 	// Begun is set anew, and it is returned with resumed true, for the caller to finish.
+	// What t.Seen asks to be remembered is; ca.ErrAnswered if it was, and t is not entered.
 	BeginTransaction(ctx context.Context, t *Transaction, stale time.Time) (there *Transaction, resumed bool, err error)
 	// KeepTransaction enters t, or if t.Was is set changes it, which must then still be its
 	// state. Else, and if there is one of its ID already, ca.ErrAnswered. If t is new and open, the
 	// oldest open ones of its actor are forgotten beyond t.Share, and those of whoever has most beyond MaxOpen. The ledger
-	// does the same where t is ca.Issuance.With: both are durable, or neither is.
+	// does the same where t is ca.Issuance.With: both are durable, or neither is. Of t.Seen as in BeginTransaction.
 	KeepTransaction(ctx context.Context, t *Transaction) error
 	// FinishTransaction stores all that may have changed of one that is Working or Polling.
 	FinishTransaction(ctx context.Context, t *Transaction) error
-	// DropTransaction forgets one that is Working, Challenged or Polling: nothing came of it.
+	// DropTransaction forgets one that is Working, Challenged or Polling, and its ID: nothing came of it.
 	DropTransaction(ctx context.Context, id [32]byte) error
+	// SeenTransaction reports whether the ID of a transaction is remembered for Seen, and how many are of an owner, up to limit.
+	SeenTransaction(ctx context.Context, id [32]byte, owner string, limit int) (seen bool, owned int, err error)
 	// ConfirmTransaction ends one that is Waiting or Repeated, with the certConf and its answer if t has them; one
 	// that is Confirmed settles the certificate (ca.Ledger.Settle), and no other transaction waits for it then. ErrNoRecord
 	// if it is neither any more; ca.ErrKeyTaken, and nothing changes.
@@ -97,9 +110,11 @@ type Ledger interface {
 	WaitingTransaction(ctx context.Context, serial ca.Serial) (*Transaction, error)
 	// OverdueTransactions lists those Waiting whose Deadline is before a time.
 	OverdueTransactions(ctx context.Context, before time.Time, limit int) ([]Transaction, error)
-	// PruneTransactions forgets those that Expires allows to, but for those Waiting.
+	// PruneTransactions forgets those that Expires allows to, but for those Waiting, and the IDs that Seen.Until allows to.
 	PruneTransactions(ctx context.Context, before time.Time) (int64, error)
 
+	// RAs lists the registration authorities, removed ones included.
+	RAs(ctx context.Context) ([]ca.RA, error)
 	// CertificateBySerial and Certificates are those of ca.Ledger.
 	CertificateBySerial(ctx context.Context, serial ca.Serial) (*ca.Certificate, error)
 	Certificates(ctx context.Context, f ca.CertificateFilter, after int64, limit int) ([]ca.Certificate, error)

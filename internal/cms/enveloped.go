@@ -56,7 +56,7 @@ type Key interface {
 //	         pwri [3] PasswordRecipientInfo, ori [4] OtherRecipientInfo }
 type recipientInfo struct {
 	tag     asn1.Tag
-	version int // of ktri its own; of pwri the least of the message's; that of the others follows from the tag
+	version int // of ktri; that of the others follows from the tag
 	body    cryptobyte.String
 	keySize int // of the content encryption key, when read
 }
@@ -95,7 +95,7 @@ func Seal(content Content, c Cipher, to ...Recipient) (Content, error) {
 		infos = append(infos, der)
 		switch { // RFC 5652 §6.1
 		case info.tag == tagPWRI:
-			version = max(version, info.version)
+			version = 3
 		case info.tag != tagKTRI || info.version != 0:
 			version = max(version, 2)
 		}

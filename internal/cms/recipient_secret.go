@@ -117,8 +117,8 @@ type password struct {
 // person chose should get 600,000.
 func ToPassword(secret []byte, iterations int) Recipient { return password{secret, iterations, false} }
 
-// ToPasswordAESWrap is ToPassword with AES key wrap in place of RFC 3211's and a
-// message of version 0, as CMP wants it (RFC 9483 §4.1.6, RFC 9481 §4.3) and OpenSSL does not read it.
+// ToPasswordAESWrap is ToPassword with AES key wrap in place of RFC 3211's, as CMP wants it (RFC 9483
+// §4.1.6.3, RFC 9481 §4.3) and OpenSSL does not read it.
 func ToPasswordAESWrap(secret []byte, iterations int) Recipient {
 	return password{secret, iterations, true}
 }
@@ -170,11 +170,7 @@ func (p password) info(cek []byte) (recipientInfo, error) {
 		}
 		b.AddASN1OctetString(wrapped)
 	})
-	version := 3 // RFC 5652 §6.1
-	if p.aesWrap {
-		version = 0
-	}
-	return recipientInfo{tag: tagPWRI, version: version, body: body}, err
+	return recipientInfo{tag: tagPWRI, body: body}, err
 }
 
 func (p password) unwrap(r recipientInfo) ([]byte, bool, error) {

@@ -202,3 +202,16 @@ func migrated(t *testing.T, before, fill string) *store.Store {
 	}
 	return openFile(t, path)
 }
+
+// TestMigrateSeen: a transaction from before transactionIDs were remembered goes on, and none is remembered.
+func TestMigrateSeen(t *testing.T) {
+	s := migrated(t, "00021", `
+INSERT INTO cmp_transaction (id, begun, expires, state, request, actor, req_id) VALUES (zeroblob(32), 0, 1, 'polling', zeroblob(32), 'a', 0);
+`)
+	if tr, err := s.Transaction(t.Context(), [32]byte{}); err != nil || tr.State != "polling" {
+		t.Errorf("%+v, %v", tr, err)
+	}
+	if seen, owned, err := s.SeenTransaction(t.Context(), [32]byte{}, "a", 9); seen || owned != 0 || err != nil {
+		t.Errorf("seen %t, %d, %v", seen, owned, err)
+	}
+}

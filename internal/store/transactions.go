@@ -58,7 +58,10 @@ func (s *Store) BeginTransaction(ctx context.Context, t *server.Transaction, sta
 		case errors.Is(err, sql.ErrNoRows):
 			there = nil
 			_, err = tx.exec(beginTransaction, t.ID[:], micros(t.Begun), micros(t.Expires), string(t.State), t.Request[:], t.Actor, t.Signer, t.ReqID)
-			return recorded(err, "transaction")
+			if err = recorded(err, "transaction"); err == nil {
+				err = putSeen(tx, t)
+			}
+			return err
 		case err != nil || there.State != server.Working || there.Request != t.Request || !there.Begun.Before(stale):
 			return err
 		}
@@ -96,6 +99,9 @@ func putTransaction(tx *tx, t *server.Transaction) error {
 	}
 	if err == nil && n == 0 {
 		return ca.ErrAnswered
+	}
+	if err == nil && t.Was == "" {
+		err = putSeen(tx, t)
 	}
 	if err == nil && t.Was == "" && t.Open() {
 		err = boundOpen(tx, t)
@@ -140,8 +146,39 @@ func (s *Store) FinishTransaction(ctx context.Context, t *server.Transaction) er
 // DropTransaction forgets a CMP transaction that has come to nothing yet;
 // ca.ErrNoRecord if there is none.
 func (s *Store) DropTransaction(ctx context.Context, id [32]byte) error {
-	return s.moveTransaction(ctx, "DELETE FROM cmp_transaction WHERE id = ? AND state IN (?, ?, ?)",
-		id[:], string(server.Working), string(server.Challenged), string(server.Polling))
+	return s.write(ctx, func(t *tx) error {
+		n, err := t.exec("DELETE FROM cmp_transaction WHERE id = ? AND state IN (?, ?, ?)",
+			id[:], string(server.Working), string(server.Challenged), string(server.Polling))
+		if err == nil && n == 0 {
+			return ca.ErrNoRecord
+		}
+		if err == nil {
+			_, err = t.exec("DELETE FROM cmp_seen WHERE id = ?", id[:])
+		}
+		return err
+	})
+}
+
+// putSeen remembers the ID of a new transaction, if it is to be; ca.ErrAnswered if it is remembered.
+func putSeen(tx *tx, t *server.Transaction) error {
+	if t.Seen == nil {
+		return nil
+	}
+	n, err := tx.exec("INSERT INTO cmp_seen (id, owner, expires) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", t.ID[:], t.Seen.Owner, micros(t.Seen.Until))
+	if err == nil && n == 0 {
+		return ca.ErrAnswered
+	}
+	return err
+}
+
+// SeenTransaction reports whether the ID of a transaction is remembered, and how many an owner has, counted up to limit.
+func (s *Store) SeenTransaction(ctx context.Context, id [32]byte, owner string, limit int) (seen bool, owned int, err error) {
+	row := s.reads.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM cmp_seen WHERE id = ?),
+		(SELECT count(*) FROM (SELECT 1 FROM cmp_seen WHERE owner = ? LIMIT ?) AS some)`, id[:], owner, limit)
+	if err := row.Scan(&seen, &owned); err != nil {
+		return false, 0, s.fault(err)
+	}
+	return seen, owned, nil
 }
 
 // ConfirmTransaction ends a CMP transaction that waits for certConf; see server.Ledger.
@@ -204,7 +241,10 @@ func (s *Store) OverdueTransactions(ctx context.Context, before time.Time, limit
 // prunedAtOnce bounds how long one transaction of the database deletes.
 const prunedAtOnce = 1000
 
-// PruneTransactions forgets CMP transactions that have expired and wait for nothing.
+// PruneTransactions forgets CMP transactions that have expired and wait for nothing, and IDs that need no longer be remembered.
 func (s *Store) PruneTransactions(ctx context.Context, before time.Time) (int64, error) {
+	if _, err := s.prune(ctx, "DELETE FROM cmp_seen WHERE id IN (SELECT id FROM cmp_seen WHERE expires < ? LIMIT ?)", before); err != nil {
+		return 0, err
+	}
 	return s.prune(ctx, "DELETE FROM cmp_transaction WHERE id IN (SELECT id FROM cmp_transaction WHERE expires < ? AND deadline IS NULL LIMIT ?)", before)
 }

@@ -114,6 +114,7 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		{"cancelled", testCancelled},
 		{"CMP transactions", testTransactions},
 		{"CMP transactions kept", testKeptTransactions},
+		{"CMP transactions remembered", testSeenTransactions},
 		{"open transactions are bounded", testOpenTransactions},
 		{"a CMP transaction with its certificate", testRecordWithTransaction},
 		{"one CMP transaction, 32 connections", testTransactionRace},

@@ -137,6 +137,70 @@ func testKeptTransactions(t *testing.T, e Engine) {
 	must(t, e.DropTransaction(ctx, gone.ID))
 }
 
+// IDs that are remembered outlive their transactions.
+func testSeenTransactions(t *testing.T, e Engine) {
+	ctx, owner := t.Context(), "credential:abcdefghijklmnop"
+	until := Start.Add(48 * time.Hour)
+	enter := map[string]func(*server.Transaction) error{
+		"kept": func(tr *server.Transaction) error { return e.KeepTransaction(ctx, tr) },
+		"begun": func(tr *server.Transaction) error {
+			_, _, err := e.BeginTransaction(ctx, tr, time.Time{})
+			return err
+		},
+	}
+	look := func(id [32]byte, limit int) (bool, int) {
+		t.Helper()
+		seen, owned, err := e.SeenTransaction(ctx, id, owner, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return seen, owned
+	}
+	n := byte(20)
+	for name, put := range enter {
+		n++
+		tr := transaction(n)
+		if name == "kept" {
+			tr.State = server.Done
+		}
+		tr.Seen = &server.Seen{Owner: owner, Until: until}
+		must(t, put(tr))
+		if name == "begun" {
+			tr.State = server.Done
+			must(t, e.FinishTransaction(ctx, tr))
+		}
+		value[int64](t)(e.PruneTransactions(ctx, tr.Expires.Add(time.Second)))
+		_, err := e.Transaction(ctx, tr.ID)
+		wantErr(t, err, ca.ErrNoRecord)
+		if seen, owned := look(tr.ID, 10); !seen || owned != int(n-20) {
+			t.Errorf("%s: seen %t, owned %d", name, seen, owned)
+		}
+		again := transaction(n)
+		again.Seen = tr.Seen
+		wantErr(t, put(again), ca.ErrAnswered)
+		_, err = e.Transaction(ctx, tr.ID)
+		wantErr(t, err, ca.ErrNoRecord) // both or neither
+	}
+	if _, owned := look([32]byte{99}, 1); owned != 1 {
+		t.Errorf("counted %d up to 1", owned)
+	}
+	// What came to nothing may come again.
+	dropped := transaction(30)
+	dropped.Seen = &server.Seen{Owner: owner, Until: until}
+	for range 2 {
+		must(t, enter["begun"](dropped))
+		must(t, e.DropTransaction(ctx, dropped.ID))
+	}
+	value[int64](t)(e.PruneTransactions(ctx, until))
+	if seen, _ := look([32]byte{21}, 10); !seen {
+		t.Error("forgotten too early")
+	}
+	value[int64](t)(e.PruneTransactions(ctx, until.Add(time.Second)))
+	if seen, owned := look([32]byte{21}, 10); seen || owned != 0 {
+		t.Errorf("not forgotten: %t, %d", seen, owned)
+	}
+}
+
 // Open transactions keep messages: each actor has a share of them, and all together a bound.
 func testOpenTransactions(t *testing.T, e Engine) {
 	ctx := t.Context()
