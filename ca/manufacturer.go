@@ -187,7 +187,7 @@ func (s *Service) AddManufacturerWithLists(ctx context.Context, m Manufacturer, 
 // checkAnchor refuses what cannot be a manufacturer's anchor. Our own CAs
 // least of all: what they issued would come back past its revocation.
 func (s *Service) checkAnchor(raw []byte, now time.Time) error {
-	c, err := x509.ParseCertificate(raw)
+	c, err := der.Certificate(raw)
 	switch {
 	case err != nil:
 		return fmt.Errorf("the certificate cannot be read: %w", err)

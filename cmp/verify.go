@@ -177,9 +177,9 @@ func (m *Message) verifySigned(o VerifyOptions) (*Verified, error) {
 	}
 	var sent []*x509.Certificate
 	for _, raw := range m.ExtraCerts[:min(len(m.ExtraCerts), maxCandidates)] {
-		// A certificate that Go cannot parse may belong to a chain of others. One
+		// A certificate that cannot be read may belong to a chain of others. One
 		// with a monstrous key must not get into path validation.
-		if c, err := x509.ParseCertificate(raw); err == nil && !tooLarge(c.PublicKey) {
+		if c, err := der.Certificate(raw); err == nil && !tooLarge(c.PublicKey) {
 			sent = append(sent, c)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/cmp"
 	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 // exchange is one message and its answer.
@@ -228,7 +229,7 @@ func (x *exchange) authenticate(ctx context.Context, there *Transaction) error {
 	}
 	continues := there != nil && !beginsTransaction(x.in.Body)
 	if continues && there.Signer != nil {
-		if c, err := x509.ParseCertificate(there.Signer); err == nil {
+		if c, err := der.Certificate(there.Signer); err == nil {
 			options.Known = append(options.Known, c)
 		}
 	}

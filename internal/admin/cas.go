@@ -1,13 +1,13 @@
 package admin
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 
 	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 func (c *call) listCAs() (any, error) {
@@ -69,14 +69,14 @@ func (c *call) exportCA() (any, error) {
 	return out, nil
 }
 
-// issuerOf finds the certificate that signed der; nil if it signed itself or
+// issuerOf finds the certificate that signed raw; nil if it signed itself or
 // its issuer is not ours (an external root's own issuer).
-func issuerOf(der []byte, records []ca.IssuerRecord) ([]byte, error) {
-	cert, err := x509.ParseCertificate(der)
+func issuerOf(raw []byte, records []ca.IssuerRecord) ([]byte, error) {
+	cert, err := x509.ParseCertificate(raw)
 	if err != nil {
 		return nil, err
 	}
-	if bytes.Equal(cert.RawIssuer, cert.RawSubject) {
+	if der.SameName(cert.RawIssuer, cert.RawSubject) {
 		return nil, nil
 	}
 	for _, r := range records {
@@ -84,7 +84,7 @@ func issuerOf(der []byte, records []ca.IssuerRecord) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if bytes.Equal(above.RawSubject, cert.RawIssuer) && cert.CheckSignatureFrom(above) == nil {
+		if der.SameName(above.RawSubject, cert.RawIssuer) && cert.CheckSignatureFrom(above) == nil {
 			return r.Cert, nil
 		}
 	}
