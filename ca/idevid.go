@@ -38,7 +38,7 @@ func identify(leaf *x509.Certificate) (*deviceIdentity, error) {
 			san = e.Value
 		}
 	}
-	// What is no string in the subject names no device: a serialNumber as a UUID in a BIT STRING is none.
+	// Attributes that are no strings stay out: they name no device and no model.
 	subject, err := der.PlainName(leaf.RawSubject)
 	if err != nil {
 		return nil, fmt.Errorf("its subject cannot be read: %w", err)
