@@ -3,6 +3,7 @@ package ca
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -199,7 +200,8 @@ func (s *Service) checkAnchor(raw []byte, now time.Time) error {
 		return fmt.Errorf("it expired at %s", c.NotAfter.UTC().Format(time.RFC3339))
 	}
 	for _, own := range s.current.Load().ordered {
-		if bytes.Equal(own.Cert.RawSubjectPublicKeyInfo, c.RawSubjectPublicKeyInfo) {
+		// Not by its octets: a key has more than one encoding.
+		if key, ok := own.Cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); ok && key.Equal(c.PublicKey) {
 			return fmt.Errorf("it has the key of this CA's own %s, which is not a manufacturer's", own.Record.Name)
 		}
 	}
