@@ -16,6 +16,7 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 
+	"github.com/deviceca/deviceca/internal/der"
 	certpath "github.com/deviceca/deviceca/internal/path"
 )
 
@@ -31,7 +32,7 @@ func parseX5C(x5c []cbor.ByteString) ([]*x509.Certificate, error) {
 		if len(raw) > maxCertificate {
 			return nil, fmt.Errorf("x5c certificate %d has %d octets, of which at most %d are read", i+1, len(raw), maxCertificate)
 		}
-		cert, err := x509.ParseCertificate([]byte(raw))
+		cert, err := der.Certificate([]byte(raw))
 		if err == nil {
 			err = sound(cert)
 		}
@@ -116,7 +117,7 @@ func findPath(chain []*x509.Certificate, anchors []Anchor, now time.Time) (path,
 	foreign := refusal
 	for _, a := range anchors {
 		// parseAKNames has read the subjectAltName, which is critical.
-		paths, err := certpath.Verify(chain[0], certpath.Options{Anchors: a.Certificates, Intermediates: chain[1:], Now: now, ReadsNames: true})
+		paths, err := certpath.Verify(chain[0], certpath.Options{Anchors: certpath.Anchors(a.Certificates), Intermediates: chain[1:], Now: now, ReadsNames: true})
 		if err != nil {
 			// No path at all is the least that can be said.
 			_, unknown := errors.AsType[x509.UnknownAuthorityError](err)

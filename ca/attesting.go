@@ -13,6 +13,7 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 // Attesting is a manufacturer in force whose anchors are for one format of evidence.
@@ -74,8 +75,11 @@ var errDirectoryName = errors.New("not a directoryName")
 // credential profile §3.2.9, in AK certificates too).
 func attested(cert *x509.Certificate) (*deviceIdentity, error) {
 	id := &deviceIdentity{}
-	var err error
-	if id.subject, err = parseSubject(cert.RawSubject); err != nil {
+	subject, err := der.PlainName(cert.RawSubject)
+	if err != nil {
+		return nil, err
+	}
+	if id.subject, err = parseSubject(subject); err != nil {
 		return nil, err
 	}
 	i := slices.IndexFunc(cert.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidSubjectAltName) })

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/internal/der"
 	"github.com/deviceca/deviceca/internal/path"
 	"github.com/deviceca/deviceca/internal/revlist"
 	"github.com/deviceca/deviceca/policy"
@@ -37,7 +38,12 @@ func identify(leaf *x509.Certificate) (*deviceIdentity, error) {
 			san = e.Value
 		}
 	}
-	names, err := ParseNames(leaf.RawSubject, san)
+	// Attributes that are no strings stay out: they name no device and no model.
+	subject, err := der.PlainName(leaf.RawSubject)
+	if err != nil {
+		return nil, fmt.Errorf("its subject cannot be read: %w", err)
+	}
+	names, err := ParseNames(subject, san)
 	if err != nil {
 		return nil, fmt.Errorf("its names cannot be read: %w", err)
 	}
@@ -78,7 +84,8 @@ func identify(leaf *x509.Certificate) (*deviceIdentity, error) {
 type compiledManufacturer struct {
 	*Manufacturer
 	anchors []*x509.Certificate
-	lists   map[[32]byte]*compiledList // by issuerID
+	trust   []path.Anchor              // the same, to verify paths
+	lists   map[[32]byte]*compiledList // by issuerKey
 }
 
 // manufacturers are those in force at now whose anchors are for a format.
@@ -151,20 +158,25 @@ func (s *Service) listsReplaced(m *Manufacturer, lists []RevocationList) {
 	next.Version++
 	c.Manufacturer, c.lists = &next, maps.Clone(c.lists)
 	for _, l := range lists {
-		c.lists[l.IssuerID] = l.compiled
+		issuer, err := der.Certificate(l.Issuer)
+		if err != nil { // it was, when the list was judged
+			return
+		}
+		c.lists[issuerKey(issuer)] = l.compiled
 	}
 	s.compiled.Store(m.ID, &c)
 }
 
 func (s *Service) compileManufacturer(ctx context.Context, m *Manufacturer) (*compiledManufacturer, error) {
 	c := &compiledManufacturer{Manufacturer: m, lists: map[[32]byte]*compiledList{}}
-	for _, der := range c.Anchors {
-		anchor, err := x509.ParseCertificate(der)
+	for _, raw := range c.Anchors {
+		anchor, err := der.Certificate(raw)
 		if err != nil {
 			return nil, err
 		}
 		c.anchors = append(c.anchors, anchor)
 	}
+	c.trust = path.Anchors(c.anchors)
 	if len(m.Lists) == 0 {
 		return c, nil
 	}
@@ -178,13 +190,21 @@ func (s *Service) compileManufacturer(ctx context.Context, m *Manufacturer) (*co
 		return nil, err
 	}
 	for _, l := range lists {
-		if old := before[l.IssuerID]; old != nil && old.sha256 == l.SHA256 {
-			c.lists[l.IssuerID] = old
+		issuer, err := der.Certificate(l.Issuer)
+		if err != nil {
+			return nil, err
+		}
+		id := issuerKey(issuer)
+		if other := c.lists[id]; other != nil && other.thisUpdate.After(l.ThisUpdate) {
+			continue // of one CA under two spellings of its name the newer list counts
+		}
+		if old := before[id]; old != nil && old.sha256 == l.SHA256 {
+			c.lists[id] = old
 			continue
 		}
 		parsed, err := revlist.Parse(l.DER)
 		if err == nil {
-			c.lists[l.IssuerID], err = compileList(l.SHA256, parsed)
+			c.lists[id], err = compileList(l.SHA256, parsed)
 		}
 		if err != nil {
 			return nil, err
@@ -212,7 +232,7 @@ func (s *Service) authenticateIDevID(ctx context.Context, chain []*x509.Certific
 	refusal := foreign
 	for _, m := range registered {
 		// A critical subjectAltName may hold a hardwareModuleName alone, which identify reads.
-		paths, err := path.Verify(leaf, path.Options{Anchors: m.anchors, Intermediates: chain[1:], Now: now, ReadsNames: true})
+		paths, err := path.Verify(leaf, path.Options{Anchors: m.trust, Intermediates: chain[1:], Now: now, ReadsNames: true})
 		if err != nil {
 			// That its time is wrong, or its chain weak or constrained, is worth saying to whoever holds it.
 			invalid, ok := errors.AsType[x509.CertificateInvalidError](err)

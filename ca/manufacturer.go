@@ -3,6 +3,7 @@ package ca
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
@@ -192,7 +193,7 @@ const maxAnchorRSA = 16384
 // checkAnchor refuses what cannot be a manufacturer's anchor. Our own CAs
 // least of all: what they issued would come back past its revocation.
 func (s *Service) checkAnchor(raw []byte, now time.Time) error {
-	c, err := x509.ParseCertificate(raw)
+	c, err := der.Certificate(raw)
 	switch {
 	case err != nil:
 		return fmt.Errorf("the certificate cannot be read: %w", err)
@@ -210,7 +211,8 @@ func (s *Service) checkAnchor(raw []byte, now time.Time) error {
 		}
 	}
 	for _, own := range s.current.Load().ordered {
-		if bytes.Equal(own.Cert.RawSubjectPublicKeyInfo, c.RawSubjectPublicKeyInfo) {
+		// Not by its octets: a key has more than one encoding.
+		if key, ok := own.Cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); ok && key.Equal(c.PublicKey) {
 			return fmt.Errorf("it has the key of this CA's own %s, which is not a manufacturer's", own.Record.Name)
 		}
 	}

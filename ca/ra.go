@@ -116,7 +116,7 @@ func (s *Service) AddRA(ctx context.Context, ra RA, actor string) (*RA, error) {
 	if err := device.CheckNewID(ra.Name); err != nil {
 		return nil, Errorf(Malformed, "%q cannot be the name of a registration authority: use 1 to %d of A-Z a-z 0-9 . _ : -", ra.Name, device.MaxIDLength)
 	}
-	cert, err := x509.ParseCertificate(ra.Cert)
+	cert, err := der.Certificate(ra.Cert)
 	if err != nil {
 		return nil, Errorf(Malformed, "the certificate cannot be read: %w", err)
 	}

@@ -1,7 +1,6 @@
 package ca
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -46,12 +45,17 @@ type RevocationList struct {
 	compiled *compiledList // of one that was just judged
 }
 
-// issuerID names a CA by its subject and its key, whatever certificates it has.
+// issuerID names a CA by its subject, as it stands, and its key: the ledger keeps lists by it.
 func issuerID(c *x509.Certificate) [32]byte {
 	h := sha256.New()
 	h.Write(c.RawSubject)
 	h.Write(c.RawSubjectPublicKeyInfo)
 	return [32]byte(h.Sum(nil))
+}
+
+// issuerKey names a CA by its subject, as names compare, and its key, whatever certificates it has: lists are looked up by it.
+func issuerKey(c *x509.Certificate) [32]byte {
+	return sha256.Sum256(append([]byte(der.NameKey(c.RawSubject)), c.RawSubjectPublicKeyInfo...))
 }
 
 // ReplaceRevocationLists gives a manufacturer newer lists, at once: each takes the
@@ -115,7 +119,7 @@ func (m *Manufacturer) listsEvent(lists []RevocationList, now time.Time, actor s
 	for i, l := range lists {
 		digest.Write(l.DER)
 		said[i] = fmt.Sprintf("%d entries until %s", l.Entries, l.NextUpdate.UTC().Format(time.RFC3339))
-		if issuer, err := x509.ParseCertificate(l.Issuer); err == nil {
+		if issuer, err := der.Certificate(l.Issuer); err == nil {
 			said[i] = issuer.Subject.String() + " " + said[i]
 		}
 	}
@@ -195,23 +199,23 @@ func splitLists(input []byte) (lists, certs [][]byte, err error) {
 // given that lead to one, and those known from lists that are stored.
 func (m *Manufacturer) signers(given [][]byte, now time.Time) ([]*x509.Certificate, error) {
 	var all, below []*x509.Certificate
-	for _, der := range m.Anchors {
-		c, err := x509.ParseCertificate(der)
+	for _, raw := range m.Anchors {
+		c, err := der.Certificate(raw)
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, c)
 	}
 	anchors := all
-	for i, der := range given {
-		c, err := x509.ParseCertificate(der)
+	for i, raw := range given {
+		c, err := der.Certificate(raw)
 		if err != nil {
 			return nil, Errorf(Malformed, "certificate %d cannot be read: %w", i+1, err)
 		}
 		below = append(below, c)
 	}
 	for i, c := range below {
-		_, err := path.Verify(c, path.Options{Anchors: anchors, Intermediates: below, Now: now})
+		_, err := path.Verify(c, path.Options{Anchors: path.Anchors(anchors), Intermediates: below, Now: now})
 		if err == nil && !c.IsCA {
 			err = errors.New("it is not a CA's")
 		}
@@ -220,7 +224,7 @@ func (m *Manufacturer) signers(given [][]byte, now time.Time) ([]*x509.Certifica
 		}
 	}
 	for _, l := range m.Lists {
-		c, err := x509.ParseCertificate(l.Issuer)
+		c, err := der.Certificate(l.Issuer)
 		if err != nil {
 			return nil, err
 		}
@@ -253,7 +257,7 @@ func readList(raw []byte, signers []*x509.Certificate, now time.Time) (*Revocati
 	}
 	var refusal error = Errorf(Malformed, "its CA, %s, is neither an anchor nor known from a list before: give that CA's certificate along, in PEM", nameText(l.Issuer))
 	for _, signer := range signers {
-		if !bytes.Equal(signer.RawSubject, l.Issuer) {
+		if !der.SameName(signer.RawSubject, l.Issuer) {
 			continue
 		}
 		if err := l.Verify(signer, now); err != nil {

@@ -34,9 +34,16 @@ type listEntry struct {
 
 func (a listEntry) compare(b listEntry) int { return bytes.Compare(a.serial[:], b.serial[:]) }
 
-// serialOf is a serial number as lists are looked up by; no CA gives one that does not fit.
+// serialOf is a serial number as lists are looked up by; no CA gives one that does not fit. One below
+// zero, which manufacturers give by mistake, is taken as the octets that encode it.
 func serialOf(n *big.Int) (serial [maxSerial]byte, ok bool) {
-	if n.Sign() < 0 || n.BitLen() > 8*maxSerial {
+	if n.Sign() < 0 {
+		if new(big.Int).Not(n).BitLen() >= 8*maxSerial {
+			return serial, false
+		}
+		n = new(big.Int).Add(n, new(big.Int).Lsh(big.NewInt(1), 8*maxSerial))
+	}
+	if n.BitLen() > 8*maxSerial {
 		return serial, false
 	}
 	n.FillBytes(serial[:])
@@ -82,7 +89,7 @@ type revocations []*compiledManufacturer
 // false where there is none. It is an error, which the peer may read, if the
 // certificate is on a list, or if none of the lists there are is current.
 func (r revocations) revoked(cert, issuer *x509.Certificate, now time.Time) (checked bool, err error) {
-	id := issuerID(issuer)
+	id := issuerKey(issuer)
 	var newest *compiledList
 	for _, m := range r {
 		l := m.lists[id]

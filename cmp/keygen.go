@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/deviceca/deviceca/internal/cms"
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 const keyGeneration = "RFC 9483 §4.1.6"
@@ -113,7 +114,7 @@ func (k *EncryptedKey) OpenKey(with Opener, trust func(kga *x509.Certificate, ot
 // kgaOf finds the signer's certificate. All are copied: what they came in is wiped.
 func kgaOf(signed *cms.Signed) (kga *x509.Certificate, others []*x509.Certificate) {
 	for _, raw := range signed.Certs {
-		c, err := x509.ParseCertificate(bytes.Clone(raw))
+		c, err := der.Certificate(bytes.Clone(raw))
 		switch {
 		case err != nil || tooLarge(c.PublicKey):
 		case kga == nil && signed.Signer.Names(c):

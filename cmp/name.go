@@ -5,11 +5,12 @@ import (
 	"crypto/x509/pkix"
 	encasn1 "encoding/asn1"
 	"fmt"
-	"slices"
 	"strings"
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 // GeneralName is one GeneralName (RFC 5280 §4.2.1.6) in DER, tag and length
@@ -85,17 +86,18 @@ func (n GeneralName) CommonName() string {
 	if !ok {
 		return ""
 	}
-	attrs, ok := attributesOf(dn)
-	if !ok {
+	name, err := der.ParseName(dn)
+	if err != nil {
 		return ""
 	}
-	for _, a := range slices.Backward(attrs) {
-		if a.oid.Equal(oidCommonName) {
-			return a.text
-		}
+	names := name.Values(commonNameContents)
+	if len(names) == 0 {
+		return ""
 	}
-	return ""
+	return names[len(names)-1]
 }
+
+const commonNameContents = "\x55\x04\x03" // of its OBJECT IDENTIFIER
 
 // String returns the name for people: directory names in the order and syntax of
 // RFC 4514, which escapes what could mislead; the rest by kind and hex.
@@ -146,67 +148,7 @@ func printable(s string) string {
 // SameName reports whether two Names in DER are equal by RFC 5280 §7.1: the same
 // attributes in the same order, strings compared without regard to their type,
 // to case, and to the amount of space, for clients differ in string types.
-// RDNs of several attributes must agree octet for octet.
-func SameName(a, b []byte) bool {
-	if bytes.Equal(a, b) {
-		return true
-	}
-	as, ok1 := attributesOf(a)
-	bs, ok2 := attributesOf(b)
-	return ok1 && ok2 && slices.EqualFunc(as, bs, func(x, y attribute) bool {
-		if !x.oid.Equal(y.oid) {
-			return false
-		}
-		if x.isText && y.isText {
-			return strings.EqualFold(squeeze(x.text), squeeze(y.text))
-		}
-		return bytes.Equal(x.raw, y.raw)
-	})
-}
-
-func squeeze(s string) string { return strings.Join(strings.Fields(s), " ") }
-
-type attribute struct {
-	oid    encasn1.ObjectIdentifier
-	raw    []byte // the value
-	text   string
-	isText bool
-}
-
-// attributesOf takes a Name apart. A multi-valued RDN counts as one opaque value.
-func attributesOf(dn []byte) (list []attribute, ok bool) {
-	s := cryptobyte.String(dn)
-	var rdns cryptobyte.String
-	if !s.ReadASN1(&rdns, asn1.SEQUENCE) || !s.Empty() {
-		return nil, false
-	}
-	for !rdns.Empty() {
-		var rdn, atv, value cryptobyte.String
-		var a attribute
-		var tag asn1.Tag
-		if !rdns.ReadASN1(&rdn, asn1.SET) {
-			return nil, false
-		}
-		whole := rdn
-		if !rdn.ReadASN1(&atv, asn1.SEQUENCE) || !atv.ReadASN1ObjectIdentifier(&a.oid) {
-			return nil, false
-		}
-		if !rdn.Empty() {
-			list = append(list, attribute{oid: a.oid, raw: whole})
-			continue
-		}
-		a.raw = atv
-		if !atv.ReadAnyASN1(&value, &tag) || !atv.Empty() {
-			return nil, false
-		}
-		switch tag {
-		case asn1.UTF8String, asn1.PrintableString, asn1.IA5String:
-			a.text, a.isText = string(value), true
-		}
-		list = append(list, a)
-	}
-	return list, true
-}
+func SameName(a, b []byte) bool { return der.SameName(a, b) }
 
 // readGeneralName checks the shape that the tag promises.
 func readGeneralName(r *in) GeneralName {

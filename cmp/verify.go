@@ -176,11 +176,16 @@ func (m *Message) verifySigned(o VerifyOptions) (*Verified, error) {
 		return nil, err
 	}
 	var sent []*x509.Certificate
-	for _, raw := range m.ExtraCerts[:min(len(m.ExtraCerts), maxCandidates)] {
-		// A certificate that Go cannot parse may belong to a chain of others. One
+	var unread error // why the first, the signer's own, is not used
+	for i, raw := range m.ExtraCerts[:min(len(m.ExtraCerts), maxCandidates)] {
+		// A certificate that cannot be read may belong to a chain of others. One
 		// with a monstrous key must not get into path validation.
-		if c, err := x509.ParseCertificate(raw); err == nil && !tooLarge(c.PublicKey) {
+		c, err := der.Certificate(raw)
+		switch {
+		case err == nil && !tooLarge(c.PublicKey):
 			sent = append(sent, c)
+		case err != nil && i == 0:
+			unread = err
 		}
 	}
 	candidates := slices.Clone(o.Known)
@@ -206,6 +211,9 @@ func (m *Message) verifySigned(o VerifyOptions) (*Verified, error) {
 			return nil, &Error{Info: SignerNotTrusted, Section: generic, Reason: "the signer is not trusted", Err: err}
 		}
 		return &Verified{Certificate: c}, nil
+	}
+	if failed == nil && unread != nil {
+		failed = &Error{Info: BadMessageCheck, Section: "RFC 9483 §3.3", Reason: "the first of extraCerts, which should be the protection certificate, cannot be read", Err: unread}
 	}
 	if failed == nil {
 		failed = refuse(BadMessageCheck, "RFC 9483 §3.3", "the protection certificate is neither known nor the first of extraCerts")

@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 // Header fields in which a proxy that ends TLS hands the client's certificate
@@ -104,11 +106,11 @@ func parseClientCert(leaf, chain []string) ([]*x509.Certificate, error) {
 	}
 	certs := make([]*x509.Certificate, len(items))
 	for i, item := range items {
-		der, err := parseByteSequence(item)
+		raw, err := parseByteSequence(item)
 		if err != nil {
 			return nil, err
 		}
-		if certs[i], err = x509.ParseCertificate(der); err != nil {
+		if certs[i], err = der.Certificate(raw); err != nil {
 			return nil, err
 		}
 	}

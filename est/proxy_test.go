@@ -18,6 +18,7 @@ import (
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/device"
 	"github.com/deviceca/deviceca/est"
+	"github.com/deviceca/deviceca/internal/dertest"
 )
 
 func clientCert(ders ...[]byte) map[string]string {
@@ -117,6 +118,16 @@ func TestProxyOtherOperations(t *testing.T) {
 	e.do(t, call{path: "csrattrs", header: clientCert(lamp.cert.DER)}).wantStatus(t, 200)
 	e.do(t, call{path: "csrattrs", header: clientCert(selfSigned(t, "x").cert.DER)}).wantStatus(t, 200) // as to anyone
 	e.do(t, call{path: "csrattrs"}).wantStatus(t, 200)
+	// Extras that crypto/x509 refuses are in nobody's way.
+	for _, o := range dertest.Oddities {
+		if o.RSA {
+			continue
+		}
+		key := newKey(t)
+		extra := dertest.Device(&x509.Certificate{RawSubject: dertest.DN()}, "lamp-1", key.Public())
+		o.Edit(extra)
+		e.do(t, call{path: "csrattrs", header: clientCert(lamp.cert.DER, extra.Sign(t, key))}).wantStatus(t, 200)
+	}
 	e.do(t, call{path: "simplereenroll", body: base64Body(newCSR(t, lamp.key, "lamp-1")), header: clientCert(lamp.cert.DER)}).wantStatus(t, 200)
 	if !e.last(t).Renew {
 		t.Error("re-enrolment through a proxy was not one")

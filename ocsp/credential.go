@@ -53,7 +53,7 @@ func NewCredential(key crypto.Signer, cert, issuer *x509.Certificate, check bool
 	if bytes.Equal(cert.Raw, issuer.Raw) {
 		return c, nil // the relying party has it already
 	}
-	if err := cert.CheckSignatureFrom(issuer); err != nil || !bytes.Equal(cert.RawIssuer, issuer.RawSubject) {
+	if err := cert.CheckSignatureFrom(issuer); err != nil || !der.SameName(cert.RawIssuer, issuer.RawSubject) {
 		return nil, fmt.Errorf("the responder's certificate is not from %s: %w", issuer.Subject, err)
 	}
 	if !slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning) {

@@ -87,11 +87,11 @@ func (r *Response) signer(issuer *x509.Certificate, now time.Time, sha1 bool) (*
 		return issuer, nil
 	}
 	for _, raw := range r.Certificates {
-		cert, err := x509.ParseCertificate(raw)
+		cert, err := der.Certificate(raw)
 		if err != nil || !r.isSigner(cert) {
 			continue
 		}
-		if !bytes.Equal(cert.RawIssuer, issuer.RawSubject) {
+		if !der.SameName(cert.RawIssuer, issuer.RawSubject) {
 			return nil, errors.New("another CA issued the responder's certificate")
 		}
 		if err := accept(cert.SignatureAlgorithm, issuer, sha1); err != nil {
@@ -125,7 +125,7 @@ func (r *Response) isSigner(cert *x509.Certificate) bool {
 	if r.ByKey != nil {
 		return bytes.Equal(r.ByKey, SHA1.sum(publicKeyBits(cert)))
 	}
-	return bytes.Equal(r.ByName, cert.RawSubject)
+	return der.SameName(r.ByName, cert.RawSubject)
 }
 
 // Find is what the response says of one certificate, nil if nothing. If it says several

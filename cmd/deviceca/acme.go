@@ -102,7 +102,7 @@ func (s *server) newACME() (*acme.Server, error) {
 		return nil, err
 	}
 	var hosts []string
-	for _, name := range serverNames(s.cfg.TLS.Names, s.cfg.Listen.HTTPS) {
+	for _, name := range s.cfg.serverNames() {
 		hosts = append(hosts, strings.ToLower(name.Value))
 	}
 	return acme.New(acme.Options{

@@ -46,15 +46,17 @@ type Config struct {
 
 // ListenConfig says where the server listens.
 type ListenConfig struct {
-	HTTPS   string `yaml:"https" doc:"Address of EST, ACME, CMP and the admin API, over TLS." unit:"HOST:PORT"`
-	HTTP    string `yaml:"http" doc:"Address of OCSP, CRLs, CA certificates, CMP and the health checks, without TLS: all of them are signed." unit:"HOST:PORT"`
-	Metrics string `yaml:"metrics" doc:"Address of the Prometheus metrics, or off." unit:"HOST:PORT"`
+	HTTPS       string `yaml:"https" doc:"Address of EST, ACME, CMP and the admin API, over TLS." unit:"HOST:PORT"`
+	HTTPSNoCert string `yaml:"https_nocert" doc:"The same services, for devices whose certificates Go's TLS cannot read, or that send one wherever it is asked for: here no client certificate is, and credentials alone decide. Empty: none." unit:"HOST:PORT"`
+	HTTP        string `yaml:"http" doc:"Address of OCSP, CRLs, CA certificates, CMP and the health checks, without TLS: all of them are signed." unit:"HOST:PORT"`
+	Metrics     string `yaml:"metrics" doc:"Address of the Prometheus metrics, or off." unit:"HOST:PORT"`
 }
 
 // TLSConfig is about the https listener.
 type TLSConfig struct {
-	MinVersion string   `yaml:"min_version" doc:"Least version of TLS: 1.3, or 1.2 for devices that know no better."`
-	Names      []string `yaml:"names" doc:"Further names of the server for its certificate, beside localhost, 127.0.0.1 and the host name: DNS names and IP addresses."`
+	MinVersion        string   `yaml:"min_version" doc:"Least version of TLS: 1.3, or 1.2 for devices that know no better."`
+	Names             []string `yaml:"names" doc:"Further names of the server for its certificate, beside localhost, 127.0.0.1 and the host name: DNS names and IP addresses."`
+	NoClientCertNames []string `yaml:"no_client_cert_names" doc:"Further DNS names of the server, on listen.https: clients that call it by one of them (SNI) are asked for no client certificate, as at listen.https_nocert."`
 }
 
 // KeysConfig says where the CA's keys are.

@@ -28,6 +28,17 @@ func (c *Config) faults(fault func(key, format string, args ...any)) {
 			fault("tls.names", "%q is neither a DNS name nor an IP address", name)
 		}
 	}
+	for _, name := range c.TLS.NoClientCertNames {
+		_, err := netip.ParseAddr(name)
+		switch {
+		case err == nil:
+			fault("tls.no_client_cert_names", "%q is an IP address, which clients do not send as the server's name (RFC 6066 §3): use listen.https_nocert", name)
+		case !policy.IsHostName(name):
+			fault("tls.no_client_cert_names", "%q is not a DNS name", name)
+		case slices.ContainsFunc(append([]string{"localhost"}, c.TLS.Names...), func(other string) bool { return strings.EqualFold(name, other) }):
+			fault("tls.no_client_cert_names", "%q is one of the server's other names (tls.names, localhost): devices that call it by that could not show their certificates", name)
+		}
+	}
 	c.checkEST(fault)
 	c.checkKeys(fault)
 	if scheme, _, isURL := strings.Cut(c.DB, "://"); isURL && scheme != "postgres" && scheme != "postgresql" {
@@ -68,9 +79,9 @@ func (c *Config) faults(fault func(key, format string, args ...any)) {
 func (c *Config) checkListen(fault func(key, format string, args ...any)) {
 	taken := map[string]string{}
 	for _, l := range []struct{ key, addr string }{
-		{"listen.https", c.Listen.HTTPS}, {"listen.http", c.Listen.HTTP}, {"listen.metrics", c.Listen.Metrics},
+		{"listen.https", c.Listen.HTTPS}, {"listen.https_nocert", c.Listen.HTTPSNoCert}, {"listen.http", c.Listen.HTTP}, {"listen.metrics", c.Listen.Metrics},
 	} {
-		if l.key == "listen.metrics" && l.addr == "off" {
+		if l.key == "listen.metrics" && l.addr == "off" || l.key == "listen.https_nocert" && l.addr == "" {
 			continue
 		}
 		host, port, err := net.SplitHostPort(l.addr)

@@ -19,6 +19,7 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	refused  *prometheus.CounterVec
+	failed   *prometheus.CounterVec
 }
 
 func newMetrics(s *system) *metrics {
@@ -32,7 +33,9 @@ func newMetrics(s *system) *metrics {
 	}
 	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "deviceca_connections_refused_total",
 		Help: "Connections closed without a request, by listener and reason: address (too many of one network address) or full (too many in all)."}, []string{"listener", "reason"})
-	m.registry.MustRegister(m.requests, m.seconds, m.refused, collectors.NewGoCollector(),
+	m.failed = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "deviceca_tls_handshakes_failed_total",
+		Help: "TLS handshakes that failed, by listener and reason: client_certificate (cannot be read), client_chain (too long), client_signature, parameters (nothing in common), alert (the client refused), not_tls, gone, server, other."}, []string{"listener", "reason"})
+	m.registry.MustRegister(m.requests, m.seconds, m.refused, m.failed, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	count := func(name, help string, read func() int64) {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help},
@@ -86,6 +89,11 @@ func (m *metrics) observe(protocol string) func(operation, outcome string, took 
 // connectionsRefused makes the hook of one listener.
 func (m *metrics) connectionsRefused(listener string) func(reason string) {
 	return func(reason string) { m.refused.WithLabelValues(listener, reason).Inc() }
+}
+
+// handshakesFailed makes the hook of one listener.
+func (m *metrics) handshakesFailed(listener string) func(reason string) {
+	return func(reason string) { m.failed.WithLabelValues(listener, reason).Inc() }
 }
 
 func (m *metrics) handler() http.Handler {

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	stdlog "log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -73,7 +74,7 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	}
 	s.metrics = newMetrics(sys)
 	s.turns = newTurns(sys.service.OftenRefused, proxies.Networks)
-	if s.cert, err = newServerCert(ctx, sys.service, serverNames(cfg.TLS.Names, cfg.Listen.HTTPS), log); err != nil {
+	if s.cert, err = newServerCert(ctx, sys.service, cfg.serverNames(), log); err != nil {
 		err = fmt.Errorf("the server's own certificate: %w", err)
 		if text := sys.service.Warning(sys.service.Named("issuing")); text != "" {
 			return hinted(err, "%s: %s", sys.service.Named("issuing"), text)
@@ -136,18 +137,23 @@ func (s *server) listen(ctx context.Context) error {
 	}
 	// Client certificates are asked for and verified per request by the core,
 	// not by the handshake: so a resumed session cannot outlive a revocation, and
-	// a refusal is an answer that says why.
+	// a refusal is an answer that says why. Those that Go cannot parse end the handshake
+	// all the same; that is logged, and there are names and a listener that ask for none.
 	//
 	// Whole records: strongSwan 5.9 reads a reply that comes in two records only
 	// if both are there when it looks, and Go begins connections with small ones.
 	secure := &tls.Config{MinVersion: minVersion, ClientAuth: tls.RequestClientCert, GetCertificate: s.cert.get,
 		NextProtos: []string{"h2", "http/1.1"}, DynamicRecordSizingDisabled: true, VerifyPeerCertificate: boundChain}
-	sessions, err := newTickets(s.tickets, secure, time.Now, s.mayResume)
+	sessions, err := newTickets(s.tickets, secure, s.cfg.TLS.NoClientCertNames, time.Now, s.mayResume)
 	if err != nil {
 		return err
 	}
 	s.background(ctx, sessions.keepTurning)
-	if err := s.listenHTTP("https", s.cfg.Listen.HTTPS, s.secureRoutes(), sessions.serve()); err != nil {
+	routes := s.secureRoutes()
+	if err := s.listenHTTP("https", s.cfg.Listen.HTTPS, routes, sessions.serve()); err != nil {
+		return err
+	}
+	if err := s.listenHTTP("https_nocert", s.cfg.Listen.HTTPSNoCert, routes, sessions.askNobody()); err != nil {
 		return err
 	}
 	if err := s.listenHTTP("http", s.cfg.Listen.HTTP, s.publicRoutes(), nil); err != nil {
@@ -246,7 +252,7 @@ func (s *server) listenHTTP(name, addr string, handler http.Handler, secure *tls
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return hinted(fmt.Errorf("%s: %w", name, err), "choose another address with --%s or listen.%s in %s", name, name, s.home.config())
+		return hinted(fmt.Errorf("%s: %w", name, err), "choose another address with listen.%s in %s, or its flag or environment variable", name, s.home.config())
 	}
 	fair := newFairListener(l, s.cfg.Limits.Connections, s.cfg.Limits.ConnectionsPerAddress, s.proxies.Networks, s.metrics.connectionsRefused(name))
 	s.start(name, fair, handler, secure)
@@ -271,7 +277,7 @@ func (s *server) start(name string, l net.Listener, handler http.Handler, secure
 		IdleTimeout:       time.Duration(limits.IdleTimeout),
 		MaxHeaderBytes:    limits.HeaderBytes,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: maxStreamBuffer, MaxReceiveBufferPerStream: maxStreamBuffer},
-		ErrorLog:          slog.NewLogLogger(s.log.With("listener", name).Handler(), slog.LevelDebug), // handshakes that fail are the peers' affair
+		ErrorLog:          stdlog.New(newHandshakeLog(s.log.With("listener", name), s.metrics.handshakesFailed(name)), "", 0),
 	}
 	if name == "admin" {
 		srv.ReadTimeout, srv.WriteTimeout = 0, 0 // imports and backups take as long as they take; the peer is the owner

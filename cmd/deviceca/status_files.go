@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/pem"
@@ -40,7 +39,7 @@ func readCerts(file string) ([]*x509.Certificate, error) {
 // parseCerts reads one certificate in DER, or any number in PEM. Other PEM beside them, such as a key, is passed over.
 func parseCerts(raw []byte) (certs []*x509.Certificate, err error) {
 	if isDER(raw) {
-		cert, err := x509.ParseCertificate(raw)
+		cert, err := der.Certificate(raw)
 		return []*x509.Certificate{cert}, err
 	}
 	blocks, err := der.PEM(raw)
@@ -51,7 +50,7 @@ func parseCerts(raw []byte) (certs []*x509.Certificate, err error) {
 		if block.Type != "CERTIFICATE" {
 			continue
 		}
-		cert, err := x509.ParseCertificate(block.Bytes)
+		cert, err := der.Certificate(block.Bytes)
 		if err != nil {
 			return nil, fmt.Errorf("certificate %d: %w", len(certs)+1, err)
 		}
@@ -183,7 +182,7 @@ func parseCRLs(raw []byte) (lists []*crl.List, err error) {
 // issuerAmong finds the certificate that signed cert.
 func issuerAmong(cert *x509.Certificate, candidates []*x509.Certificate) *x509.Certificate {
 	for _, c := range candidates {
-		if bytes.Equal(c.RawSubject, cert.RawIssuer) && cert.CheckSignatureFrom(c) == nil {
+		if der.SameName(c.RawSubject, cert.RawIssuer) && cert.CheckSignatureFrom(c) == nil {
 			return c
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -23,9 +25,11 @@ const ticketWindow = 24 * time.Hour
 type tickets struct {
 	secret    []byte
 	base      *tls.Config
+	noCert    []string // server names at which no client certificate is asked for
 	now       func() time.Time
 	mayResume func(chain []*x509.Certificate) bool // whether a client with these certificates gets tickets
 	config    atomic.Pointer[tls.Config]
+	open      *tls.Config // asks for no client certificate, and gives no tickets
 }
 
 // ticketSecret derives what ticket keys are made from (HKDF, RFC 5869).
@@ -33,17 +37,27 @@ func ticketSecret(dataKey []byte) ([]byte, error) {
 	return hkdf.Key(sha256.New, dataKey, nil, "deviceca tls session tickets", 32)
 }
 
-func newTickets(secret []byte, base *tls.Config, now func() time.Time, mayResume func([]*x509.Certificate) bool) (*tickets, error) {
-	t := &tickets{secret: secret, base: base, now: now, mayResume: mayResume}
+func newTickets(secret []byte, base *tls.Config, noCert []string, now func() time.Time, mayResume func([]*x509.Certificate) bool) (*tickets, error) {
+	t := &tickets{secret: secret, base: base, noCert: noCert, now: now, mayResume: mayResume, open: base.Clone()}
+	t.open.ClientAuth, t.open.SessionTicketsDisabled = tls.NoClientCert, true
 	return t, t.turn()
 }
 
 // serve is the configuration of the listener.
 func (t *tickets) serve() *tls.Config {
 	config := t.base.Clone()
-	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return t.config.Load(), nil }
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if slices.ContainsFunc(t.noCert, func(name string) bool { return strings.EqualFold(name, hello.ServerName) }) {
+			return t.open, nil
+		}
+		return t.config.Load(), nil
+	}
 	return config
 }
+
+// askNobody is the configuration of a listener that asks for no client certificate, whatever it is called. What it
+// would resume is a session without one: it gives no tickets, so that none is taken to where certificates are asked for.
+func (t *tickets) askNobody() *tls.Config { return t.open }
 
 // turn sets the keys of this time: tickets are made under the window's own, and
 // taken under its neighbours' too, since servers' clocks differ.

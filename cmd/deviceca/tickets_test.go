@@ -42,7 +42,7 @@ func TestTickets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := newTickets(secret, &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert, NextProtos: []string{"h2", "http/1.1"}}, func() time.Time { return *now }, mayResume)
+		s, err := newTickets(secret, &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert, NextProtos: []string{"h2", "http/1.1"}}, nil, func() time.Time { return *now }, mayResume)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +125,7 @@ func connect(t *testing.T, s *tickets, client *tls.Config) tls.ConnectionState {
 
 func TestTicketsTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, err := newTickets(make([]byte, 32), &tls.Config{}, time.Now, nil)
+		s, err := newTickets(make([]byte, 32), &tls.Config{}, nil, time.Now, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -87,9 +87,9 @@ func (c *serverCert) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.current.Load(), nil
 }
 
-// serverNames are the names that clients may reach the https listener by: the
+// serverNames are the names that clients may reach the https listeners by: the
 // configured ones first, then what this host is called.
-func serverNames(configured []string, listen string) []ca.SAN {
+func (c *Config) serverNames() []ca.SAN {
 	var names []ca.SAN
 	add := func(name string) {
 		san := ca.SAN{Form: "dns", Value: name}
@@ -103,15 +103,17 @@ func serverNames(configured []string, listen string) []ca.SAN {
 			names = append(names, san)
 		}
 	}
-	for _, name := range configured {
+	for _, name := range slices.Concat(c.TLS.Names, c.TLS.NoClientCertNames) {
 		add(name)
 	}
 	add("localhost")
 	if host, err := os.Hostname(); err == nil && len(host) <= 64 && policy.IsHostName(host) {
 		add(host)
 	}
-	if host, _, err := net.SplitHostPort(listen); err == nil {
-		add(host)
+	for _, listen := range []string{c.Listen.HTTPS, c.Listen.HTTPSNoCert} {
+		if host, _, err := net.SplitHostPort(listen); err == nil {
+			add(host)
+		}
 	}
 	add("127.0.0.1")
 	add("::1")

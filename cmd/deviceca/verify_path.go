@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
@@ -10,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/deviceca/deviceca/internal/der"
 	"github.com/deviceca/deviceca/internal/path"
 	"github.com/deviceca/deviceca/policy"
 )
@@ -69,7 +69,7 @@ func (in *verifyInput) certificates() (m material, err error) {
 		}
 		given = append(given, certs...)
 	}
-	selfIssued := func(c *x509.Certificate) bool { return bytes.Equal(c.RawIssuer, c.RawSubject) }
+	selfIssued := func(c *x509.Certificate) bool { return der.SameName(c.RawIssuer, c.RawSubject) }
 	only := slices.ContainsFunc(given, selfIssued)
 	for _, c := range given {
 		if only && !selfIssued(c) {
@@ -87,7 +87,7 @@ func (in *verifyInput) paths(m material, now time.Time) ([][]*x509.Certificate, 
 	if err != nil {
 		return nil, err
 	}
-	paths, err := path.Verify(m.leaf, path.Options{Anchors: m.roots, Intermediates: m.between, Now: now, Usages: []x509.ExtKeyUsage{usage}, ReadsNames: true})
+	paths, err := path.Verify(m.leaf, path.Options{Anchors: path.Anchors(m.roots), Intermediates: m.between, Now: now, Usages: []x509.ExtKeyUsage{usage}, ReadsNames: true})
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/cmp"
 	"github.com/deviceca/deviceca/device"
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 // exchange is one message and its answer.
@@ -244,7 +245,7 @@ func (x *exchange) authenticate(ctx context.Context, there *Transaction) (err er
 	}
 	continues := there != nil && !beginsTransaction(x.in.Body)
 	if continues && there.Signer != nil {
-		if c, err := x509.ParseCertificate(there.Signer); err == nil {
+		if c, err := der.Certificate(there.Signer); err == nil {
 			options.Known = append(options.Known, c)
 		}
 	} else if options.Known, err = x.registered(ctx); err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 func (c *call) listCAs() (any, error) {
@@ -65,9 +66,9 @@ func (c *call) exportCA() (any, error) {
 	return out, nil
 }
 
-// rootOf finds the root that signed der; nil if der is a root.
-func rootOf(der []byte, all []ca.Generation) ([]byte, error) {
-	cert, err := x509.ParseCertificate(der)
+// rootOf finds the root that signed raw; nil if raw is a root.
+func rootOf(raw []byte, all []ca.Generation) ([]byte, error) {
+	cert, err := x509.ParseCertificate(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +77,7 @@ func rootOf(der []byte, all []ca.Generation) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if g.IsRoot() && !bytes.Equal(g.Cert, der) && bytes.Equal(root.RawSubject, cert.RawIssuer) && cert.CheckSignatureFrom(root) == nil {
+		if g.IsRoot() && !bytes.Equal(g.Cert, raw) && der.SameName(root.RawSubject, cert.RawIssuer) && cert.CheckSignatureFrom(root) == nil {
 			return g.Cert, nil
 		}
 	}

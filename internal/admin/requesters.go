@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
 	"net/http"
 	"net/url"
@@ -95,14 +94,14 @@ type NewRA struct {
 	Levels []string `json:"levels"`
 }
 
-func viewCert(der []byte, whole bool) Cert {
-	sum := sha256.Sum256(der)
+func viewCert(raw []byte, whole bool) Cert {
+	sum := sha256.Sum256(raw)
 	c := Cert{SHA256: hex.EncodeToString(sum[:])}
-	if cert, err := x509.ParseCertificate(der); err == nil { // it was, when it was registered
+	if cert, err := der.Certificate(raw); err == nil { // it was, when it was registered
 		c.Subject, c.NotAfter = cert.Subject.String(), cert.NotAfter
 	}
 	if whole {
-		c.PEM = encodePEM(der)
+		c.PEM = encodePEM(raw)
 	}
 	return c
 }

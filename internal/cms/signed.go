@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 // SignedData with one signer (RFC 5652 §5.1, §5.3):
@@ -281,7 +283,7 @@ func (s *Signed) Verify(pub crypto.PublicKey) error {
 // own; nil if there is none.
 func (s *Signed) SignerCert() *x509.Certificate {
 	for _, raw := range s.Certs {
-		if cert, err := x509.ParseCertificate(raw); err == nil && s.Signer.Names(cert) {
+		if cert, err := der.Certificate(raw); err == nil && s.Signer.Names(cert) {
 			return cert
 		}
 	}

@@ -56,6 +56,7 @@ var mayImport = map[string][]string{
 	"internal/keys/keystest":     {"internal/keys"},
 	"internal/store/storetest":   {"*"},
 	"internal/attesttest":        {"client", "client/tpm", "internal/der"},
+	"internal/dertest":           {},
 	"internal/house":             {},
 	"internal/dnstest":           {},
 	"internal/stacktest":         {"*"},

@@ -11,7 +11,11 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/deviceca/deviceca/internal/der"
 )
+
+const oidEmailAddress = "\x2a\x86\x48\x86\xf7\x0d\x01\x09\x01" // contents octets
 
 // Name forms, by their tag in GeneralName (RFC 5280 §4.2.1.6).
 const (
@@ -40,8 +44,8 @@ type constraints struct {
 // subtree is a GeneralName as a constraint, or as a name: one of the two is set for its form.
 type subtree struct {
 	form int
-	text string // dNSName, rfc822Name, URI, iPAddress
-	name []rdn  // directoryName
+	text string   // dNSName, rfc822Name, URI, iPAddress
+	name der.Name // directoryName
 }
 
 // constrain applies the name constraints of each CA, the anchor included, to the names of all certificates
@@ -133,7 +137,7 @@ func formOf(tag asn1.Tag) int {
 func generalName(tag asn1.Tag, value cryptobyte.String) (n subtree, err error) {
 	n.form = formOf(tag)
 	if n.form == formDirectory {
-		n.name, err = parseName(value)
+		n.name, err = der.ParseName(value)
 	} else {
 		n.text = string(value)
 	}
@@ -143,16 +147,16 @@ func generalName(tag asn1.Tag, value cryptobyte.String) (n subtree, err error) {
 // namesOf are the names of a certificate: subject, if not empty, subjectAltName, and, without
 // that, emailAddress of the subject.
 func namesOf(c *x509.Certificate) (names []subtree, err error) {
-	subject, err := parseName(c.RawSubject)
+	subject, err := der.ParseName(c.RawSubject)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("has a subject that cannot be read: %w", err)
 	}
 	if len(subject) > 0 {
 		names = append(names, subtree{form: formDirectory, name: subject})
 	}
 	ext := extension(c, oidSubjectAltName)
 	if ext == nil {
-		for _, address := range emailsOf(subject) {
+		for _, address := range subject.Values(oidEmailAddress) {
 			names = append(names, subtree{form: formEmail, text: address})
 		}
 		return names, nil
@@ -215,7 +219,7 @@ func (c *constraints) allow(names []subtree, budget *int) error {
 func (n subtree) String() string {
 	switch n.form {
 	case formDirectory:
-		return nameText(n.name)
+		return n.name.String()
 	case formIP:
 		return net.IP(n.text).String()
 	}
@@ -227,7 +231,7 @@ func (n subtree) String() string {
 func (n subtree) within(tree subtree, any bool) (bool, error) {
 	switch n.form {
 	case formDirectory:
-		return isWithin(n.name, tree.name), nil
+		return n.name.Within(tree.name), nil
 	case formDNS:
 		return hostWithin(n.text, tree.text, any), nil
 	case formEmail:

@@ -1,11 +1,11 @@
 // Package path validates certification paths (RFC 5280 §6.1), of devices' manufacturers
 // and for relying parties alike. crypto/x509 finds the paths; this package adds what that leaves
 // out or does otherwise: name constraints of all forms, path lengths that do not count
-// self-issued certificates, the strength of signatures and keys, and the rules on noRevAvail.
+// self-issued certificates, names that differ in case, space or string type, the strength of
+// signatures and keys, and the rules on noRevAvail.
 package path
 
 import (
-	"bytes"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -25,9 +25,24 @@ var (
 	oidNoRevAvail      = asn1.ObjectIdentifier{2, 5, 29, 56}
 )
 
+// Anchor is a trust anchor, made ready by [Anchors].
+type Anchor struct {
+	*x509.Certificate
+	name string // its subject's key, to compare by
+}
+
+// Anchors makes certificates trust anchors. Those that are used again and again should be made once.
+func Anchors(certs []*x509.Certificate) []Anchor {
+	anchors := make([]Anchor, len(certs))
+	for i, c := range certs {
+		anchors[i] = Anchor{c, der.NameKey(c.RawSubject)}
+	}
+	return anchors
+}
+
 // Options of [Verify].
 type Options struct {
-	Anchors       []*x509.Certificate
+	Anchors       []Anchor
 	Intermediates []*x509.Certificate
 	Now           time.Time
 	// Usages are extended key usages of which one must hold for the whole path; none accepts any.
@@ -99,45 +114,49 @@ func reach(leaf *x509.Certificate, o Options) (anchors, between []*x509.Certific
 			refused = err
 		}
 	}
-	follows := func(c, issuer *x509.Certificate) bool {
-		if !bytes.Equal(c.RawIssuer, issuer.RawSubject) {
+	follows := func(c link, issuer Anchor) bool {
+		if c.issuer != issuer.name {
 			return false
 		}
-		if err := sound(c); err != nil {
-			refuse(&Error{c, fmt.Errorf("is not used: %w", err)})
+		if err := sound(c.Certificate); err != nil {
+			refuse(&Error{c.Certificate, fmt.Errorf("is not used: %w", err)})
 			return false
 		}
-		if err := c.CheckSignatureFrom(issuer); err != nil {
-			refuse(fmt.Errorf("%s is not used: %w", naming(c), err))
+		if err := c.CheckSignatureFrom(issuer.Certificate); err != nil {
+			refuse(fmt.Errorf("%s is not used: %w", naming(c.Certificate), err))
 			return false
 		}
 		return true
 	}
+	end, rest := newLink(leaf), make([]link, len(o.Intermediates))
+	for i, c := range o.Intermediates {
+		rest[i] = newLink(c)
+	}
 	there := false
+	var issuers []Anchor
 	for _, c := range o.Anchors {
 		err := der.AcceptKey(c.PublicKey)
 		switch {
 		case err == nil:
-			anchors = append(anchors, c)
+			anchors, issuers = append(anchors, c.Certificate), append(issuers, c)
 			there = there || c.Equal(leaf)
-		case bytes.Equal(leaf.RawIssuer, c.RawSubject) || slices.ContainsFunc(o.Intermediates, func(i *x509.Certificate) bool { return bytes.Equal(i.RawIssuer, c.RawSubject) }):
-			refuse(&Error{c, fmt.Errorf("is not used: %w", err)})
+		case end.issuer == c.name || slices.ContainsFunc(rest, func(i link) bool { return i.issuer == c.name }):
+			refuse(&Error{c.Certificate, fmt.Errorf("is not used: %w", err)})
 		}
 	}
-	issuers, rest := anchors, slices.Clone(o.Intermediates)
 	for len(issuers) > 0 {
-		var next []*x509.Certificate
+		var next []Anchor
 		for _, issuer := range issuers {
-			there = there || follows(leaf, issuer)
-			rest = slices.DeleteFunc(rest, func(c *x509.Certificate) bool {
+			there = there || follows(end, issuer)
+			rest = slices.DeleteFunc(rest, func(c link) bool {
 				if !follows(c, issuer) {
 					return false
 				}
-				next = append(next, c)
+				next = append(next, Anchor{c.Certificate, der.NameKey(c.RawSubject)})
+				between = append(between, c.Certificate)
 				return true
 			})
 		}
-		between = append(between, next...)
 		issuers = next
 	}
 	unknown := x509.UnknownAuthorityError{Cert: leaf}
@@ -150,9 +169,18 @@ func reach(leaf *x509.Certificate, o Options) (anchors, between []*x509.Certific
 	return nil, nil, unknown
 }
 
+// link is a certificate of a chain that a peer sent.
+type link struct {
+	*x509.Certificate
+	issuer string // its issuer's key, to compare by
+}
+
+func newLink(c *x509.Certificate) link { return link{c, der.NameKey(c.RawIssuer)} }
+
 // handling is a copy of c without what this package judges itself: crypto/x509 lets an
 // rfc822Name or URI constraint on a host hold for its subdomains, refuses critical
-// constraints on directoryName, and counts self-issued certificates in path lengths.
+// constraints on directoryName, counts self-issued certificates in path lengths, and
+// compares names octet by octet: the copy's are written so that this is RFC 5280 §7.1.
 func handling(c *x509.Certificate, names bool) *x509.Certificate {
 	handled := *c
 	handled.UnhandledCriticalExtensions = slices.DeleteFunc(slices.Clone(c.UnhandledCriticalExtensions), func(oid asn1.ObjectIdentifier) bool {
@@ -163,6 +191,7 @@ func handling(c *x509.Certificate, names bool) *x509.Certificate {
 	handled.PermittedEmailAddresses, handled.ExcludedEmailAddresses = nil, nil
 	handled.PermittedURIDomains, handled.ExcludedURIDomains = nil, nil
 	handled.MaxPathLen = -1
+	handled.RawSubject, handled.RawIssuer = []byte(der.NameKey(c.RawSubject)), []byte(der.NameKey(c.RawIssuer))
 	return &handled
 }
 
@@ -244,4 +273,4 @@ func extension(c *x509.Certificate, oid asn1.ObjectIdentifier) *pkix.Extension {
 	return nil
 }
 
-func selfIssued(c *x509.Certificate) bool { return bytes.Equal(c.RawIssuer, c.RawSubject) }
+func selfIssued(c *x509.Certificate) bool { return der.SameName(c.RawIssuer, c.RawSubject) }

@@ -28,7 +28,7 @@ func distrust(format string, args ...any) error {
 // one, by its key identifier. Nothing is verified.
 func (l *List) IsOf(issuer *x509.Certificate) error {
 	switch {
-	case !bytes.Equal(l.Issuer, issuer.RawSubject):
+	case !der.SameName(l.Issuer, issuer.RawSubject):
 		return distrust("another CA issued it than %s", issuer.Subject)
 	case l.KeyID != nil && len(issuer.SubjectKeyId) > 0 && !bytes.Equal(l.KeyID, issuer.SubjectKeyId):
 		return distrust("another key of %s signed it; find that generation's certificate", issuer.Subject)
@@ -128,7 +128,7 @@ func (l *List) Find(serial *big.Int) (found *Line) {
 // covers the certificates that have one of its names in a distribution point of theirs that is
 // for all reasons and the CA's own (§6.3.3 b 2, d), or whose issuer is that name.
 func (l *List) Covers(cert *x509.Certificate) bool {
-	if !bytes.Equal(l.Issuer, cert.RawIssuer) || l.Scope.OnlyUsers && cert.IsCA || l.Scope.OnlyCAs && !cert.IsCA {
+	if !der.SameName(l.Issuer, cert.RawIssuer) || l.Scope.OnlyUsers && cert.IsCA || l.Scope.OnlyCAs && !cert.IsCA {
 		return false
 	}
 	if !l.Scope.Named {
@@ -136,8 +136,18 @@ func (l *List) Covers(cert *x509.Certificate) bool {
 	}
 	mine := append(namesOfPoints(cert), directoryName(cert.RawIssuer))
 	return slices.ContainsFunc(l.Scope.Names, func(name []byte) bool {
-		return slices.ContainsFunc(mine, func(named []byte) bool { return bytes.Equal(name, named) })
+		return slices.ContainsFunc(mine, func(named []byte) bool { return sameGeneralName(name, named) })
 	})
+}
+
+// sameGeneralName compares names of distribution points: octet by octet, but directoryNames as Names.
+func sameGeneralName(a, b []byte) bool {
+	if bytes.Equal(a, b) {
+		return true
+	}
+	one, other := cryptobyte.String(a), cryptobyte.String(b)
+	var x, y cryptobyte.String
+	return one.ReadASN1(&x, explicit(4)) && other.ReadASN1(&y, explicit(4)) && der.SameName(x, y)
 }
 
 func directoryName(dn []byte) []byte {
