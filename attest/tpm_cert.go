@@ -114,10 +114,10 @@ type path struct {
 // is tried by its own anchors alone, in order; the rest of chain may stand between.
 func findPath(chain []*x509.Certificate, anchors []Anchor, now time.Time) (path, error) {
 	refusal := errors.New("the AK certificate does not lead to an anchor that is registered for this format; is an intermediate certificate missing in x5c?")
-	foreign := refusal
+	foreign, sent := refusal, certpath.NewChain(chain)
 	for _, a := range anchors {
 		// parseAKNames has read the subjectAltName, which is critical.
-		paths, err := certpath.Verify(chain[0], certpath.Options{Anchors: certpath.Anchors(a.Certificates), Intermediates: chain[1:], Now: now, ReadsNames: true})
+		paths, err := sent.Verify(certpath.Options{Anchors: certpath.Anchors(a.Certificates), Now: now, ReadsNames: true})
 		if err != nil {
 			// No path at all is the least that can be said.
 			_, unknown := errors.AsType[x509.UnknownAuthorityError](err)

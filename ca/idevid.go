@@ -229,10 +229,10 @@ func (s *Service) authenticateIDevID(ctx context.Context, chain []*x509.Certific
 		return Requester{}, foreign
 	}
 	leaf := chain[0]
-	refusal := foreign
+	refusal, sent := foreign, path.NewChain(chain)
 	for _, m := range registered {
 		// A critical subjectAltName may hold a hardwareModuleName alone, which identify reads.
-		paths, err := path.Verify(leaf, path.Options{Anchors: m.trust, Intermediates: chain[1:], Now: now, ReadsNames: true})
+		paths, err := sent.Verify(path.Options{Anchors: m.trust, Now: now, ReadsNames: true})
 		if err != nil {
 			// That its time is wrong, or its chain weak or constrained, is worth saying to whoever holds it.
 			invalid, ok := errors.AsType[x509.CertificateInvalidError](err)

@@ -215,7 +215,7 @@ func (m *Manufacturer) signers(given [][]byte, now time.Time) ([]*x509.Certifica
 		below = append(below, c)
 	}
 	for i, c := range below {
-		_, err := path.Verify(c, path.Options{Anchors: path.Anchors(anchors), Intermediates: below, Now: now})
+		_, err := path.Verify(c, below, path.Options{Anchors: path.Anchors(anchors), Now: now})
 		if err == nil && !c.IsCA {
 			err = errors.New("it is not a CA's")
 		}

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"bytes"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -117,34 +116,6 @@ func checkID(id string) error {
 		return &Error{Kind: Usage, Op: "names", Text: "\"" + printable(id) + "\" is no device ID", Hint: "use 1 to 64 of A-Z a-z 0-9 . _ : -"}
 	}
 	return nil
-}
-
-// sameSubject compares two DER names by the gist of RFC 5280 §7.1: string types,
-// case and inner white space do not count.
-func sameSubject(a, b []byte) bool {
-	if bytes.Equal(a, b) {
-		return true
-	}
-	var x, y pkix.RDNSequence
-	if rest, err := asn1.Unmarshal(a, &x); err != nil || len(rest) > 0 {
-		return false
-	}
-	if rest, err := asn1.Unmarshal(b, &y); err != nil || len(rest) > 0 || len(x) != len(y) {
-		return false
-	}
-	for i := range x {
-		if len(x[i]) != len(y[i]) {
-			return false
-		}
-		for j := range x[i] {
-			v, vok := x[i][j].Value.(string)
-			w, wok := y[i][j].Value.(string)
-			if !x[i][j].Type.Equal(y[i][j].Type) || !vok || !wok || !strings.EqualFold(strings.Join(strings.Fields(v), " "), strings.Join(strings.Fields(w), " ")) {
-				return false
-			}
-		}
-	}
-	return true
 }
 
 // commonName is the common name in a DER subject, "" for none.

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 // Trust is how the CA is recognised at the first contact; one of the two must be
@@ -195,7 +197,7 @@ func accept(reply *Reply, req *Request, ca *CACerts, now time.Time) (*Identity, 
 		return refuse("the reply holds no certificate for our key", "nothing was written; ask the CA's operator which certificate was issued", nil)
 	}
 	cert := reply.Certificates[i]
-	if !sameSubject(cert.RawSubject, req.Names.Subject) {
+	if !der.SameName(cert.RawSubject, req.Names.Subject) {
 		return refuse("the certificate is for \""+printable(cert.Subject.String())+"\", which is not the name asked for", "nothing was written", nil)
 	}
 	if cert.IsCA {

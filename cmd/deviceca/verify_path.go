@@ -87,7 +87,7 @@ func (in *verifyInput) paths(m material, now time.Time) ([][]*x509.Certificate, 
 	if err != nil {
 		return nil, err
 	}
-	paths, err := path.Verify(m.leaf, path.Options{Anchors: path.Anchors(m.roots), Intermediates: m.between, Now: now, Usages: []x509.ExtKeyUsage{usage}, ReadsNames: true})
+	paths, err := path.Verify(m.leaf, m.between, path.Options{Anchors: path.Anchors(m.roots), Now: now, Usages: []x509.ExtKeyUsage{usage}, ReadsNames: true})
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,7 @@ func TestOddCertificates(t *testing.T) {
 		return c
 	}
 	verify := func(leaf *x509.Certificate, between ...*x509.Certificate) error {
-		_, err := Verify(leaf, Options{Anchors: Anchors([]*x509.Certificate{root.cert}), Intermediates: between, Now: time.Now()})
+		_, err := Verify(leaf, between, Options{Anchors: Anchors([]*x509.Certificate{root.cert}), Now: time.Now()})
 		return err
 	}
 	for _, o := range dertest.Oddities {
@@ -96,12 +96,12 @@ func TestNamesInOtherDress(t *testing.T) {
 	}
 	between := issue(cn(cbasn1.UTF8String, "the root "), cn(cbasn1.T61String, "M\xdcLLER"), true, key.Public(), root.key)
 	leaf := issue(cn(cbasn1.UTF8String, "Müller"), cn(cbasn1.UTF8String, "lamp"), false, ecKey(t).Public(), key)
-	paths, err := Verify(leaf, Options{Anchors: Anchors([]*x509.Certificate{root.cert}), Intermediates: []*x509.Certificate{between}, Now: time.Now()})
+	paths, err := Verify(leaf, []*x509.Certificate{between}, Options{Anchors: Anchors([]*x509.Certificate{root.cert}), Now: time.Now()})
 	if err != nil || len(paths) != 1 || paths[0][0] != leaf || paths[0][1] != between || paths[0][2] != root.cert {
 		t.Errorf("%v, %v", paths, err)
 	}
 	other := issue(cn(cbasn1.UTF8String, "Miller"), cn(cbasn1.UTF8String, "lamp"), false, ecKey(t).Public(), key)
-	if _, err := Verify(other, Options{Anchors: Anchors([]*x509.Certificate{root.cert}), Intermediates: []*x509.Certificate{between}, Now: time.Now()}); err == nil {
+	if _, err := Verify(other, []*x509.Certificate{between}, Options{Anchors: Anchors([]*x509.Certificate{root.cert}), Now: time.Now()}); err == nil {
 		t.Error("of an issuer of another name, it is good")
 	}
 }

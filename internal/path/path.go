@@ -40,11 +40,37 @@ func Anchors(certs []*x509.Certificate) []Anchor {
 	return anchors
 }
 
-// Options of [Verify].
+// Chain is what a peer sent, the leaf first, and what may stand between it and an anchor, in any order. It is
+// made ready once by [NewChain], however many anchors it is tried with: names are what a stranger can make long.
+type Chain struct {
+	leaf    link
+	between []link
+}
+
+// link is a certificate of a chain.
+type link struct {
+	*x509.Certificate
+	issuer, subject string // its names' keys, to compare by
+}
+
+// NewChain makes a chain of certificates, of which there is at least one.
+func NewChain(certs []*x509.Certificate) Chain {
+	links := make([]link, len(certs))
+	for i, c := range certs {
+		links[i] = link{c, der.NameKey(c.RawIssuer), der.NameKey(c.RawSubject)}
+	}
+	return Chain{links[0], links[1:]}
+}
+
+// Verify is Verify of a chain of leaf and intermediates.
+func Verify(leaf *x509.Certificate, intermediates []*x509.Certificate, o Options) ([][]*x509.Certificate, error) {
+	return NewChain(append([]*x509.Certificate{leaf}, intermediates...)).Verify(o)
+}
+
+// Options of [Chain.Verify].
 type Options struct {
-	Anchors       []Anchor
-	Intermediates []*x509.Certificate
-	Now           time.Time
+	Anchors []Anchor
+	Now     time.Time
 	// Usages are extended key usages of which one must hold for the whole path; none accepts any.
 	Usages []x509.ExtKeyUsage
 	// ReadsNames says that the caller reads the leaf's subjectAltName: crypto/x509
@@ -52,17 +78,18 @@ type Options struct {
 	ReadsNames bool
 }
 
-// Verify finds the paths from leaf to the anchors that hold, the leaf first and the anchor
+// Verify finds the paths from the leaf to the anchors that hold, the leaf first and the anchor
 // last. There is at least one if there is no error. Revocation is not looked at.
 //
 //  1. From the anchors down: which certificates they lead to, and whether the leaf is one. Weak
-//     certificates are left out. See [reach].
+//     certificates are left out. See reach.
 //  2. Signatures, times, basicConstraints, key usages, and policies: crypto/x509.
 //  3. Of the paths found, those stay that hold to the rest of RFC 5280 §6.1 and to RFC 9608 §3.
 //
 // The errors are an [Error], or those of crypto/x509.
-func Verify(leaf *x509.Certificate, o Options) ([][]*x509.Certificate, error) {
-	anchors, between, err := reach(leaf, o)
+func (c Chain) Verify(o Options) ([][]*x509.Certificate, error) {
+	leaf := c.leaf.Certificate
+	anchors, between, err := c.reach(o.Anchors)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +134,7 @@ func Verify(leaf *x509.Certificate, o Options) ([][]*x509.Certificate, error) {
 // lead to the leaf. A stranger makes up chains at no cost: a search from the leaf up would verify,
 // with keys of the stranger's choice, every way through them. This way each signature is
 // verified with a key that an anchor vouches for, and names alone turn others away.
-func reach(leaf *x509.Certificate, o Options) (anchors, between []*x509.Certificate, err error) {
+func (c Chain) reach(trusted []Anchor) (anchors, between []*x509.Certificate, err error) {
 	var refused error // the first of those whose names fit
 	refuse := func(err error) {
 		if refused == nil {
@@ -128,38 +155,35 @@ func reach(leaf *x509.Certificate, o Options) (anchors, between []*x509.Certific
 		}
 		return true
 	}
-	end, rest := newLink(leaf), make([]link, len(o.Intermediates))
-	for i, c := range o.Intermediates {
-		rest[i] = newLink(c)
-	}
+	leaf, rest := c.leaf, slices.Clone(c.between)
 	there := false
 	var issuers []Anchor
-	for _, c := range o.Anchors {
+	for _, c := range trusted {
 		err := der.AcceptKey(c.PublicKey)
 		switch {
 		case err == nil:
 			anchors, issuers = append(anchors, c.Certificate), append(issuers, c)
-			there = there || c.Equal(leaf)
-		case end.issuer == c.name || slices.ContainsFunc(rest, func(i link) bool { return i.issuer == c.name }):
+			there = there || c.Equal(leaf.Certificate)
+		case leaf.issuer == c.name || slices.ContainsFunc(rest, func(i link) bool { return i.issuer == c.name }):
 			refuse(&Error{c.Certificate, fmt.Errorf("is not used: %w", err)})
 		}
 	}
 	for len(issuers) > 0 {
 		var next []Anchor
 		for _, issuer := range issuers {
-			there = there || follows(end, issuer)
+			there = there || follows(leaf, issuer)
 			rest = slices.DeleteFunc(rest, func(c link) bool {
 				if !follows(c, issuer) {
 					return false
 				}
-				next = append(next, Anchor{c.Certificate, der.NameKey(c.RawSubject)})
+				next = append(next, Anchor{c.Certificate, c.subject})
 				between = append(between, c.Certificate)
 				return true
 			})
 		}
 		issuers = next
 	}
-	unknown := x509.UnknownAuthorityError{Cert: leaf}
+	unknown := x509.UnknownAuthorityError{Cert: leaf.Certificate}
 	switch {
 	case there:
 		return anchors, between, nil
@@ -168,14 +192,6 @@ func reach(leaf *x509.Certificate, o Options) (anchors, between []*x509.Certific
 	}
 	return nil, nil, unknown
 }
-
-// link is a certificate of a chain that a peer sent.
-type link struct {
-	*x509.Certificate
-	issuer string // its issuer's key, to compare by
-}
-
-func newLink(c *x509.Certificate) link { return link{c, der.NameKey(c.RawIssuer)} }
 
 // handling is a copy of c without what this package judges itself: crypto/x509 lets an
 // rfc822Name or URI constraint on a host hold for its subdomains, refuses critical

@@ -61,7 +61,7 @@ func TestLimbo(t *testing.T) {
 		t.Run(tt.ID, func(t *testing.T) {
 			o := Options{Now: time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)}
 			unreadable := false
-			var trusted []*x509.Certificate
+			var trusted, between []*x509.Certificate
 			take := func(text string) *x509.Certificate {
 				c := parsePEM(t, text)
 				unreadable = unreadable || c == nil
@@ -71,13 +71,13 @@ func TestLimbo(t *testing.T) {
 				trusted = append(trusted, take(text))
 			}
 			for _, text := range tt.Between {
-				o.Intermediates = append(o.Intermediates, take(text))
+				between = append(between, take(text))
 			}
 			leaf := take(tt.Peer)
 			var err error
 			if !unreadable { // else crypto/x509 has refused it, which is as good
 				o.Anchors = Anchors(trusted)
-				_, err = Verify(leaf, o)
+				_, err = Verify(leaf, between, o)
 			}
 			good := err == nil && !unreadable
 			if want := tt.Expected == "SUCCESS" || lenient[tt.ID]; good != want {
@@ -138,7 +138,7 @@ func TestPKITS(t *testing.T) {
 		seen++
 		t.Run(tt.Name, func(t *testing.T) {
 			last := len(certs) - 1
-			paths, err := Verify(certs[last], Options{Anchors: Anchors(certs[:1]), Intermediates: certs[1:last], Now: time.Date(2015, 1, 1, 0, 0, 0, 0, time.UTC)})
+			paths, err := Verify(certs[last], certs[1:last], Options{Anchors: Anchors(certs[:1]), Now: time.Date(2015, 1, 1, 0, 0, 0, 0, time.UTC)})
 			if want := tt.ShouldValidate && !otherwise[tt.Name]; (err == nil) != want {
 				t.Fatalf("%v, want good: %t", err, want)
 			}
@@ -236,10 +236,11 @@ func TestWeak(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := Options{Anchors: Anchors([]*x509.Certificate{tt.root.cert}), Now: time.Now()}
+			var between []*x509.Certificate
 			if tt.middle != nil {
-				o.Intermediates = append(o.Intermediates, tt.middle.cert)
+				between = append(between, tt.middle.cert)
 			}
-			_, err := Verify(tt.leaf.cert, o)
+			_, err := Verify(tt.leaf.cert, between, o)
 			if tt.says == "" && err != nil || tt.says != "" && (err == nil || !strings.Contains(err.Error(), tt.says)) {
 				t.Errorf("%v, want %q", err, tt.says)
 			}
@@ -278,12 +279,13 @@ func TestStrangersKeysVerifyNothing(t *testing.T) {
 		{"a mesh beside a genuine CA", forged, append(mesh, factory.cert), 0, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			o := Options{Anchors: Anchors([]*x509.Certificate{root.cert}), Intermediates: tt.between, Now: time.Now()}
-			_, reached, err := reach(tt.leaf.cert, o)
+			o := Options{Anchors: Anchors([]*x509.Certificate{root.cert}), Now: time.Now()}
+			chain := NewChain(append([]*x509.Certificate{tt.leaf.cert}, tt.between...))
+			_, reached, err := chain.reach(o.Anchors)
 			if (err == nil) != tt.good || len(reached) != tt.reached {
 				t.Errorf("reached %d, want %d; %v", len(reached), tt.reached, err)
 			}
-			if _, err := Verify(tt.leaf.cert, o); (err == nil) != tt.good {
+			if _, err := chain.Verify(o); (err == nil) != tt.good {
 				t.Error(err)
 			}
 		})
@@ -383,7 +385,7 @@ func TestNameConstraints(t *testing.T) {
 					c.ExtraExtensions = []pkix.Extension{ext(t, oidSubjectAltName, len(tt.subject.ToRDNSequence()) == 0, raw)}
 				}
 			})
-			_, err := Verify(leaf.cert, Options{Anchors: Anchors([]*x509.Certificate{root.cert}), Intermediates: []*x509.Certificate{middle.cert}, Now: time.Now()})
+			_, err := Verify(leaf.cert, []*x509.Certificate{middle.cert}, Options{Anchors: Anchors([]*x509.Certificate{root.cert}), Now: time.Now()})
 			if tt.says == "" && err != nil || tt.says != "" && (err == nil || !strings.Contains(err.Error(), tt.says)) {
 				t.Errorf("%v, want %q", err, tt.says)
 			}
@@ -411,7 +413,7 @@ func TestNoRevAvail(t *testing.T) {
 				c.ExtraExtensions = []pkix.Extension{noRev}
 				tt.edit(c)
 			})
-			_, err := Verify(leaf.cert, Options{Anchors: Anchors([]*x509.Certificate{root.cert}), Now: time.Now()})
+			_, err := Verify(leaf.cert, nil, Options{Anchors: Anchors([]*x509.Certificate{root.cert}), Now: time.Now()})
 			if tt.says == "" && err != nil || tt.says != "" && (err == nil || !strings.Contains(err.Error(), tt.says)) {
 				t.Errorf("%v, want %q", err, tt.says)
 			}

@@ -75,7 +75,7 @@ func (l *List) CheckDelta(delta *List) error {
 	switch {
 	case l.Base != nil || delta.Base == nil:
 		return distrust("a delta completes a complete CRL, in this order")
-	case !bytes.Equal(l.Issuer, delta.Issuer) || !bytes.Equal(l.KeyID, delta.KeyID):
+	case !der.SameName(l.Issuer, delta.Issuer) || !bytes.Equal(l.KeyID, delta.KeyID):
 		return distrust("the delta is of another issuer or key")
 	case !bytes.Equal(l.Point, delta.Point):
 		return distrust("the delta is of another scope")
