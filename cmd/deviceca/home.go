@@ -61,6 +61,14 @@ func (h Home) mustExist() error {
 	return hinted(fmt.Errorf("there is no CA in %s", h), "make one with: deviceca init --home %s", h)
 }
 
+// take takes a home that holds a CA.
+func (h Home) take() (unlock func(), err error) {
+	if err := h.mustExist(); err != nil {
+		return nil, err
+	}
+	return h.lock()
+}
+
 // lock takes the home for this process alone, so that only one serves it or
 // changes it offline.
 func (h Home) lock() (unlock func(), err error) {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
@@ -37,24 +38,31 @@ type system struct {
 	close      []func() error
 }
 
-// open puts the system together, in the order in which its parts need each
+// open takes the home, and puts the system together.
+func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started time.Time) (*system, error) {
+	unlock, err := home.take()
+	if err != nil {
+		return nil, err
+	}
+	s, err := openTaken(ctx, home, cfg, log, started)
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	s.close = slices.Insert(s.close, 0, func() error { unlock(); return nil }) // last of all
+	return s, nil
+}
+
+// openTaken puts the system together, in the order in which its parts need each
 // other: configuration, token, data key, ledger, policy, core, publications, API.
-func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started time.Time) (_ *system, err error) {
+// The caller has the home's lock.
+func openTaken(ctx context.Context, home Home, cfg Config, log *slog.Logger, started time.Time) (_ *system, err error) {
 	s := &system{home: home, cfg: cfg, log: log, casChanged: func() {}}
 	defer func() {
 		if err != nil {
 			s.Close()
 		}
 	}()
-	if err := home.mustExist(); err != nil {
-		return nil, err
-	}
-	unlock, err := home.lock()
-	if err != nil {
-		return nil, err
-	}
-	s.onClose(func() error { unlock(); return nil })
-
 	if s.keys, err = openKeys(ctx, home, cfg, "issuing", log); err != nil {
 		return nil, hinted(fmt.Errorf("the issuing keys: %w", err), "see that the token is there (%s), and its PIN at %s",
 			cmp.Or(cfg.Keys.Issuing, "deviceca-issuing below "+home.tokens()), cfg.Keys.PINIssuing)
