@@ -44,6 +44,7 @@ type token struct {
 	cause  error         // why live is nil
 	tried  chan struct{} // closed after the first attempt at reconnecting
 	ping   *pinging
+	made   [][]byte // CKA_IDs of what this value made, for Undo
 }
 
 func openToken(ctx context.Context, u URI, opts Options) (Provider, error) {
