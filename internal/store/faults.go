@@ -68,7 +68,7 @@ func isFull(path string, err error) bool {
 	if code(err) == sqlite3.SQLITE_FULL || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return true
 	}
-	free, known := room(filepath.Dir(path))
+	free, known := Room(filepath.Dir(path))
 	return code(err) == sqlite3.SQLITE_IOERR && known && free < scrap
 }
 

@@ -62,7 +62,7 @@ func (s *Store) Ping(ctx context.Context) error {
 
 // tryWriting writes what a batch takes, and takes it back.
 func (s *Store) tryWriting(ctx context.Context) error {
-	if free, known := room(filepath.Dir(s.path)); known && free < leastRoom {
+	if free, known := Room(filepath.Dir(s.path)); known && free < leastRoom {
 		return away(s.path, fmt.Errorf("%d octets are free: %w", free, syscall.ENOSPC))
 	}
 	if err := s.PutSetting(ctx, probeName, make([]byte, probeSize)); err != nil {

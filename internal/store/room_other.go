@@ -2,5 +2,5 @@
 
 package store
 
-// room is not known here: writing alone shows whether there is some.
-func room(string) (free uint64, known bool) { return 0, false }
+// Room is not known here: writing alone shows whether there is some.
+func Room(string) (free uint64, known bool) { return 0, false }

@@ -4,8 +4,8 @@ package store
 
 import "syscall"
 
-// room is how many octets the file system of dir has left for us.
-func room(dir string) (free uint64, known bool) {
+// Room is how many octets the file system of dir has left for us.
+func Room(dir string) (free uint64, known bool) {
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(dir, &s); err != nil {
 		return 0, false
