@@ -21,8 +21,8 @@ const (
 	headless              // parts of a CA, without its configuration
 )
 
-// tellTales are files that nothing but a CA's home has.
-var tellTales = []string{"ledger.db", "root.crt", "issuing.crt", "issuing.csr", "secrets/sealing.key", "secrets/issuing.pin", "softhsm2.conf",
+// tellTales are files that nothing but a CA's home has. Its certificates lie in other places too.
+var tellTales = []string{"ledger.db", "issuing.csr", "secrets/sealing.key", "secrets/issuing.pin", "softhsm2.conf",
 	"tokens/*/token.object", "keys/issuing"}
 
 // look says what is there; parts are the tell-tales of a headless home.
@@ -89,6 +89,7 @@ func (h Home) headless(parts []string) error {
 // awaitsImport reports that an external root has not signed this home's requests yet. Nothing is in its ledger then.
 func (h Home) awaitsImport() bool {
 	_, request := os.Stat(h.path("issuing.csr"))
+	_, root := os.Stat(h.path("root.crt"))
 	_, cert := os.Stat(h.path("issuing.crt"))
-	return request == nil && errors.Is(cert, fs.ErrNotExist)
+	return request == nil && errors.Is(root, fs.ErrNotExist) && errors.Is(cert, fs.ErrNotExist)
 }

@@ -59,7 +59,7 @@ type ceremony struct {
 }
 
 // runInit makes a CA, or nothing.
-func runInit(ctx context.Context, home Home, o initOptions, log *slog.Logger) (_ initReport, err error) {
+func runInit(ctx context.Context, home Home, o initOptions, log *slog.Logger) (initReport, error) {
 	if err := o.check(); err != nil {
 		return initReport{}, err
 	}
@@ -93,7 +93,8 @@ func runInit(ctx context.Context, home Home, o initOptions, log *slog.Logger) (_
 		}
 	}
 	c.closeTokens()
-	return c.report, os.Remove(home.path(initMark))
+	os.Remove(home.path(initMark)) // or else the next that takes the home does
+	return c.report, nil
 }
 
 // prepareKeys makes tokens and PINs where they are ours to make.

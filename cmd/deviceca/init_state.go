@@ -74,19 +74,27 @@ func (c *ceremony) begin() error {
 	}
 	_, err = os.Stat(c.home.path(initMark))
 	c.resumed = err == nil
-	said := map[string]string{}
-	for flag, value := range c.given() {
-		said[flag] = *value
-	}
-	raw, err := json.MarshalIndent(said, "", "  ")
-	if err == nil {
-		err = errors.Join(c.wipe(), writeFile(c.home.path(initMark), append(raw, '\n'), 0o600))
+	if err = c.wipe(); err == nil && !c.resumed {
+		err = c.mark()
 	}
 	if err != nil {
 		err = c.undo(err)
 		unlock()
 	}
 	return err
+}
+
+// mark writes down what was asked for. It stays as it is when the init goes on, so that a mistake then is not what the next run begins with.
+func (c *ceremony) mark() error {
+	said := map[string]string{}
+	for flag, value := range c.given() {
+		said[flag] = *value
+	}
+	raw, err := json.MarshalIndent(said, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(c.home.path(initMark), append(raw, '\n'), 0o600)
 }
 
 // mayBegin refuses a directory in which something else is than an init left.
@@ -139,7 +147,7 @@ func (c *ceremony) undo(cause error) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), undoTime) // it may be why init ended that its own has
 	defer cancel()
-	var errs []error
+	errs := []error{os.RemoveAll(c.home.config())} // first: without its keys it is no CA
 	for which, p := range c.open {
 		if c.cfg.Keys.Provider == "pkcs11" {
 			if err := p.Undo(ctx); err != nil {

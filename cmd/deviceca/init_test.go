@@ -41,6 +41,23 @@ func newHSM(t *testing.T) *hsm {
 	return h
 }
 
+// clone is another such module, for a test of its own.
+func (h *hsm) clone(t *testing.T) *hsm {
+	other := &hsm{t, t.TempDir(), append(slices.Clone(h.env), "SOFTHSM2_CONF=")}
+	other.env[len(other.env)-1] += filepath.Join(other.dir, "softhsm2.conf")
+	if err := os.CopyFS(other.dir, os.DirFS(h.dir)); err != nil {
+		t.Fatal(err)
+	}
+	conf, err := os.ReadFile(filepath.Join(h.dir, "softhsm2.conf"))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(other.dir, "softhsm2.conf"), []byte(strings.ReplaceAll(string(conf), h.dir, other.dir)), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return other
+}
+
 // initArgs makes a CA on both tokens.
 func (h *hsm) initArgs(home string, more ...string) []string {
 	module := "?module-path=" + keystest.Module(h.t)
@@ -119,9 +136,7 @@ func (h *hsm) complete(what, home string) {
 // TestInitFails: an init that fails after any of its steps leaves nothing behind, in the home or on the tokens.
 func TestInitFails(t *testing.T) {
 	h := newHSM(t)
-	first := filepath.Join(t.TempDir(), "first")
-	steps := h.steps(h.initArgs(first))
-	h = newHSM(t)
+	steps := h.clone(t).steps(h.initArgs(filepath.Join(t.TempDir(), "first")))
 	home := filepath.Join(t.TempDir(), "ca")
 	for _, step := range steps {
 		status, errs := h.run("fail:"+step, h.initArgs(home)...)
@@ -145,40 +160,106 @@ func TestInitFails(t *testing.T) {
 
 // TestInitKilled: an init that was killed after any of its steps goes on with --resume, and uses the keys that it made.
 func TestInitKilled(t *testing.T) {
-	h := newHSM(t)
-	steps := h.steps(h.initArgs(filepath.Join(t.TempDir(), "first")))
-	all := h.objects()
+	empty := newHSM(t)
+	whole := empty.clone(t)
+	steps := whole.steps(whole.initArgs(filepath.Join(t.TempDir(), "first")))
 	for i, step := range append(steps, "configuration") {
-		h := newHSM(t)
-		home := filepath.Join(t.TempDir(), "ca")
-		if status, errs := h.run("kill:"+step, h.initArgs(home)...); status != -1 {
-			t.Fatalf("%s: status %d\n%s", step, status, errs)
-		}
-		if step == "configuration" {
-			h.complete(step, home) // all was done
-			continue
-		}
-		refused := [][]string{{"status", "--home", home}, {"serve", "--home", home}, h.initArgs(home)}
-		for _, args := range refused[i%3 : i%3+1] {
-			if status, errs := h.run("", args...); status != exitFailed || !strings.Contains(errs, "an init in "+home+" was interrupted") || !strings.Contains(errs, "hint: let it go on with: deviceca init --resume") {
-				t.Errorf("%s, %s: status %d\n%s", step, args[0], status, errs)
+		t.Run(step, func(t *testing.T) {
+			t.Parallel()
+			h, home := empty.clone(t), filepath.Join(t.TempDir(), "ca")
+			if status, errs := h.run("kill:"+step, h.initArgs(home)...); status != -1 {
+				t.Fatalf("status %d\n%s", status, errs)
 			}
-		}
-		if i%3 == 0 { // one that goes on may fail too
-			if status, errs := h.run("fail:policy", "init", "--home", home, "--resume"); status != exitFailed {
-				t.Errorf("%s: status %d\n%s", step, status, errs)
+			if step == "configuration" {
+				h.complete(step, home) // all was done
+				return
 			}
-		}
-		h.mustRun("init", "--home", home, "--resume")
-		h.complete(step, home)
-		if n := h.objects(); n != all {
-			t.Errorf("%s: %d objects on the tokens, and an init that is not killed makes %d", step, n, all)
-		}
-		cfg, err := LoadConfig(home, func(string) string { return "" })
-		if err != nil || cfg.Name != "Lamps" || cfg.URL != "http://ca.example" || cfg.Keys.PINRoot != "env:ROOT_PIN" {
-			t.Errorf("%s: %+v, %v", step, cfg, err)
+			refused := [][]string{{"status", "--home", home}, {"serve", "--home", home}, h.initArgs(home)}[i%3]
+			if status, errs := h.run("", refused...); status != exitFailed || !strings.Contains(errs, "an init in "+home+" was interrupted") || !strings.Contains(errs, "hint: let it go on with: deviceca init --resume") {
+				t.Errorf("%s: status %d\n%s", refused[0], status, errs)
+			}
+			if i%3 == 0 { // one that goes on may fail too
+				if status, errs := h.run("fail:policy", "init", "--home", home, "--resume"); status != exitFailed {
+					t.Errorf("status %d\n%s", status, errs)
+				}
+			}
+			h.mustRun("init", "--home", home, "--resume")
+			h.complete(step, home)
+			if have, want := h.objects(), whole.objects(); have != want {
+				t.Errorf("%d objects on the tokens, and an init that is not killed makes %d", have, want)
+			}
+			cfg, err := LoadConfig(home, func(string) string { return "" })
+			if err != nil || cfg.Name != "Lamps" || cfg.URL != "http://ca.example" || cfg.Keys.PINRoot != "env:ROOT_PIN" {
+				t.Errorf("%+v, %v", cfg, err)
+			}
+		})
+	}
+}
+
+// TestInitResumeDiffers: an init goes on with what it began with.
+func TestInitResumeDiffers(t *testing.T) {
+	h := newHSM(t)
+	home := filepath.Join(t.TempDir(), "ca")
+	h.run("kill:key issuing-1", h.initArgs(home)...)
+	objects := h.objects()
+	for _, c := range []struct {
+		args   []string
+		status int
+		want   string
+	}{
+		{[]string{"--keys", "softhsm"}, exitUsage, "goes on with the same"},
+		{[]string{"--key-type", "rsa-3072"}, exitFailed, "--key-type ecdsa-p256"},
+		{[]string{"--root-pin", "env:WRONG_PIN"}, exitFailed, "PIN refused"},
+	} {
+		status, errs := h.run("", append([]string{"init", "--home", home, "--resume"}, c.args...)...)
+		if status != c.status || !strings.Contains(errs, c.want) || h.objects() != objects {
+			t.Errorf("%v: status %d, %d objects of %d\n%s", c.args, status, h.objects(), objects, errs)
 		}
 	}
+	h.mustRun("init", "--home", home, "--resume", "--name", "Bulbs") // no certificate has the name yet
+	h.complete("resumed", home)
+	if cfg, err := LoadConfig(home, func(string) string { return "" }); err != nil || cfg.Name != "Bulbs" {
+		t.Errorf("%+v, %v", cfg, err)
+	}
+}
+
+// TestInitWithoutGCM: a module that lists AES-GCM, and then does not do it, fails when keys are there already.
+func TestInitWithoutGCM(t *testing.T) {
+	h := newHSM(t)
+	proxy := filepath.Join(h.dir, "proxy.so")
+	if out, err := exec.Command("gcc", "-shared", "-fPIC", "-o", proxy, "../../internal/keys/testdata/proxy.c", "-ldl").CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v: %s", err, out)
+	}
+	control := filepath.Join(h.dir, "control")
+	h.env = append(h.env, "PROXY_MODULE="+keystest.Module(t), "PROXY_CONTROL="+control, "PROXY_LOG="+filepath.Join(h.dir, "log"))
+	home := filepath.Join(t.TempDir(), "ca")
+	args := h.initArgs(home)
+	for i := range args {
+		args[i] = strings.ReplaceAll(args[i], keystest.Module(t), proxy)
+	}
+	for fault, want := range map[string]string{
+		"C_EncryptInit fail 70\n": "C_EncryptInit", "C_GetMechanismInfo fail 70\n": "does not offer CKM_", // CKR_MECHANISM_INVALID
+	} {
+		if err := os.WriteFile(control, []byte(fault), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if status, errs := h.run("", args...); status != exitFailed || !strings.Contains(errs, want) {
+			t.Errorf("status %d\n%s", status, errs)
+		}
+		h.gone(fault, home)
+	}
+	// A token that goes away meanwhile leaves what it made; when it is back, the init goes on.
+	if err := os.WriteFile(control, []byte("C_EncryptInit fail 70\nC_DestroyObject fail 30\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if status, errs := h.run("", args...); status != exitFailed || !strings.Contains(errs, "is there still") || !strings.Contains(errs, "hint: mend what is wrong, and let it go on with: deviceca init --resume") {
+		t.Errorf("status %d\n%s", status, errs)
+	}
+	if err := os.Remove(control); err != nil {
+		t.Fatal(err)
+	}
+	h.mustRun("init", "--home", home, "--resume")
+	h.complete("resumed", home)
 }
 
 // TestInitChecks: what is wrong is known before anything is made.
