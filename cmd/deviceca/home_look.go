@@ -6,8 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/deviceca/deviceca/ca"
 )
 
 // kind is what a directory is. What is in it tells, not one file alone: a home that lost a file is no place for a new CA.
@@ -92,4 +95,18 @@ func (h Home) awaitsImport() bool {
 	_, root := os.Stat(h.path("root.crt"))
 	_, cert := os.Stat(h.path("issuing.crt"))
 	return request == nil && errors.Is(root, fs.ErrNotExist) && errors.Is(cert, fs.ErrNotExist)
+}
+
+// imported reports that the first generation is complete, in the ledger and as files.
+func (h Home) imported(have []ca.IssuerRecord) bool {
+	for _, role := range []string{"root", "issuing", "quarantine"} {
+		if _, err := os.Stat(h.path(role + ".crt")); err != nil || !hasRole(have, role) {
+			return false
+		}
+	}
+	return true
+}
+
+func hasRole(have []ca.IssuerRecord, role string) bool {
+	return slices.ContainsFunc(have, func(r ca.IssuerRecord) bool { return r.Role == role })
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/pem"
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
@@ -232,15 +234,25 @@ func (c *ceremony) signWithOwnRoot(ctx context.Context, subordinates map[string]
 	return errors.Join(enterCAs(ctx, c.home, ledger, root, certs, crl, c.now), ledger.Close())
 }
 
-// enterCAs records the first generation and writes the files that others need.
+// enterCAs records the first generation and writes the files that others need. It may be repeated: what is recorded already stays.
 func enterCAs(ctx context.Context, home Home, ledger *store.Store, root []byte, certs map[string][]byte, rootCRL []byte, now time.Time) error {
 	records := []ca.IssuerRecord{{Name: "root-1", Role: "root", Generation: 1, Key: "root-1", Cert: root, Created: now}}
 	for _, role := range []string{"issuing", "quarantine"} {
 		records = append(records, ca.IssuerRecord{Name: role + "-1", Role: role, Generation: 1, Key: role + "-1", Cert: certs[role], Created: now})
 	}
+	have, err := ledger.Issuers(ctx)
+	if err != nil {
+		return err
+	}
 	for _, r := range records {
 		e := ca.Event{Time: now, Kind: ca.EventIssuerAdded, Actor: "system", Issuer: r.Name, Digest: fingerprint(r.Cert)}
-		if err := ledger.AddIssuer(ctx, r, e); err != nil {
+		if !slices.ContainsFunc(have, func(h ca.IssuerRecord) bool { return h.Name == r.Name && bytes.Equal(h.Cert, r.Cert) }) {
+			err = ledger.AddIssuer(ctx, r, e)
+		}
+		if errors.Is(err, ca.ErrRecorded) {
+			return hinted(fmt.Errorf("an import that was interrupted took another certificate as %s", r.Name), "give the same certificates again")
+		}
+		if err != nil {
 			return err
 		}
 		if err := writeFile(home.path(r.Role+".crt"), pemCert(r.Cert), 0o644); err != nil {
@@ -290,7 +302,7 @@ func importCAs(ctx context.Context, home Home, cfg Config, root []byte, certs ma
 		return err
 	}
 	defer ledger.Close()
-	if have, err := ledger.Issuers(ctx); err != nil || len(have) > 0 {
+	if have, err := ledger.Issuers(ctx); err != nil || home.imported(have) {
 		return errors.Join(err, errors.New("this CA has its certificates already"))
 	}
 	return enterCAs(ctx, home, ledger, root, certs, nil, now)

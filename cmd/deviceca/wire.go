@@ -250,6 +250,9 @@ func haveCAs(ctx context.Context, home Home, cfg Config, ledger ca.Ledger) error
 		return hinted(errors.New("this CA has no certificates yet: its root is external"),
 			"have the root sign issuing.csr and quarantine.csr, then: deviceca ca import --root root.crt --issuing issuing.crt --quarantine quarantine.crt")
 	}
+	if err == nil && !(hasRole(records, "issuing") && hasRole(records, "quarantine")) {
+		return hinted(errors.New("the import of this CA's certificates was interrupted"), "run deviceca ca import again, with the same certificates")
+	}
 	return err
 }
 
