@@ -27,8 +27,13 @@ const probeName = "store.probe"
 
 // doubt is there from a batch that failed until a probe succeeds.
 type doubt struct {
-	here  atomic.Bool
-	probe sync.Mutex // one at a time: whoever may ask whether we are ready must not keep the disk busy
+	here atomic.Bool
+
+	// One probe at a time, and those who wait for it share what it found: whoever may ask whether we are ready must
+	// not keep the disk busy.
+	probe sync.Mutex
+	ended time.Time
+	err   error
 }
 
 // Ping reads from the database, and reports if writing does not work. Once a batch failed, it fails until there is room for
@@ -48,16 +53,16 @@ func (s *Store) Ping(ctx context.Context) error {
 	if !d.here.Load() {
 		return nil
 	}
+	asked := time.Now()
 	d.probe.Lock()
 	defer d.probe.Unlock()
-	if !d.here.Load() {
-		return nil // another probe succeeded meanwhile
+	if !d.here.Load() || d.ended.After(asked) {
+		return d.err
 	}
-	if err := s.tryWriting(ctx); err != nil {
-		return err
-	}
-	d.here.Store(false)
-	return nil
+	d.err = s.tryWriting(ctx)
+	d.ended = time.Now()
+	d.here.Store(d.err != nil)
+	return d.err
 }
 
 // tryWriting writes what a batch takes, and takes it back.
