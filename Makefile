@@ -11,7 +11,7 @@ COMPILER  = gcc=gcc /usr/include/stdlib.h=libc6-dev
 
 run: build
 	@scripts/need.sh $(SOFTHSM)
-	@test -e $(HOME_DIR)/deviceca.yaml || bin/deviceca init --home $(HOME_DIR)
+	@test -e $(HOME_DIR)/deviceca.yaml || bin/deviceca init --resume --home $(HOME_DIR)
 	@exec bin/deviceca serve --home $(HOME_DIR)
 
 build:

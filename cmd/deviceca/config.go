@@ -175,7 +175,7 @@ func LoadConfig(home string, getenv func(string) string) (Config, error) {
 	path := filepath.Join(home, configFile)
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Config{}, hinted(fmt.Errorf("there is no CA in %s", home), "make one with: deviceca init --home %s", home)
+		return Config{}, cmp.Or(Home(home).mustExist(), err)
 	}
 	if err != nil {
 		return Config{}, err

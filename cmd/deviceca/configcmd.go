@@ -72,7 +72,7 @@ func (a *app) configCommand() *cobra.Command {
 			return err
 		},
 	}
-	cmd := group("config", "The configuration of the home", check, show, keys)
+	cmd := group("config", "The configuration of the home", check, show, keys, a.configWrite())
 	cmd.PersistentFlags().String("home", "", "home directory of the CA (default $DEVICECA_HOME or "+defaultHome+")")
 	return cmd
 }

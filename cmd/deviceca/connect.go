@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"os"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -102,9 +101,7 @@ func (a *app) openClient(cmd *cobra.Command) (*admin.Client, func(), error) {
 
 // dialHome tries the socket of a server that runs on the home; nil if none does.
 func dialHome(home string) (*admin.Client, error) {
-	if _, err := os.Stat(filepath.Join(home, configFile)); errors.Is(err, fs.ErrNotExist) {
-		return nil, hinted(fmt.Errorf("there is no CA in %s", home), "make one with: deviceca init --home %s; or name its home with --home, a server with --server", home)
-	} else if err != nil {
+	if err := Home(home).mustExist(); err != nil {
 		return nil, err
 	}
 	path := filepath.Join(home, admin.SocketName)

@@ -23,6 +23,7 @@ import (
 //	softhsm2.conf tokens/           with --keys softhsm
 //	keys/                           with --keys file
 //	admin.sock lock                 while something has the home open
+//	init.json                       while an init is under way
 type Home string
 
 func (h Home) path(elem ...string) string {
@@ -37,6 +38,9 @@ func (h Home) abs() Home {
 	return h
 }
 
+// initMark is a file that is there from the beginning of an init to its end.
+const initMark = "init.json"
+
 func (h Home) config() string      { return h.path(configFile) }
 func (h Home) socket() string      { return h.path(admin.SocketName) }
 func (h Home) dataKey() string     { return h.path("secrets", "sealing.key") }
@@ -44,23 +48,12 @@ func (h Home) softhsm() string     { return h.path("softhsm2.conf") }
 func (h Home) tokens() string      { return h.path("tokens") }
 func (h Home) pin(n string) string { return h.path("secrets", n+".pin") }
 
-// exists reports whether an init was completed here: the configuration is the
-// last file it writes.
-func (h Home) exists() bool {
-	_, err := os.Stat(h.config())
-	return err == nil
-}
-
-// mustExist is the error of commands that need a CA.
-func (h Home) mustExist() error {
-	if _, err := os.Stat(h.path(manifestFile)); err == nil {
-		// Nothing in it is touched: it must stay what its manifest says.
-		return hinted(fmt.Errorf("%s is a backup: its numbers would be given a second time", h), "make a home of it with: deviceca restore --from %s --home NEW", h)
+// take takes a home that holds a CA.
+func (h Home) take() (unlock func(), err error) {
+	if err := h.mustExist(); err != nil {
+		return nil, err
 	}
-	if h.exists() {
-		return nil
-	}
-	return hinted(fmt.Errorf("there is no CA in %s", h), "make one with: deviceca init --home %s", h)
+	return h.lock()
 }
 
 // lock takes the home for this process alone, so that only one serves it or
@@ -77,30 +70,10 @@ func (h Home) lock() (unlock func(), err error) {
 		}
 		return nil, err
 	}
+	if h.exists() {
+		os.Remove(h.path(initMark)) // an init was killed after all else was done
+	}
 	return func() { f.Close() }, nil
-}
-
-// useSoftHSM points the SoftHSM2 library at this home's tokens. The library
-// reads the variable when it is loaded, so this comes before any token is opened.
-func (h Home) useSoftHSM() error {
-	abs, err := filepath.Abs(h.softhsm())
-	if err != nil {
-		return err
-	}
-	return os.Setenv("SOFTHSM2_CONF", abs)
-}
-
-// writeSoftHSMConf writes softhsm2.conf for the place where the home is now.
-func (h Home) writeSoftHSMConf() error {
-	tokens, err := filepath.Abs(h.tokens())
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(tokens, 0o700); err != nil {
-		return err
-	}
-	conf := "# SoftHSM2, for the tokens of this CA.\ndirectories.tokendir = " + tokens + "\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n"
-	return writeFile(h.softhsm(), []byte(conf), 0o600)
 }
 
 // writeFile writes a file so that, whatever happens, it holds the old content or

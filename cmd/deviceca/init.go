@@ -1,7 +1,7 @@
 package main
 
 import (
-	"cmp"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/pem"
@@ -10,7 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
@@ -29,6 +29,8 @@ type initOptions struct {
 	Spec     keys.Spec
 	Name     string
 	URL      string
+	Resume   bool                    // go on with an init that was interrupted here, if one was
+	fault    func(step string) error // for tests: called after each step
 }
 
 // initReport is what `init` prints.
@@ -44,69 +46,71 @@ type initReport struct {
 // rootCRLLife is how long a root CRL holds: an offline root is taken out once a year.
 const rootCRLLife = 365 * 24 * time.Hour
 
-// ceremony is one run of init. It works in the home itself, which may be a
-// mounted volume; the configuration is the last file written, so that an init
-// that was interrupted is seen as none.
+// ceremony is one run of init; init_state.go says how it begins, fails and goes on.
 type ceremony struct {
 	initOptions
-	home   Home
-	cfg    Config
-	now    time.Time
-	log    *slog.Logger
-	report initReport
+	home    Home
+	cfg     Config
+	now     time.Time
+	log     *slog.Logger
+	report  initReport
+	open    map[string]keys.Provider // by "root" and "issuing"
+	unlock  func()
+	resumed bool // an earlier run was interrupted here
+	madeDir bool
 }
 
-func runInit(ctx context.Context, home Home, o initOptions, log *slog.Logger) (_ initReport, err error) {
-	if home.exists() {
-		return initReport{}, hinted(fmt.Errorf("there is a CA in %s already", home), "start it with: deviceca serve --home %s", home)
-	}
-	if entries, err := os.ReadDir(string(home)); err == nil && len(entries) > 0 && !(len(entries) == 1 && entries[0].Name() == "lost+found") {
-		return initReport{}, hinted(fmt.Errorf("%s is not empty, and no CA either", home), "if an earlier init was interrupted here, remove the directory and try again")
-	}
-	if err := os.MkdirAll(home.path("secrets"), 0o700); err != nil {
+// runInit makes a CA, or nothing.
+func runInit(ctx context.Context, home Home, o initOptions, log *slog.Logger) (initReport, error) {
+	if err := o.check(); err != nil {
 		return initReport{}, err
 	}
-	if err := os.Chmod(string(home), 0o700); err != nil {
-		return initReport{}, err
-	}
-	unlock, err := home.lock()
-	if err != nil {
-		return initReport{}, err
-	}
-	defer unlock()
-	c := &ceremony{initOptions: o, home: home, cfg: DefaultConfig(), now: time.Now(), log: log}
+	c := &ceremony{initOptions: o, home: home, cfg: DefaultConfig(), now: time.Now(), log: log, open: map[string]keys.Provider{}}
 	c.report.Home, _ = filepath.Abs(string(home))
 	c.report.Keys = o.Keys
-	c.cfg.Name = o.Name
-	// Written down even if it is the default: certificates carry it, whatever
-	// address the server is later told to listen on.
-	c.cfg.URL = cmp.Or(o.URL, c.cfg.PublicURL())
-	if err := c.prepareKeys(); err != nil {
+	written, err := c.configure()
+	if err != nil {
 		return c.report, err
 	}
-	written := c.cfg.YAML() // before the paths in it become absolute
-	if _, err := ParseConfig(configFile, written, func(string) string { return "" }); err != nil {
-		return c.report, &usageError{err: err}
-	}
-	if c.cfg, err = c.cfg.Resolve(string(home)); err != nil {
+	if err := c.begin(); err != nil {
 		return c.report, err
 	}
-	if err := c.makeCAs(ctx); err != nil {
-		return c.report, err
+	defer c.unlock()
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"began", func(context.Context) error { return nil }},
+		{"prepared", c.prepareKeys},
+		{"opened", c.openTokens},
+		{"CAs", c.makeCAs},
+		{"policy", func(context.Context) error { return writeFile(c.cfg.Policy, policy.Default(), 0o644) }},
+		{"configuration", func(context.Context) error { return writeFile(home.config(), written, 0o644) }}, // from here on there is a CA
+	} {
+		if err := errors.Join(ctx.Err(), step.do(ctx)); err != nil {
+			return c.report, c.undo(err)
+		}
+		if err := c.at(step.name); err != nil && !home.exists() {
+			return c.report, c.undo(err)
+		}
 	}
-	if err := writeFile(c.cfg.Policy, policy.Default(), 0o644); err != nil {
-		return c.report, err
-	}
-	return c.report, writeFile(home.config(), written, 0o644)
+	c.closeTokens()
+	os.Remove(home.path(initMark)) // or else the next that takes the home does
+	return c.report, nil
 }
 
 // prepareKeys makes tokens and PINs where they are ours to make.
-func (c *ceremony) prepareKeys() error {
-	c.cfg.Keys.Provider = c.Keys
-	switch c.Keys {
-	case "softhsm":
-		module, err := keys.FindModule()
-		if err != nil {
+func (c *ceremony) prepareKeys(context.Context) error {
+	if c.cfg.Keys.Provider == "pkcs11" {
+		return os.MkdirAll(c.home.path("secrets"), 0o700)
+	}
+	if err := os.MkdirAll(c.home.path("secrets"), 0o700); err != nil {
+		return err
+	}
+	module := ""
+	if c.Keys == "softhsm" {
+		var err error
+		if module, err = keys.FindModule(); err != nil {
 			return err
 		}
 		if err := c.home.writeSoftHSMConf(); err != nil {
@@ -115,36 +119,21 @@ func (c *ceremony) prepareKeys() error {
 		if err := c.home.useSoftHSM(); err != nil {
 			return err
 		}
-		for _, which := range c.tokens() {
-			pin, err := c.newPIN(which)
-			if err != nil {
-				return err
-			}
+	}
+	for _, which := range c.tokens() {
+		pin, err := c.newPIN(which)
+		if err != nil {
+			return err
+		}
+		if c.Keys == "file" {
+			err = os.MkdirAll(c.home.path("keys", which), 0o700)
+		} else {
 			// The security officer's PIN is not kept: these tokens are never re-initialised.
-			if err := keys.InitToken(module, "deviceca-"+which, rand.Text(), pin); err != nil {
-				return err
-			}
+			err = keys.InitToken(module, "deviceca-"+which, rand.Text(), pin)
 		}
-	case "file":
-		c.cfg.Keys.AllowFile = true
-		for _, which := range c.tokens() {
-			if err := os.MkdirAll(c.home.path("keys", which), 0o700); err != nil {
-				return err
-			}
-			if _, err := c.newPIN(which); err != nil {
-				return err
-			}
+		if err != nil {
+			return err
 		}
-	default:
-		if !strings.HasPrefix(c.Keys, "pkcs11:") {
-			return usagef("--keys %q: use softhsm, file, or a pkcs11: URI", c.Keys)
-		}
-		if c.RootKeys == "" && c.Root != "external" {
-			return usagef("--keys with a URI needs --root-keys with the URI of another token for the root, or --root external")
-		}
-		c.cfg.Keys.Provider = "pkcs11"
-		c.cfg.Keys.Issuing, c.cfg.Keys.PINIssuing = c.Keys, c.PIN
-		c.cfg.Keys.Root, c.cfg.Keys.PINRoot = c.RootKeys, c.RootPIN
 	}
 	return nil
 }
@@ -164,11 +153,7 @@ func (c *ceremony) newPIN(which string) (string, error) {
 // makeCAs generates the keys, makes the certificates (or, with an external root,
 // the requests), seals a new data key, and opens the ledger with all of it.
 func (c *ceremony) makeCAs(ctx context.Context) error {
-	issuing, err := openKeys(ctx, c.home, c.cfg, "issuing", c.log)
-	if err != nil {
-		return err
-	}
-	defer issuing.Close()
+	issuing := c.open["issuing"]
 	if _, err := issuing.Generate(ctx, "audit", keys.DefaultSpec); err != nil {
 		return fmt.Errorf("the audit key: %w", err)
 	}
@@ -181,6 +166,9 @@ func (c *ceremony) makeCAs(ctx context.Context) error {
 	if err := writeFile(c.home.dataKey(), sealed, 0o600); err != nil {
 		return err
 	}
+	if err := c.at("data key"); err != nil {
+		return err
+	}
 	subordinates := map[string]keys.Key{}
 	for _, role := range []string{"issuing", "quarantine"} {
 		if subordinates[role], err = issuing.Generate(ctx, role+"-1", c.Spec); err != nil {
@@ -188,7 +176,7 @@ func (c *ceremony) makeCAs(ctx context.Context) error {
 		}
 	}
 	if c.Root == "external" {
-		return c.writeRequests(subordinates)
+		return c.writeRequests(ctx, subordinates)
 	}
 	return c.signWithOwnRoot(ctx, subordinates)
 }
@@ -197,7 +185,7 @@ func (c *ceremony) hierarchy() ca.Hierarchy {
 	return ca.Hierarchy{Organization: c.cfg.Name, URL: c.cfg.PublicURL(), Now: c.now}
 }
 
-func (c *ceremony) writeRequests(subordinates map[string]keys.Key) error {
+func (c *ceremony) writeRequests(ctx context.Context, subordinates map[string]keys.Key) error {
 	for _, role := range []string{"issuing", "quarantine"} {
 		csr, err := ca.SubordinateCSR(subordinates[role], role, 1, c.hierarchy())
 		if err != nil {
@@ -209,15 +197,15 @@ func (c *ceremony) writeRequests(subordinates map[string]keys.Key) error {
 		}
 		c.report.Requests = append(c.report.Requests, file)
 	}
-	return nil
-}
-
-func (c *ceremony) signWithOwnRoot(ctx context.Context, subordinates map[string]keys.Key) error {
-	provider, err := openKeys(ctx, c.home, c.cfg, "root", c.log)
+	ledger, err := store.Open(ctx, c.cfg.DB, store.Options{Logger: c.log})
 	if err != nil {
 		return err
 	}
-	defer provider.Close()
+	return ledger.Close()
+}
+
+func (c *ceremony) signWithOwnRoot(ctx context.Context, subordinates map[string]keys.Key) error {
+	provider := c.open["root"]
 	rootKey, err := provider.Generate(ctx, "root-1", c.Spec)
 	if err != nil {
 		return fmt.Errorf("the root key: %w", err)
@@ -260,15 +248,25 @@ func (c *ceremony) signWithOwnRoot(ctx context.Context, subordinates map[string]
 // firstCAs are the certificates of the first generation, and the lists of the roots whose keys are here, by role.
 type firstCAs struct{ certs, crls map[string][]byte }
 
-// enter records the first generation and writes the files that others need.
+// enter records the first generation and writes the files that others need. It may be repeated: what is recorded already stays.
 func (f firstCAs) enter(ctx context.Context, home Home, ledger *store.Store, now time.Time) error {
+	have, err := ledger.Issuers(ctx)
+	if err != nil {
+		return err
+	}
 	for _, role := range []string{"root", "quarantine-root", "issuing", "quarantine"} {
 		if f.certs[role] == nil {
 			continue // a quarantine root, where the one root is external
 		}
 		r := ca.IssuerRecord{Name: role + "-1", Role: role, Generation: 1, Key: role + "-1", Cert: f.certs[role], Created: now}
 		e := ca.Event{Time: now, Kind: ca.EventIssuerAdded, Actor: "system", Issuer: r.Name, Digest: fingerprint(r.Cert)}
-		if err := ledger.AddIssuer(ctx, r, e); err != nil {
+		if !slices.ContainsFunc(have, func(h ca.IssuerRecord) bool { return h.Name == r.Name && bytes.Equal(h.Cert, r.Cert) }) {
+			err = ledger.AddIssuer(ctx, r, e)
+		}
+		if errors.Is(err, ca.ErrRecorded) {
+			return hinted(fmt.Errorf("an import that was interrupted took another certificate as %s", r.Name), "give the same certificates again")
+		}
+		if err != nil {
 			return err
 		}
 		if err := writeFile(home.path(role+".crt"), pemCert(r.Cert), 0o644); err != nil {
@@ -297,7 +295,7 @@ func importCAs(ctx context.Context, home Home, cfg Config, certs map[string][]by
 		return err
 	}
 	defer unlock()
-	ledger, err := store.Open(ctx, cfg.DB, store.Options{Logger: log})
+	ledger, err := openLedger(ctx, home, cfg, log)
 	if err != nil {
 		return err
 	}
@@ -310,7 +308,7 @@ func importCAs(ctx context.Context, home Home, cfg Config, certs map[string][]by
 	if certs["root"] == nil {
 		return importQuarantineRoot(ctx, home, ledger, have, certs["quarantine-root"], now)
 	}
-	if len(have) > 0 {
+	if home.imported(have) {
 		return errors.New("this CA has its certificates already")
 	}
 	if err := checkImported(ctx, home, cfg, certs, now, log); err != nil {

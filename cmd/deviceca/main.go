@@ -43,6 +43,8 @@ type house struct {
 	// importCAs completes a home whose root lives elsewhere with the
 	// certificates that the root made (files, PEM or DER).
 	importCAs func(ctx context.Context, home string, files map[string]string) error
+	// initFault lets tests end an init after each of its steps.
+	initFault func(step string) error
 	// commands makes further subcommands: init, serve.
 	commands []func(*app) *cobra.Command
 }
@@ -64,13 +66,16 @@ type app struct {
 	getenv func(string) string
 }
 
-func main() {
+func main() { os.Exit(process(parts())) }
+
+// process runs the command line of this process until it ends or is interrupted, and returns the exit status.
+func process(h house) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	os.Exit(run(ctx, parts(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	return run(ctx, h, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 }
 
-// run is main without the process: it returns the exit status.
+// run is process without the process: it returns the exit status.
 func run(ctx context.Context, h house, args []string, in io.Reader, out, errs io.Writer) int {
 	a := &app{house: h, now: time.Now, getenv: os.Getenv}
 	root := a.root()

@@ -2,12 +2,15 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,7 +20,26 @@ import (
 var update = flag.Bool("update", false, "write golden files anew")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"deviceca": main})
+	testscript.Main(m, map[string]func(){"deviceca": mainWithFaults})
+}
+
+// mainWithFaults is main, but that an init ends where DEVICECA_TEST_INIT says: fail:STEP or kill:STEP.
+func mainWithFaults() {
+	h := parts()
+	how, at, _ := strings.Cut(os.Getenv("DEVICECA_TEST_INIT"), ":")
+	h.initFault = func(step string) error {
+		switch {
+		case how == "steps":
+			fmt.Fprintln(os.Stderr, "step: "+step)
+		case how == "kill" && step == at:
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		case how == "fail" && step == at:
+			return errors.New("a fault of the test's")
+		}
+		return nil
+	}
+	os.Exit(process(h))
 }
 
 // TestScripts runs the command line as a user does, without a CA.

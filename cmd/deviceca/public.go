@@ -14,6 +14,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/deviceca/deviceca/ca"
+	"github.com/deviceca/deviceca/internal/store"
 )
 
 // readyTimeout is how long token and database may take to show that they answer.
@@ -51,6 +52,9 @@ func (s *server) readyz(w http.ResponseWriter, r *http.Request) {
 			// The reason is in the log: this path is open to everyone.
 			s.log.Warn("not ready", "part", part, "err", err)
 			answer[part] = "away"
+			if errors.Is(err, store.ErrFull) {
+				answer[part] = "its disk is full"
+			}
 		}
 	}
 	w.Header().Set("Content-Type", "application/json")

@@ -116,7 +116,7 @@ func restoreHome(ctx context.Context, o restoreOptions) (reaches []string, err e
 		return nil, err
 	}
 	// The snapshot becomes the home's ledger, even if the configuration names another place.
-	ledger, err := store.Open(ctx, home.path("ledger.db"), store.Options{Logger: slog.New(slog.DiscardHandler)})
+	ledger, err := store.Open(ctx, home.path("ledger.db"), store.Options{Logger: slog.New(slog.DiscardHandler), MustExist: true})
 	if err != nil {
 		return nil, err
 	}

@@ -232,7 +232,7 @@ func openVault(ctx context.Context, home Home) (_ *vault, err error) {
 	if v.cfg, err = loadHome(home, os.Getenv); err != nil {
 		return nil, err
 	}
-	if v.ledger, err = store.Open(ctx, v.cfg.DB, store.Options{Logger: quietLogger()}); err != nil {
+	if v.ledger, err = openLedger(ctx, home, v.cfg, quietLogger()); err != nil {
 		return nil, err
 	}
 	defer func() {

@@ -37,6 +37,7 @@ type server struct {
 	proxies est.Proxies
 	metrics *metrics
 	turns   *turns
+	bound   listeners
 	cert    *serverCert
 	cmp     *cmpserver.Server
 	acme    *acme.Server
@@ -47,7 +48,12 @@ type server struct {
 	stops    []func(context.Context) error
 }
 
-// serve runs the CA until ctx ends. ready is called once every listener is open.
+// serve runs the CA until ctx ends, in this order, so that a server that cannot serve leaves nothing behind:
+//
+//  1. Take the home and every address.
+//  2. Open token, ledger and policy, and check what else is configured.
+//  3. Issue the certificates of the server itself.
+//  4. Answer, and publish. ready is called then.
 func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready func(*server)) (err error) {
 	// Requests leave much garbage and the live heap is a few megabytes: with the
 	// usual 100 % the collector would run all the time, for a tenth of the CPU.
@@ -63,17 +69,35 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	if err != nil {
 		return err
 	}
-	sys, err := open(ctx, home, cfg, log, time.Now())
+	unlock, err := home.take()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	bound, err := bind(home, cfg)
+	if err != nil {
+		return err
+	}
+	defer bound.close()
+	sys, err := openTaken(ctx, home, cfg, log, time.Now())
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, sys.Close()) }()
-	s := &server{system: sys, proxies: proxies, fails: make(chan error, 8), casMoved: make(chan struct{}, 1)}
+	s := &server{system: sys, proxies: proxies, bound: bound, fails: make(chan error, 8), casMoved: make(chan struct{}, 1)}
 	for _, w := range sys.rootWarnings(ctx, time.Now()) {
 		log.Warn(w)
 	}
 	s.metrics = newMetrics(sys)
 	s.turns = newTurns(sys.service.OftenRefused, proxies.Networks)
+	// What the configuration may have wrong comes before what is issued and recorded at each start.
+	if s.acme, err = s.newACME(); err != nil {
+		return fmt.Errorf("acme: %w", err)
+	}
+	hook, err := newWebhook(sys)
+	if err != nil {
+		return err
+	}
 	if s.cert, err = newServerCert(ctx, sys.service, cfg.serverNames(), log); err != nil {
 		err = fmt.Errorf("the server's own certificate: %w", err)
 		if text := sys.service.Warning(sys.service.Named("issuing")); text != "" {
@@ -96,18 +120,12 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 		return err
 	}
 
-	if s.acme, err = s.newACME(); err != nil {
-		return fmt.Errorf("acme: %w", err)
-	}
-
 	background, stop := context.WithCancel(ctx)
 	defer s.running.Wait()
 	defer stop()
 	s.background(background, s.service.Run, s.cert.keepFresh, s.cmp.Run, s.acme.Run, s.keepCheckpoints, s.keepPolicy, s.keepCAs, s.remindClosed)
 	s.background(background, s.revocation.run)
-	if err := s.startWebhook(background); err != nil {
-		return err
-	}
+	s.startWebhook(background, hook)
 	defer s.shutDown()
 	if err := s.listen(background); err != nil {
 		return err
@@ -128,7 +146,7 @@ func (s *server) background(ctx context.Context, tasks ...func(context.Context))
 	}
 }
 
-// listen opens every listener: https for devices and remote administrators,
+// listen serves on every listener: https for devices and remote administrators,
 // http for what is signed by itself, the socket for the host's administrator, and metrics.
 func (s *server) listen(ctx context.Context) error {
 	minVersion := uint16(tls.VersionTLS13)
@@ -150,23 +168,11 @@ func (s *server) listen(ctx context.Context) error {
 	}
 	s.background(ctx, sessions.keepTurning)
 	routes := s.secureRoutes()
-	if err := s.listenHTTP("https", s.cfg.Listen.HTTPS, routes, sessions.serve()); err != nil {
-		return err
-	}
-	if err := s.listenHTTP("https_nocert", s.cfg.Listen.HTTPSNoCert, routes, sessions.askNobody()); err != nil {
-		return err
-	}
-	if err := s.listenHTTP("http", s.cfg.Listen.HTTP, s.publicRoutes(), nil); err != nil {
-		return err
-	}
-	if err := s.listenHTTP("metrics", s.cfg.Listen.Metrics, s.metrics.handler(), nil); err != nil {
-		return err
-	}
-	socket, err := admin.Listen(s.home.socket())
-	if err != nil {
-		return err
-	}
-	s.start("admin", socket, s.api.Socket(), nil)
+	s.start("https", routes, sessions.serve())
+	s.start("https_nocert", routes, sessions.askNobody())
+	s.start("http", s.publicRoutes(), nil)
+	s.start("metrics", s.metrics.handler(), nil)
+	s.start("admin", s.api.Socket(), nil)
 	return nil
 }
 
@@ -246,19 +252,6 @@ func (s *server) publicRoutes() http.Handler {
 	})
 }
 
-func (s *server) listenHTTP(name, addr string, handler http.Handler, secure *tls.Config) error {
-	if addr == "" || addr == "off" {
-		return nil
-	}
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return hinted(fmt.Errorf("%s: %w", name, err), "choose another address with listen.%s in %s, or its flag or environment variable", name, s.home.config())
-	}
-	fair := newFairListener(l, s.cfg.Limits.Connections, s.cfg.Limits.ConnectionsPerAddress, s.proxies.Networks, s.metrics.connectionsRefused(name))
-	s.start(name, fair, handler, secure)
-	return nil
-}
-
 // An HTTP/2 connection may cost about as much as a few of HTTP/1: requests that it
 // has under way, each of which may hold a body, and octets that it sends ahead of our reading.
 const (
@@ -266,8 +259,15 @@ const (
 	maxStreamBuffer = 256 << 10 // octets: the largest body of CMP and ACME
 )
 
-func (s *server) start(name string, l net.Listener, handler http.Handler, secure *tls.Config) {
-	limits := s.cfg.Limits
+// start serves on one of the listeners, unless it is off.
+func (s *server) start(name string, handler http.Handler, secure *tls.Config) {
+	l, limits := s.bound[name], s.cfg.Limits
+	if l == nil {
+		return
+	}
+	if name != "admin" {
+		l = newFairListener(l, limits.Connections, limits.ConnectionsPerAddress, s.proxies.Networks, s.metrics.connectionsRefused(name))
+	}
 	srv := &http.Server{
 		Handler:           recovered(handler, s.log.With("listener", name)),
 		TLSConfig:         secure,

@@ -36,14 +36,25 @@ func (a *app) initCommand() *cobra.Command {
 		Short: "Make a new CA: two roots, issuing and quarantine",
 		Long: `Make a new CA in a home directory: keys, certificates, ledger, configuration and a default policy.
 
-The keys of the root and those of the issuing CAs go to different tokens. Nothing is ever overwritten.`,
+The keys of the root and those of the issuing CAs go to different tokens. Nothing is ever overwritten.
+
+Flags, PINs, labels and mechanisms are checked before anything is made. An init that fails removes what it made, on tokens
+too. One that was killed goes on with --resume and the flags that it had; it uses the keys that it made on tokens before.
+Where none was interrupted, --resume makes a new CA.`,
 		Example: `  deviceca init --home ./deviceca-data
   deviceca init --home ./ca --name "Example Devices" --url http://ca.example:8080 --key-type ecdsa-p384
   deviceca init --home ./ca --keys 'pkcs11:token=issuing?module-path=/usr/lib/hsm.so' --pin file:/etc/ca/pin \
       --root-keys 'pkcs11:token=root?module-path=/usr/lib/hsm.so' --root-pin file:/etc/ca/root.pin
-  deviceca init --home ./ca --root external`,
+  deviceca init --home ./ca --root external
+  deviceca init --home ./ca --resume`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			o.fault = a.initFault
+			if o.Resume {
+				if err := o.recall(Home(a.home(cmd)), func(flag string) bool { return cmd.Flags().Changed(flag) }); err != nil {
+					return err
+				}
+			}
 			report, err := runInit(cmd.Context(), Home(a.home(cmd)), o, commandLogger(cmd.ErrOrStderr()))
 			if err != nil {
 				return err
@@ -77,6 +88,7 @@ The keys of the root and those of the issuing CAs go to different tokens. Nothin
 	f.StringVar((*string)(&o.Spec), "key-type", string(keys.DefaultSpec), "kind of the CA keys: ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096, ed25519")
 	f.StringVar(&o.Name, "name", "deviceca", "organization, in the names of the CAs; up to 40 characters")
 	f.StringVar(&o.URL, "url", "", "public base of OCSP, CRL and AIA pointers (default: the http address of the configuration)")
+	f.BoolVar(&o.Resume, "resume", false, "go on with an init that was interrupted in this home")
 	return cmd
 }
 

@@ -77,10 +77,9 @@ func newWebhook(s *system) (*webhook.Follower, error) {
 }
 
 // startWebhook lets the webhook follow the log, if there is one.
-func (s *server) startWebhook(ctx context.Context) error {
-	f, err := newWebhook(s.system)
-	if f == nil || err != nil {
-		return err
+func (s *server) startWebhook(ctx context.Context, f *webhook.Follower) {
+	if f == nil {
+		return
 	}
 	m := s.metrics.registry
 	m.MustRegister(
@@ -91,7 +90,6 @@ func (s *server) startWebhook(ctx context.Context) error {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "deviceca_webhook_lag_seconds", Help: "Age of the oldest event that waits for the webhook's receiver; 0 if none does."},
 			func() float64 { return f.Stats().Lag.Seconds() }))
 	s.background(ctx, f.Run)
-	return nil
 }
 
 // eventLog shows the audit log to the webhook, and keeps its cursor.

@@ -6,10 +6,12 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
@@ -39,24 +41,31 @@ type system struct {
 	close      []func() error
 }
 
-// open puts the system together, in the order in which its parts need each
+// open takes the home, and puts the system together.
+func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started time.Time) (*system, error) {
+	unlock, err := home.take()
+	if err != nil {
+		return nil, err
+	}
+	s, err := openTaken(ctx, home, cfg, log, started)
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	s.close = slices.Insert(s.close, 0, func() error { unlock(); return nil }) // last of all
+	return s, nil
+}
+
+// openTaken puts the system together, in the order in which its parts need each
 // other: configuration, token, data key, ledger, policy, core, publications, API.
-func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started time.Time) (_ *system, err error) {
+// The caller has the home's lock.
+func openTaken(ctx context.Context, home Home, cfg Config, log *slog.Logger, started time.Time) (_ *system, err error) {
 	s := &system{home: home, cfg: cfg, log: log, casChanged: func() {}}
 	defer func() {
 		if err != nil {
 			s.Close()
 		}
 	}()
-	if err := home.mustExist(); err != nil {
-		return nil, err
-	}
-	unlock, err := home.lock()
-	if err != nil {
-		return nil, err
-	}
-	s.onClose(func() error { unlock(); return nil })
-
 	if s.keys, err = openKeys(ctx, home, cfg, "issuing", log); err != nil {
 		return nil, hinted(fmt.Errorf("the issuing keys: %w", err), "see that the token is there (%s), and its PIN at %s",
 			cmp.Or(cfg.Keys.Issuing, "deviceca-issuing below "+home.tokens()), cfg.Keys.PINIssuing)
@@ -70,8 +79,8 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 		return nil, err
 	}
 
-	if s.store, err = store.Open(ctx, cfg.DB, store.Options{Logger: log}); err != nil {
-		return nil, fmt.Errorf("the ledger: %w", err)
+	if s.store, err = openLedger(ctx, home, cfg, log); err != nil {
+		return nil, err
 	}
 	s.onClose(s.store.Close)
 	if copied, err := s.store.IsCopy(ctx); err != nil {
@@ -83,7 +92,7 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 	if err := s.knowAuditKey(ctx); err != nil {
 		return nil, err
 	}
-	if err := haveCAs(ctx, s.store); err != nil {
+	if err := haveCAs(ctx, home, cfg, s.store); err != nil {
 		return nil, err
 	}
 
@@ -184,6 +193,9 @@ func openKeys(ctx context.Context, home Home, cfg Config, which string, log *slo
 		if err != nil {
 			return nil, err
 		}
+		if _, err := os.Stat(dir); err != nil && uri == "" {
+			return nil, fmt.Errorf("the keys of this CA are missing: %w", err) // the provider would make the directory
+		}
 		uri = cmp.Or(uri, "file:"+dir)
 	}
 	if uri == "" {
@@ -206,7 +218,7 @@ var dataKeyContext = []byte("deviceca data key")
 func (s *system) openSealer(ctx context.Context) (*device.Sealer, error) {
 	sealed, err := os.ReadFile(s.home.dataKey())
 	if err != nil {
-		return nil, fmt.Errorf("the data key: %w", err)
+		return nil, hinted(fmt.Errorf("the data key: %w", err), "copy it from the last backup: enrolment secrets are sealed under it")
 	}
 	dataKey, err := s.keys.Unseal(ctx, sealed, dataKeyContext)
 	if err != nil {
@@ -218,12 +230,36 @@ func (s *system) openSealer(ctx context.Context) (*device.Sealer, error) {
 	return device.NewSealer(dataKey)
 }
 
+// openLedger opens the ledger of a home. None is made, for what it remembers cannot be made anew: what was revoked,
+// which numbers were given. Only a home that waits for its certificates may be without one.
+func openLedger(ctx context.Context, home Home, cfg Config, log *slog.Logger) (*store.Store, error) {
+	ledger, err := store.Open(ctx, cfg.DB, store.Options{Logger: log, MustExist: !home.awaitsImport()})
+	switch {
+	case errors.Is(err, store.ErrMissing):
+		return nil, hinted(err, "see that the disk is mounted and that db in %s is right; if the ledger is lost, %s", home.config(), restoreHint)
+	case errors.Is(err, store.ErrDamaged):
+		return nil, hinted(err, "keep the file, and %s", restoreHint)
+	case err != nil:
+		return nil, fmt.Errorf("the ledger: %w", err)
+	}
+	return ledger, nil
+}
+
+const restoreHint = "restore the last backup: deviceca restore --from BACKUP --home NEW"
+
 // haveCAs says what is missing of a CA whose root is external.
-func haveCAs(ctx context.Context, ledger ca.Ledger) error {
+func haveCAs(ctx context.Context, home Home, cfg Config, ledger ca.Ledger) error {
 	records, err := ledger.Issuers(ctx)
+	if err == nil && len(records) == 0 && !home.awaitsImport() {
+		return hinted(fmt.Errorf("the ledger %s is not that of this CA: it is empty, and %s holds the CA's certificates", cfg.DB, home),
+			"see that db in %s is right; if the ledger is lost, %s", home.config(), restoreHint)
+	}
 	if err == nil && len(records) == 0 {
 		return hinted(errors.New("this CA has no certificates yet: its root is external"),
 			"have the root sign issuing.csr, and a root of its own quarantine.csr, then: deviceca ca import --root root.crt --issuing issuing.crt --quarantine-root qroot.crt --quarantine quarantine.crt")
+	}
+	if err == nil && !(hasRole(records, "issuing") && hasRole(records, "quarantine")) {
+		return hinted(errors.New("the import of this CA's certificates was interrupted"), "run deviceca ca import again, with the same certificates")
 	}
 	return err
 }
@@ -235,6 +271,9 @@ func (s *system) caKey(ctx context.Context, label string) (crypto.Signer, error)
 
 func readPolicy(file string) (*policy.Policy, error) {
 	source, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, hinted(fmt.Errorf("the policy: %w", err), "copy it from the last backup, or write one anew (docs/policy.md)")
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -36,6 +36,7 @@ type fileProvider struct {
 	closed bool
 	keys   map[string]*fileKey
 	wrap   cipher.AEAD
+	made   []string // files, for Undo
 }
 
 // ParseFileURI gives the directory that a "file:" URI names (RFC 8089, with an
@@ -159,11 +160,52 @@ func (p *fileProvider) writeFile(name string, der []byte) error {
 		return fmt.Errorf("%w: %s", ErrExists, filepath.Join(p.dir, name))
 	}
 	if err == nil {
+		p.made = append(p.made, name)
 		err = syncDir(p.dir)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
+	return nil
+}
+
+// Check is part of Provider.
+func (p *fileProvider) Check(ctx context.Context, want map[string]Spec, _ bool) error {
+	if err := p.enter(ctx); err != nil {
+		return err
+	}
+	defer p.mu.Unlock()
+	for label, spec := range want {
+		if _, err := spec.normal(); err != nil {
+			return err
+		}
+		if err := checkLabel(label); err != nil {
+			return err
+		}
+		if _, err := os.Lstat(filepath.Join(p.dir, fileName(label))); err == nil {
+			return fmt.Errorf("%w: %q", ErrExists, label)
+		}
+	}
+	return nil
+}
+
+// Undo is part of Provider.
+func (p *fileProvider) Undo(ctx context.Context) error {
+	if err := p.enter(ctx); err != nil {
+		return err
+	}
+	defer p.mu.Unlock()
+	var errs []error
+	for _, name := range p.made {
+		if err := os.Remove(filepath.Join(p.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	if err := errors.Join(append(errs, syncDir(p.dir))...); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	p.made, p.wrap = nil, nil
+	clear(p.keys)
 	return nil
 }
 

@@ -74,6 +74,12 @@ type Provider interface {
 	// Unseal is the reverse of Seal. Anything but an unchanged result of Seal
 	// with its aad is ErrSealed.
 	Unseal(ctx context.Context, sealed, aad []byte) ([]byte, error)
+	// Check says beforehand, and without making anything, why the provider would not
+	// make keys of these kinds under these labels (ErrExists for one in use), or would not Seal.
+	Check(ctx context.Context, want map[string]Spec, seal bool) error
+	// Undo destroys what this Provider value has made since it was opened, and nothing
+	// else: keys by Generate, and the wrapping key if one of its Seals made it.
+	Undo(ctx context.Context) error
 	// Ping asks the provider itself whether it answers now, and whether every key
 	// that is suspect (see Key) signs right again; ErrUnavailable, which names the
 	// key, if not. It returns when ctx ends, even if the provider hangs.

@@ -88,22 +88,15 @@ func (t *token) Generate(ctx context.Context, label string, spec Spec) (Key, err
 }
 
 func (t *token) generate(c *conn, s pkcs11.SessionHandle, label string, r recipe) (*tokenKey, error) {
-	taken, err := c.find(s,
-		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY),
-		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
-		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label))
-	if err != nil {
+	if err := c.free(s, label); err != nil {
 		return nil, err
 	}
-	if len(taken) > 0 {
-		return nil, fmt.Errorf("%w: %q", ErrExists, label)
-	}
-	for i, mechanism := range []uint{r.generate, r.sign} {
-		if err := c.offers(mechanism, r.names[i]); err != nil {
-			return nil, err
-		}
+	if err := c.makes(r); err != nil {
+		return nil, err
 	}
 	id := random(16)
+	t.note(id)
+	var err error
 	var public, private pkcs11.ObjectHandle
 	for _, extra := range r.public {
 		publicTemplate := append([]*pkcs11.Attribute{
@@ -141,7 +134,11 @@ func (t *token) generate(c *conn, s pkcs11.SessionHandle, label string, r recipe
 		// Not a key to keep, and its label is free again.
 		return nil, errors.Join(err, c.m.ctx.DestroyObject(s, private), c.m.ctx.DestroyObject(s, public))
 	}
-	return t.key(c, s, label)
+	k, err := t.key(c, s, label)
+	if err == nil {
+		t.note(k.id) // of a token that chooses by itself
+	}
+	return k, err
 }
 
 // insist makes an object, and tries again a few times if the token calls the

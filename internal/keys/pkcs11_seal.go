@@ -94,9 +94,11 @@ func (t *token) makeWrapping(c *conn, s pkcs11.SessionHandle) error {
 	if _, err := t.wrapping(c, s); !errors.Is(err, errNoWrap) {
 		return err
 	}
-	if err := c.offers(pkcs11.CKM_AES_GCM, "CKM_AES_GCM"); err != nil {
+	if err := c.wraps(); err != nil {
 		return err
 	}
+	id := random(16)
+	t.note(id)
 	template := []*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
 		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),
@@ -112,7 +114,7 @@ func (t *token) makeWrapping(c *conn, s pkcs11.SessionHandle) error {
 		pkcs11.NewAttribute(pkcs11.CKA_WRAP, false),
 		pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, false),
 		pkcs11.NewAttribute(pkcs11.CKA_LABEL, wrapLabel),
-		pkcs11.NewAttribute(pkcs11.CKA_ID, random(16)),
+		pkcs11.NewAttribute(pkcs11.CKA_ID, id),
 	}
 	var h pkcs11.ObjectHandle
 	err := insist(func() (err error) {

@@ -46,6 +46,7 @@ type token struct {
 	ping     *pinging
 	loaded   map[string]*tokenKey // every key that was given out, by CKA_ID
 	watching bool                 // suspect keys are being tried
+	made     [][]byte             // CKA_IDs of what this value made, for Undo
 }
 
 func openToken(ctx context.Context, u URI, opts Options) (Provider, error) {

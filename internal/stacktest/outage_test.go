@@ -204,9 +204,14 @@ func TestDiskFull(t *testing.T) {
 			return l.got(http.StatusOK) == ok && l.got(http.StatusServiceUnavailable) > failed
 		})
 		h.away(t, lamp, "bulb-1", "database")
+		h.staysRed(t, l)
 		errs := h.fails("device", "add", "--home", h.dir, "--id", "bulb-2", "--level", "software")
-		if !strings.Contains(errs, "database") || !strings.Contains(errs, "try again") {
+		if !strings.Contains(errs, "database") || !strings.Contains(errs, "disk is full") || !strings.Contains(errs, "try again") {
 			t.Errorf("device add says:\n%s", errs)
+		}
+		out, _, _ := h.try(nil, "status", "--home", h.dir)
+		if !strings.Contains(out, "make room on the file system of "+h.dir) {
+			t.Errorf("status says:\n%s", out)
 		}
 		h.run("cert", "list", "--home", h.dir, "--limit", "1") // reading works
 		if err := os.Remove(filler); err != nil {
@@ -226,6 +231,21 @@ func TestDiskFull(t *testing.T) {
 	h.kill() // what was half written on a full disk must not hurt the start
 	h.start()
 	h.auditHolds()
+}
+
+// staysRed demands that /readyz does not turn green between enrolments that find no room.
+func (h *home) staysRed(t *testing.T, l *load) {
+	t.Helper()
+	failed := l.got(http.StatusServiceUnavailable)
+	for range 20 {
+		if status, _ := h.get("/readyz"); status != http.StatusServiceUnavailable {
+			t.Fatalf("/readyz %d on a full disk", status)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if l.got(http.StatusServiceUnavailable) == failed {
+		t.Error("no enrolment failed meanwhile")
+	}
 }
 
 // fill writes until the disk is full.

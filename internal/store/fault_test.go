@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -30,6 +31,7 @@ type faults struct {
 	stay  bool // from that step on everything fails
 	hit   string
 	steps []string
+	small bool          // there is room for small writes alone
 	block chan struct{} // if set, commits wait for it
 
 	waiting atomic.Bool // a commit waits
@@ -132,7 +134,17 @@ type faultyStmt struct {
 }
 
 func (s faultyStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
-	return at(s.f, "run "+s.query, func() (driver.Result, error) { return s.Stmt.(driver.StmtExecContext).ExecContext(ctx, args) })
+	return at(s.f, "run "+s.query, func() (driver.Result, error) {
+		s.f.mu.Lock()
+		small, err := s.f.small, s.f.err
+		s.f.mu.Unlock()
+		for _, a := range args {
+			if blob, ok := a.Value.([]byte); ok && small && len(blob) > 64<<10 {
+				return nil, err
+			}
+		}
+		return s.Stmt.(driver.StmtExecContext).ExecContext(ctx, args)
+	})
 }
 
 func (s faultyStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
@@ -237,6 +249,60 @@ func TestFaults(t *testing.T) {
 	storetest.Verify(t, s)
 	if s.Stats().Failed == 0 {
 		t.Error("no batch failed")
+	}
+}
+
+// fullError is what SQLite says of a disk that is full.
+func fullError(t *testing.T) error {
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "db")+"?_pragma=max_page_count(2)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	_, err = db.Exec("CREATE TABLE t (b BLOB); INSERT INTO t VALUES (zeroblob(100000))")
+	if err == nil {
+		t.Fatal("100 kB fit into two pages")
+	}
+	return err
+}
+
+// TestPingFull: on a full disk small writes find room now and then. Ping stays red until there is room for a batch.
+func TestPingFull(t *testing.T) {
+	f := newFaults(t)
+	f.err = fullError(t)
+	path := filepath.Join(t.TempDir(), "db")
+	s, err := store.OpenWrapped(t.Context(), path, store.Options{}, f.wrap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	full := func(what string, err error) {
+		t.Helper()
+		if ca.KindOf(err) != ca.Unavailable || !errors.Is(err, store.ErrFull) || !strings.Contains(ca.AsError(err).Reason, "disk is full") ||
+			!strings.Contains(err.Error(), "make room on the file system of "+filepath.Dir(path)) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	f.arm(1, false, false)
+	full("a write", s.RecordEvent(t.Context(), storetest.Event(ca.EventRefused, "lamp")))
+	f.disarm()
+	f.mu.Lock()
+	f.small = true
+	f.mu.Unlock()
+	for range 3 {
+		if err := s.RecordEvent(t.Context(), storetest.Event(ca.EventRefused, "lamp")); err != nil {
+			t.Fatalf("a small write: %v", err)
+		}
+		full("ping", s.Ping(t.Context()))
+	}
+	f.mu.Lock()
+	f.small = false
+	f.mu.Unlock()
+	if err := s.Ping(t.Context()); err != nil {
+		t.Errorf("ping when there is room: %v", err)
+	}
+	if _, err := s.Setting(t.Context(), "store.probe"); !errors.Is(err, ca.ErrNoRecord) {
+		t.Errorf("the probe is there still: %v", err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -60,6 +61,64 @@ func TestOpen(t *testing.T) {
 				if err != nil || info.Mode().Perm() != 0o600 {
 					t.Errorf("%s: %v, %v", suffix, info, err)
 				}
+			}
+		})
+	}
+}
+
+// TestMustExist: where there must be a ledger, none is made, and what is there instead is named and left as it is.
+func TestMustExist(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name string, content []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	good := filepath.Join(dir, "good")
+	openFile(t, good).Close()
+	raw, err := os.ReadFile(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign := filepath.Join(dir, "foreign")
+	db, err := sql.Open("sqlite", foreign)
+	if err == nil {
+		_, err = db.Exec("CREATE TABLE recipe (name TEXT)")
+	}
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	torn := slices.Clone(raw)
+	for i := 4096; i < len(torn); i++ {
+		torn[i] = 0x5a
+	}
+	for name, c := range map[string]struct {
+		path string
+		kind error
+		want string
+	}{
+		"good":       {good, nil, ""},
+		"missing":    {filepath.Join(dir, "none"), store.ErrMissing, "is missing"},
+		"empty":      {put("empty", nil), store.ErrDamaged, "is empty"},
+		"garbage":    {put("garbage", []byte(strings.Repeat("this is no database. ", 1000))), store.ErrDamaged, "file is not a database"},
+		"torn":       {put("torn", torn), store.ErrDamaged, "malformed"},
+		"cut off":    {put("cut", raw[:8192]), store.ErrDamaged, "malformed"},
+		"of another": {foreign, store.ErrMissing, "not one of deviceca"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before, _ := os.ReadFile(c.path)
+			s, err := store.Open(t.Context(), c.path, store.Options{MustExist: true})
+			if err == nil {
+				s.Close()
+			}
+			if !errors.Is(err, c.kind) || c.want != "" && (!strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), c.path)) ||
+				err != nil && strings.Contains(err.Error(), "goose") {
+				t.Errorf("got %v, want %v with %q", err, c.kind, c.want)
+			}
+			if after, _ := os.ReadFile(c.path); c.kind != nil && string(after) != string(before) {
+				t.Error("the file was changed")
 			}
 		})
 	}

@@ -27,6 +27,9 @@ type Options struct {
 	Readers int              // connections for reading, default 3: each commit invalidates what each has cached
 	Queue   int              // changes that may wait for the writer, default 4096; more are Unavailable at once
 	Batch   int              // changes in one transaction at most, default 64
+
+	// MustExist refuses to make a ledger where there is none: ErrMissing, or ErrDamaged if something else is there.
+	MustExist bool
 }
 
 // Store is the ledger. It is safe for concurrent use, and several processes
@@ -60,7 +63,7 @@ type seams struct {
 
 // Open opens the database that dbURL names (a file, or "sqlite:" and a file),
 // makes it if there is none, and brings its tables up to this version. It
-// refuses a database of a later version.
+// refuses a database of a later version. A damaged one is ErrDamaged.
 func Open(ctx context.Context, dbURL string, opts Options) (*Store, error) {
 	migrations, err := fs.Sub(sqliteMigrations, "migrations/sqlite")
 	if err != nil {
@@ -84,6 +87,11 @@ func open(ctx context.Context, dbURL string, opts Options, seams seams) (*Store,
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{path: path, now: opts.Now, log: opts.Logger}
+	if opts.MustExist {
+		if err := mustBeLedger(ctx, path); err != nil {
+			return nil, err
+		}
+	}
 	if err := createPrivate(path); err != nil {
 		return nil, fmt.Errorf("the database cannot be made: %w", err)
 	}
@@ -96,7 +104,9 @@ func open(ctx context.Context, dbURL string, opts Options, seams seams) (*Store,
 		return nil, err
 	}
 	forWriting = seams.wrap(forWriting)
-	if err := migrate(ctx, forWriting, seams.migrations); err != nil {
+	if err := migrate(ctx, forWriting, seams.migrations); isDamage(err) {
+		return nil, damaged(path, err)
+	} else if err != nil {
 		return nil, fmt.Errorf("database %s: %w", path, s.fault(err))
 	}
 	s.reads = sql.OpenDB(forReading)
@@ -104,7 +114,7 @@ func open(ctx context.Context, dbURL string, opts Options, seams seams) (*Store,
 	s.reads.SetMaxOpenConns(readers)
 	s.reads.SetMaxIdleConns(readers)
 	s.hot, s.scans = newReaders(forReading, readers), newReaders(forReading, 2)
-	s.writer = newWriter(forWriting, orDefault(opts.Queue, 4096), orDefault(opts.Batch, 64), s.now, s.log)
+	s.writer = newWriter(path, forWriting, orDefault(opts.Queue, 4096), orDefault(opts.Batch, 64), s.now, s.log)
 	return s, nil
 }
 
@@ -144,31 +154,6 @@ func (s *Store) Close() error {
 	return errors.Join(s.hot.close(), s.scans.close(), s.reads.Close())
 }
 
-// stuckAfter is how long a change may wait before Ping says that writing is stuck.
-const stuckAfter = 5 * time.Second
-
-// Ping reads from the database, and reports if writing does not work: when the
-// last batch failed it tries a write, and it fails if changes have waited for more than five
-// seconds.
-func (s *Store) Ping(ctx context.Context) error {
-	var sequence int64
-	if err := s.reads.QueryRowContext(ctx, "SELECT sequence FROM audit_head").Scan(&sequence); err != nil {
-		return s.fault(err)
-	}
-	if since := s.writer.busySince.Load(); since != 0 {
-		if waited := time.Since(time.Unix(0, since)); waited > stuckAfter {
-			return ca.Away("the database", fmt.Errorf("a commit has been under way for %s", waited.Round(time.Second)))
-		}
-	}
-	if !s.writer.failing.Load() {
-		return nil
-	}
-	return s.write(ctx, func(t *tx) error {
-		_, err := t.exec("UPDATE audit_head SET one = 1")
-		return err
-	})
-}
-
 // Stats are counts since the store was opened.
 type Stats struct {
 	Commits   int64 // transactions made durable; each is one fsync, but for checkpoints of the WAL
@@ -201,7 +186,7 @@ func (s *Store) fault(err error) error {
 		if _, typed := errors.AsType[*ca.Error](err); typed {
 			return err
 		}
-		return ca.Away("the database", err)
+		return away(s.path, err)
 	}
 	return err
 }

@@ -32,6 +32,8 @@ const (
 type writer struct {
 	counters
 	gate
+	doubt     doubt
+	path      string
 	connector driver.Connector
 	conn      *tx // nil until first used, and after anything strange happened
 	queue     chan *change
@@ -41,8 +43,8 @@ type writer struct {
 	log       *slog.Logger
 }
 
-func newWriter(c driver.Connector, queue, batch int, now func() time.Time, log *slog.Logger) *writer {
-	w := &writer{connector: c, queue: make(chan *change, queue), batch: batch, ended: make(chan struct{}), now: now, log: log}
+func newWriter(path string, c driver.Connector, queue, batch int, now func() time.Time, log *slog.Logger) *writer {
+	w := &writer{path: path, connector: c, queue: make(chan *change, queue), batch: batch, ended: make(chan struct{}), now: now, log: log}
 	go w.loop()
 	return w
 }
@@ -141,9 +143,10 @@ func (w *writer) commit(batch []*change) {
 	w.failing.Store(err != nil)
 	if err != nil {
 		w.failed.Add(1)
+		w.doubt.here.Store(true)
+		err = away(w.path, err) // before the connection ends, which may give room back
 		w.disconnect()
 		w.log.Error("the ledger's batch failed", "changes", len(alive), "error", err)
-		err = ca.Away("the database", err)
 	}
 	for _, c := range alive {
 		switch {

@@ -48,6 +48,8 @@ func Run(t *testing.T, open func(t *testing.T) keys.Provider, specs []keys.Spec)
 		t.Run(c.name, func(t *testing.T) { c.run(t, p, specs) })
 	}
 	t.Run("reopen", func(t *testing.T) { reopen(t, p, open) })
+	t.Run("check", func(t *testing.T) { check(t, p, specs) })
+	t.Run("undo", func(t *testing.T) { undo(t, p, open) })
 	t.Run("close then use", func(t *testing.T) { closed(t, open) })
 }
 

@@ -1,0 +1,107 @@
+//go:build cgo
+
+package keys
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/miekg/pkcs11"
+)
+
+// Check is part of Provider.
+func (t *token) Check(ctx context.Context, want map[string]Spec, seal bool) error {
+	return t.do(ctx, always, func(c *conn, s pkcs11.SessionHandle) error {
+		for label, spec := range want {
+			spec, err := spec.normal()
+			if err != nil {
+				return err
+			}
+			if err := checkLabel(label); err != nil {
+				return err
+			}
+			if err := c.free(s, label); err != nil {
+				return err
+			}
+			if err := c.makes(recipeFor(spec)); err != nil {
+				return err
+			}
+		}
+		if !seal {
+			return nil
+		}
+		if _, err := t.wrapping(c, s); !errors.Is(err, errNoWrap) {
+			return err
+		}
+		return c.wraps()
+	})
+}
+
+// free refuses a label that a private key of the token bears.
+func (c *conn) free(s pkcs11.SessionHandle, label string) error {
+	taken, err := c.find(s,
+		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY),
+		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
+		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label))
+	if err == nil && len(taken) > 0 {
+		err = fmt.Errorf("%w: %q", ErrExists, label)
+	}
+	return err
+}
+
+// makes refuses a recipe that the token has not all mechanisms for.
+func (c *conn) makes(r recipe) error {
+	for i, mechanism := range []uint{r.generate, r.sign} {
+		if err := c.offers(mechanism, r.names[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wraps is makes for the wrapping key.
+func (c *conn) wraps() error {
+	return errors.Join(c.offers(pkcs11.CKM_AES_KEY_GEN, "CKM_AES_KEY_GEN"), c.offers(pkcs11.CKM_AES_GCM, "CKM_AES_GCM"))
+}
+
+// note remembers the CKA_ID of what is about to be made: a call that fails may have made it.
+func (t *token) note(id []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !slices.ContainsFunc(t.made, func(one []byte) bool { return bytes.Equal(one, id) }) {
+		t.made = append(t.made, id)
+	}
+}
+
+// Undo is part of Provider. It finds what it made by CKA_ID, which is random.
+func (t *token) Undo(ctx context.Context) error {
+	t.mu.Lock()
+	made := slices.Clone(t.made)
+	t.mu.Unlock()
+	var errs []error
+	for _, id := range made {
+		errs = append(errs, t.make(ctx, func(c *conn, s pkcs11.SessionHandle) error {
+			objects, err := c.find(s, pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_ID, id))
+			if err != nil {
+				return err
+			}
+			for _, object := range objects {
+				if err := c.m.ctx.DestroyObject(s, object); err != nil {
+					return ckError("C_DestroyObject", err)
+				}
+			}
+			return nil
+		}))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	t.wrap.Store(nil)
+	t.mu.Lock()
+	t.made = nil
+	t.mu.Unlock()
+	return nil
+}
