@@ -220,6 +220,10 @@ func TestRenewalWindow(t *testing.T) {
 	if len(spread) < 190 {
 		t.Errorf("after a rotation %d windows of 200", len(spread))
 	}
+	published := []ca.IssuerRecord{issuers[0], {Name: "issuing-2", Role: "issuing", Generation: 2, Created: issued.Add(100 * time.Hour), Activates: issued.Add(200 * time.Hour)}}
+	if after := renewalWindow(cert(1), 0.5, published).Start.Sub(issued.Add(200 * time.Hour)); after < -time.Second || after > life/10 {
+		t.Errorf("published first: the window begins %s after it issues", after)
+	}
 	late := []ca.IssuerRecord{issuers[0], {Name: "issuing-2", Role: "issuing", Generation: 2, Created: issued.Add(900 * time.Hour)}}
 	if w, plain := renewalWindow(cert(1), 0.5, late), renewalWindow(cert(1), 0.5, issuers); w != plain {
 		t.Errorf("a late rotation put it off: %v, was %v", w, plain)

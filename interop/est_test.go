@@ -55,8 +55,8 @@ func TestStrongSwan(t *testing.T) {
 
 	run(t, dir, "pki", "--estca", "--url", server, "--cacert", a.root(), "--caout", "est-ca", "--outform", "pem", "--force")
 	cas, err := filepath.Glob(filepath.Join(dir, "est-ca*"))
-	if err != nil || len(cas) != 3 {
-		t.Fatalf("estca wrote %v (%v), want three certificates", cas, err)
+	if err != nil || len(cas) != 4 {
+		t.Fatalf("estca wrote %v (%v), want two roots, issuing and quarantine", cas, err)
 	}
 
 	key := write(t, filepath.Join(dir, "gw.key"), run(t, dir, "pki", "--gen", "--type", "ecdsa", "--size", "256", "--outform", "pem"))

@@ -40,7 +40,7 @@ func (s *server) keepCAs(ctx context.Context) {
 			s.log.Error("a CA should issue from now on, and the CAs could not be read anew; trying again", "err", err)
 			select {
 			case <-ctx.Done():
-			case <-time.After(time.Second):
+			case <-time.After(10 * time.Second):
 			}
 			continue
 		}

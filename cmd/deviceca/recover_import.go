@@ -318,7 +318,7 @@ func (r *recovery) readPacks(files []string) (all []signedPack, err error) {
 		}
 		parts, err := pack.Split(raw)
 		if err != nil {
-			return nil, ca.Errorf(ca.Malformed, "%s holds no packs: %w", file, err)
+			parts = [][]byte{raw} // which is refused below, with the reason
 		}
 		for n, part := range parts {
 			name := file
