@@ -18,7 +18,7 @@ func TestTokensByPKCS11Tool(t *testing.T) {
 		name string
 		keys []string
 	}{
-		{"root", []string{"root-1"}},
+		{"root", []string{"root-1", "quarantine-root-1"}},
 		{"issuing", []string{"issuing-1", "quarantine-1", "audit"}},
 	} {
 		tool := func(args ...string) (string, error) {
