@@ -381,7 +381,7 @@ func (r *run) try(ctx context.Context, e Enroller, ca *CACerts, a attempt) (*Ide
 		return r.store.savePending(pending{purpose: why, key: req.Key, state: state})
 	}
 	req.Check = func(reply *Reply) error {
-		_, _, err := accept(reply, req, ca, r.now())
+		_, _, err := r.judge(ctx, e, a.auth, reply, req, ca)
 		return err
 	}
 	if err := r.store.reserve(); err != nil {

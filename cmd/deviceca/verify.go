@@ -117,7 +117,7 @@ certificate is good for --purpose remediation alone.
 	f.StringSliceVar(&in.roots, "roots", nil, "certificates to trust, PEM or DER")
 	f.StringSliceVar(&in.chain, "chain", nil, "further intermediates")
 	f.StringVar(&in.purpose, "purpose", "clientAuth", "clientAuth, serverAuth, remediation, any, or an OID")
-	f.StringArrayVar(&in.packs, "pack", nil, "full revocation packs")
+	f.StringArrayVar(&in.packs, "pack", nil, "full revocation packs; a file may hold several (/pack/issuing.cborseq)")
 	f.StringSliceVar(&in.deltas, "delta", nil, "delta packs that follow them, in order")
 	f.StringArrayVar(&in.crls, "crl", nil, "CRLs, DER or PEM; the root's too")
 	f.StringArrayVar(&in.crlDeltas, "crl-delta", nil, "delta CRLs that complete them")

@@ -40,7 +40,7 @@ type source struct {
 // fault is an error about a source.
 func (s *source) fault(err error) error { return fmt.Errorf("%s %s: %w", s.flag, s.file, err) }
 
-// sources reads what was given. A file with several CRLs in PEM is as many sources. An error that
+// sources reads what was given. A file with several CRLs in PEM, or packs, is as many sources. An error that
 // is an [inputError] is about what a file holds.
 func (in *verifyInput) sources(ctx context.Context) (*sources, error) {
 	all := &sources{floor: in.floor}
@@ -72,10 +72,19 @@ func (in *verifyInput) sources(ctx context.Context) (*sources, error) {
 		}
 		return nil
 	}
-	err := read("--pack", in.packs, func(s *source) (err error) {
-		all.packs = append(all.packs, s)
-		s.pack, err = pack.IssuerOf(s.raw)
-		return err
+	err := read("--pack", in.packs, func(s *source) error {
+		packs, err := pack.Split(s.raw)
+		if err != nil {
+			return err
+		}
+		for _, raw := range packs {
+			one := &source{flag: s.flag, file: s.file, raw: raw}
+			all.packs = append(all.packs, one)
+			if one.pack, err = pack.IssuerOf(raw); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err == nil {
 		err = read("--delta", in.deltas, func(s *source) error { all.deltas = append(all.deltas, s); return nil })

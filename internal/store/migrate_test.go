@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -172,6 +173,31 @@ INSERT INTO issuer (name, role, generation, key, cert, created) VALUES ('issuing
 	all, err := s.Issuers(t.Context())
 	if err != nil || len(all) != 1 || !all[0].Activates.IsZero() || !all[0].Since().Equal(all[0].Created) {
 		t.Errorf("%+v, %v", all, err)
+	}
+}
+
+// TestMigrateOutOfOrder: a ledger that lacks a migration before its last one gets it.
+func TestMigrateOutOfOrder(t *testing.T) {
+	most := fstest.MapFS{}
+	names, err := fs.Glob(store.Migrations(), "*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		data, err := fs.ReadFile(store.Migrations(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(name, "00012") && !strings.HasPrefix(name, "00015") {
+			most[name] = &fstest.MapFile{Data: data}
+		}
+	}
+	path := filepath.Join(t.TempDir(), "db")
+	if s, err := store.OpenMigrating(t.Context(), path, store.Options{}, most); err == nil {
+		s.Close() // reads of this version may not prepare over those tables
+	}
+	if err := openFile(t, path).Ping(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 

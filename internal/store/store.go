@@ -129,7 +129,8 @@ func orDefault(n, def int) int {
 func migrate(ctx context.Context, c driver.Connector, migrations fs.FS) error {
 	db := sql.OpenDB(c)
 	defer db.Close()
-	p, err := goose.NewProvider(dialect, db, migrations, goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+	// Out of order: migrations that were made side by side come in the order in which they were merged, and each stands by itself.
+	p, err := goose.NewProvider(dialect, db, migrations, goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()), goose.WithAllowOutofOrder(true))
 	if err != nil {
 		return err
 	}
@@ -140,8 +141,8 @@ func migrate(ctx context.Context, c driver.Connector, migrations fs.FS) error {
 	if has > knows {
 		return fmt.Errorf("its tables are of version %d and this program knows %d: use the program that wrote it, or a later one", has, knows)
 	}
-	if has == knows {
-		return nil
+	if pending, err := p.HasPending(ctx); err != nil || !pending {
+		return err
 	}
 	_, err = p.Up(ctx)
 	return err
