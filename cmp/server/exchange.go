@@ -123,9 +123,9 @@ func (x *exchange) steps(ctx context.Context) (answer []byte, err error) {
 		}
 	case begins && there != nil && there.Request != x.digest():
 		return nil, errInUse
-	case begins && x.in.Header.Time.IsZero():
-		if err := x.checkTimeless(ctx); err != nil {
-			return nil, err
+	case begins && there == nil && x.in.Header.Time.IsZero():
+		if answer, err := x.checkTimeless(ctx); answer != nil || err != nil {
+			return answer, err
 		}
 	}
 

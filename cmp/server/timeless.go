@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
@@ -21,29 +22,33 @@ const (
 // be replayed, so the transactionID of each one that had an effect is remembered until what protects it has ended. What
 // only asks, and what was refused, has had none. A message within a transaction is bound by its recipNonce.
 //
-// It comes after authentication, so that strangers learn and leave nothing.
-func (x *exchange) checkTimeless(ctx context.Context) error {
+// It comes after authentication, so that strangers learn and leave nothing. The answer is that to the same message, where another
+// connection was quicker.
+func (x *exchange) checkTimeless(ctx context.Context) (answer []byte, err error) {
 	level, known := x.Authority.LevelFor(x.requester)
 	switch {
 	case x.requester.RA != nil:
-		return refuse(cmp.BadTime, "RFC 9483 §3.5", "there is no messageTime: a registration authority gives one")
+		return nil, refuse(cmp.BadTime, "RFC 9483 §3.5", "there is no messageTime: a registration authority gives one")
 	case !known || !level.CMP.Timeless:
-		return refuse(cmp.BadTime, "RFC 9483 §3.5", "there is no messageTime: give it, or set cmp.message_time to optional for level %q of the policy", level.Name)
+		return nil, refuse(cmp.BadTime, "RFC 9483 §3.5", "there is no messageTime: give it, or set cmp.message_time to optional for level %q of the policy", level.Name)
 	case x.in.Body.Type() == cmp.GenM:
-		return nil
+		return nil, nil
 	}
 	seen, most := x.remembered()
 	there, owned, err := x.Ledger.SeenTransaction(ctx, transactionID(x.in.Header.TransactionID), seen.Owner, most)
 	switch {
 	case err != nil:
-		return err
+		return nil, err
 	case there:
-		return errInUse
+		if answer, err = x.answered(ctx); errors.Is(err, ca.ErrNoRecord) {
+			err = errInUse
+		}
+		return answer, err
 	case owned >= most:
-		return ca.Errorf(ca.RateLimited, "%d messages without messageTime are remembered for this credential or certificate, and no more can be: give a messageTime, or use another credential", owned)
+		return nil, ca.Errorf(ca.RateLimited, "%d messages without messageTime are remembered for this credential or certificate, and no more can be: give a messageTime, or use another credential", owned)
 	}
 	x.seen = seen
-	return nil
+	return nil, nil
 }
 
 // remembered is for how long the transactionID is remembered, and how many may be.

@@ -6,11 +6,13 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/cmp"
+	"github.com/deviceca/deviceca/cmp/server"
 	"github.com/deviceca/deviceca/internal/store"
 )
 
@@ -175,5 +177,34 @@ func TestTimelessIDevID(t *testing.T) {
 	e.later(time.Hour)
 	if got := status(e.post("", raw)).FailInfo; got != cmp.TransactionIDInUse || e.revoked(first.crt) {
 		t.Errorf("the hold replayed: %s", got)
+	}
+}
+
+// A rr that a server died over is finished by who sends it again; two at once get the same answer.
+func TestTimelessResumed(t *testing.T) {
+	e := newEnv(t, withoutClocks)
+	own := e.enrolled("lamp-1")
+	m := e.timeless(e.revocation(own, 1).Body)
+	raw := e.protected(m, own)
+	dead := &server.Transaction{ID: sha(m.Header.TransactionID), Request: sha(raw), State: server.Working, Actor: "device:lamp-1", Signer: own.crt.Raw,
+		Begun: e.now().Add(-2 * time.Minute), Expires: e.now().Add(time.Hour), Seen: &server.Seen{Owner: "certificate", Until: e.now().Add(time.Hour)}}
+	if there, _, err := e.store.BeginTransaction(t.Context(), dead, time.Time{}); there != nil || err != nil {
+		t.Fatal(there, err)
+	}
+	if got := status(e.verify(e.post("", raw), m, own)); got.Status != cmp.Accepted || !e.revoked(own.crt) {
+		t.Errorf("resumed: %v", got)
+	}
+	other := e.enrolled("lamp-2")
+	raw = e.protected(e.timeless(e.kurFor("lamp-2"), cmp.ImplicitConfirm()), other)
+	answers := make([][]byte, 6)
+	var wg sync.WaitGroup
+	for i := range answers {
+		wg.Go(func() { answers[i] = e.postRaw("", raw) })
+	}
+	wg.Wait()
+	for _, a := range answers {
+		if !bytes.Equal(a, answers[0]) {
+			t.Errorf("different answers: %v", status(must[*cmp.Message](t)(cmp.Parse(a))))
+		}
 	}
 }
