@@ -57,7 +57,7 @@ func (a *app) certList() *cobra.Command {
 	flags.StringVar(&f.Profile, "profile", "", "of this profile")
 	flags.BoolVar(&revoked, "revoked", false, "revoked ones only")
 	flags.BoolVar(&valid, "valid", false, "neither revoked nor expired")
-	flags.DurationVar(&within, "expires-within", 0, "that expire within this time")
+	durationFlag(cmd, &within, "expires-within", 0, "that expire within this time")
 	pageFlags(cmd, &after, &limit)
 	cmd.RegisterFlagCompletionFunc("device", a.completeDevices)
 	cmd.RegisterFlagCompletionFunc("profile", a.completeProfiles)

@@ -14,7 +14,7 @@ import (
 
 func (a *app) deviceCommand() *cobra.Command {
 	return a.target(group("device", "The inventory of devices",
-		a.deviceAdd(), a.deviceList(), a.deviceShow(), a.deviceClaim(), a.deviceSuspend(), a.deviceResume(), a.deviceRetire(), a.deviceImport()))
+		a.deviceAdd(), a.deviceList(), a.deviceShow(), a.deviceSet(), a.deviceRemove(), a.deviceClaim(), a.deviceSuspend(), a.deviceResume(), a.deviceRetire(), a.deviceImport()))
 }
 
 func (a *app) deviceAdd() *cobra.Command {
@@ -60,7 +60,7 @@ enrolment. The secret is shown once: the CA keeps it sealed.`,
 // grantFlags are those of every command that makes a credential.
 func grantFlags(cmd *cobra.Command, uses *int, ttl *time.Duration) {
 	cmd.Flags().IntVar(uses, "uses", 1, "certificates that the credential may bring")
-	cmd.Flags().DurationVar(ttl, "ttl", 24*time.Hour, "how long the credential may be used")
+	durationFlag(cmd, ttl, "ttl", 24*time.Hour, "how long the credential may be used")
 }
 
 func checkGrantFlags(uses int, ttl time.Duration) error {
@@ -164,57 +164,10 @@ func (o output) device(d *admin.DeviceDetail) error {
 	return nil
 }
 
-func (a *app) deviceSuspend() *cobra.Command {
-	return a.deviceMove("suspend ID", "Bar a device from every protocol until it is resumed", `  deviceca device suspend lamp-1`, (*admin.Client).Suspend)
-}
-
-func (a *app) deviceResume() *cobra.Command {
-	return a.deviceMove("resume ID", "End the suspension of a device", `  deviceca device resume lamp-1`, (*admin.Client).Resume)
-}
-
-func (a *app) deviceRetire() *cobra.Command {
-	var reason string
-	cmd := a.deviceMove("retire ID", "Bar a device for good and revoke its certificates",
-		"  deviceca device retire lamp-1\n  deviceca device retire lamp-1 --reason keyCompromise",
-		func(c *admin.Client, ctx context.Context, id string) (*admin.Moved, error) {
-			return c.Retire(ctx, id, reason)
-		})
-	cmd.Flags().StringVar(&reason, "reason", "cessationOfOperation", "why its certificates are revoked (RFC 5280 §5.3.1)")
-	cmd.RegisterFlagCompletionFunc("reason", completeReasons)
-	cmd.PreRunE = func(cmd *cobra.Command, args []string) error { return checkReason(reason) }
-	return cmd
-}
-
-func (a *app) deviceMove(use, short, example string, move func(*admin.Client, context.Context, string) (*admin.Moved, error)) *cobra.Command {
-	return withJSON(&cobra.Command{
-		Use: use, Short: short, Example: example,
-		Args:              takes("ID"),
-		ValidArgsFunction: a.completeDevices,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
-				m, err := move(c, ctx, args[0])
-				if err != nil {
-					return err
-				}
-				o := a.output(cmd)
-				return o.print(m, func(fact func(name, value string)) {
-					fact("device", m.Device.ID)
-					fact("state", string(m.Device.State))
-					for _, cert := range m.Revoked {
-						fact("revoked", cert.Serial.String())
-					}
-					if more := m.Total - len(m.Revoked); more > 0 {
-						fact("revoked", fmt.Sprintf("%d more; list them with: deviceca cert list --device %s --revoked", more, m.Device.ID))
-					}
-				})
-			})
-		},
-	})
-}
-
 // printGrant shows a new credential, and on stderr what to type next.
 func (a *app) printGrant(cmd *cobra.Command, g *ca.Grant) error {
 	o := a.output(cmd)
+	o.warn(g.Warnings)
 	if o.json {
 		return o.writeJSON(g)
 	}

@@ -61,7 +61,9 @@ attributes (ou=RT-*) given, --serials to serial numbers (A10*) or ranges of them
 				if err != nil {
 					return err
 				}
-				return a.output(cmd).manufacturer(*m)
+				o := a.output(cmd)
+				o.warn(m.Warnings)
+				return o.manufacturer(*m)
 			})
 		},
 	})
@@ -234,8 +236,4 @@ func (a *app) completeManufacturers(cmd *cobra.Command, args []string, _ string)
 		}
 		return names
 	})
-}
-
-func (a *app) deviceClaim() *cobra.Command {
-	return a.deviceMove("claim ID", "Let a device that was entered as manufactured enrol", `  deviceca device claim A1000`, (*admin.Client).Claim)
 }

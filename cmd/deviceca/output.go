@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -58,6 +59,41 @@ func (o output) writeJSON(v any) error {
 
 // note says something that is not the answer.
 func (o output) note(format string, args ...any) { fmt.Fprintf(o.errs, format+"\n", args...) }
+
+// warn says what may be unwanted in what was done.
+func (o output) warn(warnings []string) {
+	for _, w := range warnings {
+		o.note("warning: %s", w)
+	}
+}
+
+// warnOnce says each warning of many acts once.
+type warnOnce struct {
+	mu   sync.Mutex
+	said map[string]bool
+}
+
+func (w *warnOnce) say(o output, warnings []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, text := range warnings {
+		if !w.said[text] {
+			if w.said == nil {
+				w.said = map[string]bool{}
+			}
+			w.said[text] = true
+			o.warn([]string{text})
+		}
+	}
+}
+
+// done is the answer of an act that has no other: with --json {"removed": "lamp-1"}, else nothing.
+func (o output) done(did, what string) error {
+	if !o.json {
+		return nil
+	}
+	return o.writeJSON(map[string]string{did: what})
+}
 
 // tableRows is how many rows are aligned together. A list may be longer than
 // memory, so columns are set anew after so many.

@@ -22,7 +22,8 @@ func (a *app) policyCheck() *cobra.Command {
 	return withJSON(&cobra.Command{
 		Use:   "check FILE",
 		Short: "Say everything that is wrong with a policy file",
-		Long:  `Read a policy file and report every fault with its line. No server is asked.`,
+		Long: `Read a policy file and report every fault with its line. No server is asked.
+Levels that demand evidence which no protocol of this version verifies are no fault, and get a warning.`,
 		Example: `  deviceca policy check policy.yaml
   deviceca policy check policy.yaml --json`,
 		Args: takes("FILE"),
@@ -36,7 +37,8 @@ func (a *app) policyCheck() *cobra.Command {
 			if err != nil {
 				return o.policyFaults(err)
 			}
-			sum := admin.PolicySummary{Version: p.Version(), Levels: p.Levels(), Profiles: p.Profiles()}
+			sum := admin.PolicySummary{Version: p.Version(), Levels: p.Levels(), Profiles: p.Profiles(), Warnings: p.Unverifiable(verifiable())}
+			o.warn(sum.Warnings)
 			return o.print(sum, func(fact func(name, value string)) { summaryFacts(sum, fact) })
 		},
 	})
@@ -91,6 +93,7 @@ func (a *app) policyApply() *cobra.Command {
 				if err != nil {
 					return o.policyFaults(err)
 				}
+				o.warn(sum.Warnings)
 				return o.print(sum, func(fact func(name, value string)) { summaryFacts(*sum, fact) })
 			})
 		},

@@ -56,6 +56,7 @@ Here --cert is the registration authority's. With --server, yours comes from $DE
 					return err
 				}
 				o := a.output(cmd)
+				o.warn(ra.Warnings)
 				return o.print(ra, func(fact func(name, value string)) {
 					fact("ra", ra.Name)
 					fact("names", strings.Join(ra.Names, " "))

@@ -603,6 +603,12 @@ func (r *recovery) ended(ctx context.Context, e loggedEvent) error {
 	case ca.EventIssuerRevoked:
 		r.pass("CA %s was revoked at %s (%s): give the root's CRL, or use ca revoke", e.Issuer, instant(e.Time), e.Reason)
 		return nil
+	case ca.EventDeviceChanged:
+		r.pass("device %s was changed at %s (%s): if it is not so here, use device set", e.Device, instant(e.Time), e.Reason)
+		return nil
+	case ca.EventDeviceRemoved:
+		r.pass("device %s was removed at %s: if it is here, use device remove", e.Device, instant(e.Time))
+		return nil
 	case ca.EventPolicyApplied, ca.EventIssuerAdded, ca.EventAdminAdded, ca.EventRAAdded, ca.EventManufacturerAdded, ca.EventCredentialAdded, ca.EventDeviceAdded:
 		r.report.Counts["additions since the backup, to be made again by hand"]++
 		return nil

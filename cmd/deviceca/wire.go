@@ -113,7 +113,7 @@ func open(ctx context.Context, home Home, cfg Config, log *slog.Logger, started 
 	s.api = admin.New(admin.Options{
 		Core: s.service, Reader: s.store, Audit: auditLog{s.store, s.audit.Public()}, Counts: s.counts,
 		Backup: s.backup, Rotation: rotation{s}, SavePolicy: s.savePolicy, Health: s.health, Publish: s.revocation.publish,
-		Recover: s.recover, Closed: s.closed,
+		Recover: s.recover, Closed: s.closed, Verifiable: verifiable(),
 		Version: programVersion(), Started: started, Logger: log,
 	})
 	return s, nil

@@ -32,6 +32,8 @@ type Core interface {
 	ImportDevices(ctx context.Context, devices []device.Device, actor string) ([]error, error)
 	AddCredential(ctx context.Context, c device.Credential, ttl time.Duration, actor string) (*ca.Grant, error)
 	RevokeCredential(ctx context.Context, reference, actor string) error
+	SetDevice(ctx context.Context, id string, c device.Change, actor string) (*device.Device, error)
+	RemoveDevice(ctx context.Context, id, actor string) error
 	MoveDevice(ctx context.Context, id string, to device.State, reason int, actor string) (ca.Revoked, error)
 	RevokeCA(ctx context.Context, name string, reason int, actor string) error
 	DecideRequest(ctx context.Context, id int64, approve bool, reason, actor string) (*ca.PendingRequest, error)
@@ -103,11 +105,13 @@ type Options struct {
 	// "issued", "revoked", …
 	Counts func(ctx context.Context) (map[string]int64, error)
 	// Health asks each part the CA depends on ("token", "database") whether it answers.
-	Health  func(ctx context.Context) map[string]error
-	Version string    // of the program
-	Started time.Time // of the server; zero when none runs
-	Now     func() time.Time
-	Logger  *slog.Logger
+	Health func(ctx context.Context) map[string]error
+	// Verifiable lists, for each protocol, the kinds of evidence that its server verifies.
+	Verifiable map[string][]string
+	Version    string    // of the program
+	Started    time.Time // of the server; zero when none runs
+	Now        func() time.Time
+	Logger     *slog.Logger
 }
 
 // API is the admin API. Serve it with Socket and TLS.

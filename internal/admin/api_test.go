@@ -37,6 +37,8 @@ var examples = map[string]struct{ path, body string }{
 	"GET /ras":                             {"/ras", ""},
 	"POST /ras":                            {"/ras", ""}, // likewise
 	"DELETE /ras/{name}":                   {"/ras/line-1", ""},
+	"POST /devices/{id}":                   {"/devices/lamp-1", `{"level":"brownfield"}`},
+	"DELETE /devices/{id}":                 {"/devices/box-1", ""},
 	"POST /devices/{id}/suspend":           {"/devices/lamp-1/suspend", `{}`},
 	"POST /devices/{id}/resume":            {"/devices/lamp-2/resume", `{}`},
 	"POST /devices/{id}/retire":            {"/devices/lamp-1/retire", `{"reason":"superseded"}`},

@@ -58,7 +58,7 @@ func (c *call) addCredential() (any, error) {
 	if err := checkGrant(cred.Level, in.Uses); err != nil {
 		return nil, err
 	}
-	return nonNil(c.Core.AddCredential(c.r.Context(), cred, time.Duration(in.TTL), c.who.Actor))
+	return c.granted(c.Core.AddCredential(c.r.Context(), cred, time.Duration(in.TTL), c.who.Actor))
 }
 
 func (c *call) revokeCredential() (any, error) {

@@ -61,7 +61,16 @@ func (c *call) addDevice() (any, error) {
 	if err := checkGrant(in.Level, in.Uses); err != nil {
 		return nil, err
 	}
-	return nonNil(c.Core.AddDevice(c.r.Context(), device.Device{ID: in.ID, Level: in.Level, Group: in.Group}, in.Uses, time.Duration(in.TTL), c.who.Actor))
+	return c.granted(c.Core.AddDevice(c.r.Context(), device.Device{ID: in.ID, Level: in.Level, Group: in.Group}, in.Uses, time.Duration(in.TTL), c.who.Actor))
+}
+
+// granted answers with a new credential, and warns if it can bring nothing.
+func (c *call) granted(g *ca.Grant, err error) (any, error) {
+	if err != nil {
+		return nil, err
+	}
+	g.Warnings = c.warnings(g.Level)
+	return g, nil
 }
 
 func checkGrant(level string, uses int) error {
@@ -125,7 +134,7 @@ func (c *call) showDevice() (any, error) {
 
 func (c *call) suspendDevice() (any, error) { return c.move(device.Suspended) }
 
-// resumeDevice asks for Active; the core makes a device that never enrolled Claimed again.
+// resumeDevice asks for Active: the core leads it back to where it was.
 func (c *call) resumeDevice() (any, error) { return c.move(device.Active) }
 
 // retireDevice takes a Revoke body, since retiring revokes.

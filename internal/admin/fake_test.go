@@ -185,6 +185,30 @@ func (f *fake) RevokeCredential(_ context.Context, reference, actor string) erro
 	return ca.ErrNoRecord
 }
 
+func (f *fake) SetDevice(_ context.Context, id string, c device.Change, actor string) (*device.Device, error) {
+	if err := f.changed(actor, ca.EventDeviceChanged, id); err != nil {
+		return nil, err
+	}
+	d, ok := f.devices[device.Fold(id)]
+	if !ok {
+		return nil, ca.Errorf(ca.NotFound, "there is no device %s", id)
+	}
+	c.Apply(&d)
+	f.devices[device.Fold(id)] = d
+	return &d, nil
+}
+
+func (f *fake) RemoveDevice(_ context.Context, id, actor string) error {
+	if err := f.changed(actor, ca.EventDeviceRemoved, id); err != nil {
+		return err
+	}
+	if _, ok := f.devices[device.Fold(id)]; !ok {
+		return ca.Errorf(ca.NotFound, "there is no device %s", id)
+	}
+	delete(f.devices, device.Fold(id))
+	return nil
+}
+
 func (f *fake) MoveDevice(_ context.Context, id string, to device.State, reason int, actor string) (ca.Revoked, error) {
 	if err := f.changed(actor, ca.EventDeviceMoved, id); err != nil {
 		return ca.Revoked{}, err

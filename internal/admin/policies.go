@@ -14,11 +14,11 @@ func (c *call) showPolicy() (any, error) {
 		return nil, err
 	}
 	p := c.Core.Policy()
-	return PolicyView{summary(p), string(p.Source())}, nil
+	return PolicyView{c.summary(p), string(p.Source())}, nil
 }
 
-func summary(p *policy.Policy) PolicySummary {
-	return PolicySummary{Version: p.Version(), Levels: p.Levels(), Profiles: p.Profiles()}
+func (c *call) summary(p *policy.Policy) PolicySummary {
+	return PolicySummary{Version: p.Version(), Levels: p.Levels(), Profiles: p.Profiles(), Warnings: p.Unverifiable(c.Verifiable)}
 }
 
 // parsePolicy reads a policy out of the body.
@@ -46,7 +46,7 @@ func (c *call) checkPolicy() (any, error) {
 	if err := c.Core.Check(c.r.Context(), p); err != nil {
 		return nil, err
 	}
-	return summary(p), nil
+	return c.summary(p), nil
 }
 
 // applyPolicy puts a policy in force, and then in the home: a policy that the
@@ -65,7 +65,7 @@ func (c *call) applyPolicy() (any, error) {
 				Reason: "the policy is in force but its file could not be written, so that a restart would undo it; make room and apply it again"}
 		}
 	}
-	return summary(p), nil
+	return c.summary(p), nil
 }
 
 // explain decides a hypothetical request. What the inventory and the clock

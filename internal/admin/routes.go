@@ -46,6 +46,8 @@ func routes() []route {
 		{method: post, path: "/devices", roles: workers, run: (*call).addDevice},
 		{method: post, path: "/devices/import", roles: workers, run: (*call).importDevices},
 		{method: get, path: "/devices/{id}", roles: everyone, run: (*call).showDevice},
+		{method: post, path: "/devices/{id}", roles: workers, run: (*call).setDevice},
+		{method: del, path: "/devices/{id}", roles: workers, run: (*call).removeDevice},
 		{method: post, path: "/devices/{id}/claim", roles: workers, run: (*call).claimDevice},
 		{method: post, path: "/devices/{id}/suspend", roles: workers, run: (*call).suspendDevice},
 		{method: post, path: "/devices/{id}/resume", roles: workers, run: (*call).resumeDevice},

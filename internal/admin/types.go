@@ -15,11 +15,11 @@ type Duration time.Duration
 // MarshalText writes "24h0m0s".
 func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
-// UnmarshalText reads what time.ParseDuration reads, and nothing negative.
+// UnmarshalText reads what policy.ParseDuration reads, and nothing negative.
 func (d *Duration) UnmarshalText(text []byte) error {
-	v, err := time.ParseDuration(string(text))
+	v, err := policy.ParseDuration(string(text))
 	if err != nil || v < 0 {
-		return fmt.Errorf("%q is not a duration such as 24h or 30m", text)
+		return fmt.Errorf("%q is not a duration such as 30d, 24h or 30m", text)
 	}
 	*d = Duration(v)
 	return nil
@@ -130,6 +130,7 @@ type PolicySummary struct {
 	Version  string   `json:"version"`
 	Levels   []string `json:"levels"`
 	Profiles []string `json:"profiles"`
+	Warnings []string `json:"warnings,omitempty"` // of levels whose evidence is not verified yet
 }
 
 // PolicyView is the policy in force.
@@ -252,11 +253,13 @@ type ImportLine struct {
 type ImportCounts struct {
 	Read   int64 `json:"read"`
 	Added  int64 `json:"added"`
-	There  int64 `json:"there"` // in the inventory already
+	There  int64 `json:"there"`  // in the inventory already
+	Differ int64 `json:"differ"` // of those there: with another level or group
 	Failed int64 `json:"failed"`
 }
 
-// ImportFailure is a device that could not be entered.
+// ImportFailure is a device that could not be entered. As a difference, Error says how
+// the inventory differs from the file: "level hsm to software" has hsm in the inventory.
 type ImportFailure struct {
 	Line  int    `json:"line"`
 	ID    string `json:"id,omitempty"`
@@ -264,10 +267,13 @@ type ImportFailure struct {
 }
 
 // ImportReport is one line of the answer to an import: exactly one field is set.
-// Done is the last line of an import that came to its end.
+// Done is the last line of an import that came to its end; beside it may be warnings about
+// levels of devices that were added.
 type ImportReport struct {
-	Failure  *ImportFailure `json:"failure,omitempty"`
-	Progress *ImportCounts  `json:"progress,omitempty"`
-	Done     *ImportCounts  `json:"done,omitempty"`
-	Problem  *Problem       `json:"problem,omitempty"` // and the import ends here
+	Failure    *ImportFailure `json:"failure,omitempty"`
+	Difference *ImportFailure `json:"difference,omitempty"` // it is there, and was left as it is
+	Progress   *ImportCounts  `json:"progress,omitempty"`
+	Done       *ImportCounts  `json:"done,omitempty"`
+	Warnings   []string       `json:"warnings,omitempty"`
+	Problem    *Problem       `json:"problem,omitempty"` // and the import ends here
 }

@@ -77,6 +77,7 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		{"possession", testPossession},
 		{"devices", testDevices},
 		{"device states", testMoveDevice},
+		{"device corrections", testCorrect},
 		{"retire", testRetire},
 		{"credentials", testCredentials},
 		{"revoke", testRevoke},
