@@ -242,6 +242,7 @@ type Ledger interface {
 	LiveUntil(ctx context.Context, issuer string) (time.Time, error)
 
 	PendingLedger
+	PolicyLedger
 
 	// DeactivateAccount ends a valid ACME account, and what it has queued; ErrNoRecord if there is none.
 	DeactivateAccount(ctx context.Context, id int64, e Event) error

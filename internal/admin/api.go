@@ -23,7 +23,7 @@ type Core interface {
 	Policy() *policy.Policy
 	Check(ctx context.Context, p *policy.Policy) error
 	Apply(ctx context.Context, p *policy.Policy, actor string) error
-	Explain(in policy.Input) policy.Decision
+	Explain(ctx context.Context, version string, in policy.Input) (policy.Decision, error)
 	CACert(name string) ([]byte, bool)
 	Revoke(ctx context.Context, serial ca.Serial, reason int, invalid *time.Time, actor string) (*ca.Certificate, error)
 	RevokeLost(ctx context.Context, serial ca.Serial, l ca.Lost, reason int, invalid *time.Time, actor string) (*ca.Certificate, error)
@@ -61,6 +61,9 @@ type Reader interface {
 	Accounts(ctx context.Context, f ca.AccountFilter, after int64, limit int) ([]ca.Account, error)
 	Account(ctx context.Context, id int64) (*ca.Account, error)
 	Issuers(ctx context.Context) ([]ca.IssuerRecord, error)
+	// Policies pages by PolicyVersion.ID, without sources; PolicyVersion finds one with its source.
+	Policies(ctx context.Context, after int64, limit int) ([]ca.PolicyVersion, error)
+	PolicyVersion(ctx context.Context, version string) (*ca.PolicyVersion, error)
 	Admins(ctx context.Context) ([]ca.Admin, error)
 	// AddAdmin returns ca.ErrRecorded if the name or the key is there already.
 	AddAdmin(ctx context.Context, a ca.Admin, e ca.Event) error

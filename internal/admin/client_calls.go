@@ -9,7 +9,6 @@ import (
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/device"
-	"github.com/deviceca/deviceca/policy"
 )
 
 // Lists take the key to start after ("" is the beginning) and the most lines
@@ -114,16 +113,6 @@ func (c *Client) Policy(ctx context.Context) (*PolicyView, error) {
 // ApplyPolicy puts a policy in force. A Problem with Faults says what is wrong with it.
 func (c *Client) ApplyPolicy(ctx context.Context, file, source string) (*PolicySummary, error) {
 	return post[PolicySummary](ctx, c, "/policy", Policy{File: file, Source: source})
-}
-
-// Explain decides a hypothetical request.
-func (c *Client) Explain(ctx context.Context, in policy.Input) (*Explanation, error) {
-	return post[Explanation](ctx, c, "/policy/explain", in)
-}
-
-// Replay decides again what a certificate was issued on.
-func (c *Client) Replay(ctx context.Context, serial ca.Serial) (*Explanation, error) {
-	return get[Explanation](ctx, c, "/policy/explain/"+serial.String(), nil)
 }
 
 // Admins lists the administrators.

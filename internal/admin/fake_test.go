@@ -72,7 +72,24 @@ func (f *fake) Apply(_ context.Context, p *policy.Policy, actor string) error {
 	f.policy = p
 	return nil
 }
-func (f *fake) Explain(in policy.Input) policy.Decision { return f.policy.Explain(in) }
+
+func (f *fake) Explain(_ context.Context, version string, in policy.Input) (policy.Decision, error) {
+	if version != f.policy.Version() {
+		return policy.Decision{}, ca.Errorf(ca.NotFound, "policy %s was not kept", version)
+	}
+	return f.policy.Explain(in), f.fail
+}
+
+func (f *fake) Policies(context.Context, int64, int) ([]ca.PolicyVersion, error) {
+	return []ca.PolicyVersion{{ID: 1, Version: f.policy.Version(), First: now, Last: now}}, f.fail
+}
+
+func (f *fake) PolicyVersion(_ context.Context, version string) (*ca.PolicyVersion, error) {
+	if version != f.policy.Version() {
+		return nil, ca.ErrNoRecord
+	}
+	return &ca.PolicyVersion{ID: 1, Version: version, First: now, Last: now, Source: f.policy.Source()}, f.fail
+}
 
 func (f *fake) CACert(name string) ([]byte, bool) {
 	for _, r := range slices.Backward(f.issuers) {

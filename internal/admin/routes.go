@@ -90,6 +90,8 @@ func routes() []route {
 		{method: get, path: "/policy", roles: everyone, run: (*call).showPolicy},
 		{method: post, path: "/policy", roles: admins, heavy: true, run: (*call).applyPolicy},
 		{method: post, path: "/policy/check", roles: workers, heavy: true, run: (*call).checkPolicy},
+		{method: get, path: "/policies", roles: everyone, run: (*call).listPolicies},
+		{method: get, path: "/policies/{version}", roles: everyone, run: (*call).showPolicyVersion},
 		{method: post, path: "/policy/explain", roles: everyone, run: (*call).explain},
 		{method: get, path: "/policy/explain/{serial}", roles: everyone, run: (*call).replay},
 

@@ -147,6 +147,14 @@ type Explanation struct {
 	Trace    []policy.Step    `json:"trace"`
 	Serial   ca.Serial        `json:"serial,omitzero"`
 	Stored   *policy.Decision `json:"stored,omitempty"`
+	// Notes say what the decision does not: what was assumed, and what bars the device whatever policy says.
+	Notes []string `json:"notes,omitempty"`
+}
+
+// PolicyVersionView is a policy that is or was in force, with its source.
+type PolicyVersionView struct {
+	ca.PolicyVersion
+	Source string `json:"source"`
 }
 
 // Admin is one administrator.
