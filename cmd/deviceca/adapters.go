@@ -21,13 +21,13 @@ func (s *system) counts(ctx context.Context) (map[string]int64, error) {
 	if err != nil {
 		return nil, err
 	}
-	counts := map[string]int64{"certificates": certs.Issued, "revoked": certs.Revoked, "active certificates": certs.Active, "devices": 0}
-	if counts["waiting requests"], err = s.store.CountWaiting(ctx); err != nil {
+	counts := map[string]int64{"certificates": certs.Issued, "revoked": certs.Revoked, "active_certificates": certs.Active, "devices": 0}
+	if counts["waiting_requests"], err = s.store.CountWaiting(ctx); err != nil {
 		return nil, err
 	}
 	for _, d := range devices {
 		counts["devices"] += d.Count
-		counts[string(d.State)+" devices"] += d.Count
+		counts[string(d.State)+"_devices"] += d.Count
 	}
 	return counts, nil
 }
@@ -40,7 +40,7 @@ type auditLog struct {
 
 // Events is part of admin.AuditLog.
 func (l auditLog) Events(ctx context.Context, f admin.EventFilter, after int64, limit int) ([]admin.AuditEvent, error) {
-	logged, err := l.store.EventLog(ctx, store.EventFilter{Kind: f.Kind, Device: f.Device}, after, limit)
+	logged, err := l.store.EventLog(ctx, store.EventFilter{Kind: f.Kind, Device: f.Device, Window: f.Window}, after, limit)
 	events := make([]admin.AuditEvent, 0, len(logged))
 	for _, e := range logged {
 		events = append(events, admin.AuditEvent{ID: e.ID, Event: e.Event})

@@ -112,7 +112,7 @@ away again afterwards.`,
 
 func (a *app) caImport() *cobra.Command {
 	var root, issuing, quarantine string
-	cmd := &cobra.Command{
+	cmd := withJSON(&cobra.Command{
 		Use:   "import --root FILE --issuing FILE --quarantine FILE",
 		Short: "Take the certificates that an external root made",
 		Long: `Complete a home that was made with init --root external: check the certificates
@@ -126,9 +126,12 @@ that the root made of issuing.csr and quarantine.csr, and take them.`,
 			if err := need(cmd, "root", "issuing", "quarantine"); err != nil {
 				return err
 			}
-			return a.importCAs(cmd.Context(), a.home(cmd), root, issuing, quarantine)
+			if err := a.importCAs(cmd.Context(), a.home(cmd), root, issuing, quarantine); err != nil {
+				return err
+			}
+			return a.output(cmd).done("completed", a.home(cmd))
 		},
-	}
+	})
 	f := cmd.Flags()
 	f.StringVar(&root, "root", "", "certificate of the root, PEM or DER")
 	f.StringVar(&issuing, "issuing", "", "certificate made of issuing.csr")

@@ -9,6 +9,7 @@ import (
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/device"
 	"github.com/deviceca/deviceca/internal/admin"
+	"github.com/deviceca/deviceca/policy"
 	"github.com/spf13/cobra"
 )
 
@@ -81,6 +82,42 @@ func deviceFilter(cmd *cobra.Command, f *device.Filter) {
 	cmd.Flags().StringVar(&f.Prefix, "prefix", "", "whose ID begins so, without case")
 }
 
+// windowFlags are --since and --newest. check reads them.
+type windowFlags struct {
+	since  string
+	newest bool
+}
+
+func (f *windowFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.since, "since", "", "nothing older: a time (RFC 3339), a day (UTC), or an age such as 24h or 7d")
+	cmd.Flags().BoolVar(&f.newest, "newest", false, "newest first")
+}
+
+func (a *app) window(cmd *cobra.Command, f *windowFlags) (w device.Window, err error) {
+	w.Newest = f.newest
+	if f.since != "" {
+		if w.Since, err = parseSince(f.since, a.now()); err != nil {
+			return w, err
+		}
+	}
+	if w.Ordered() && cmd.Flags().Changed("after") {
+		return w, usagef("--after is for the list in its own order, without --since and --newest")
+	}
+	return w, nil
+}
+
+func parseSince(text string, now time.Time) (time.Time, error) {
+	for _, layout := range []string{time.RFC3339, time.DateOnly} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t, nil
+		}
+	}
+	if age, err := policy.ParseDuration(text); err == nil && age > 0 {
+		return now.Add(-age), nil
+	}
+	return time.Time{}, usagef("--since: %q is neither a time such as 2030-01-31T12:00:00Z, nor a day, nor an age such as 24h or 7d", text)
+}
+
 // pageFlags bound a list.
 func pageFlags(cmd *cobra.Command, after *string, limit *int) {
 	cmd.Flags().StringVar(after, "after", "", "begin after this one")
@@ -91,15 +128,22 @@ func (a *app) deviceList() *cobra.Command {
 	var f device.Filter
 	var after string
 	var limit int
+	var win windowFlags
 	cmd := withJSON(&cobra.Command{
 		Use:   "list",
 		Short: "List devices by ID",
-		Example: `  deviceca device list --level software
+		Long:  `List devices in the order of their IDs, or, with --since or --newest, of when they were entered.`,
+		Example: `  deviceca device list --newest --limit 20
+  deviceca device list --level software
   deviceca device list --state suspended --json`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if limit < 0 {
 				return usagef("--limit cannot be negative")
+			}
+			var err error
+			if f.Window, err = a.window(cmd, &win); err != nil {
+				return err
 			}
 			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
 				return list(a.output(cmd), c.Devices(ctx, f, after, limit), []string{"ID", "LEVEL", "GROUP", "STATE", "CREATED"}, func(d device.Device) []string {
@@ -109,7 +153,9 @@ func (a *app) deviceList() *cobra.Command {
 		},
 	})
 	deviceFilter(cmd, &f)
+	win.add(cmd)
 	pageFlags(cmd, &after, &limit)
+	cmd.RegisterFlagCompletionFunc("state", completeStates)
 	cmd.RegisterFlagCompletionFunc("level", a.completeLevels)
 	return cmd
 }

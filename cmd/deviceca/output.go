@@ -50,6 +50,13 @@ func (o output) print(v any, facts func(fact func(name, value string))) error {
 	return tab.Flush()
 }
 
+// jsonName makes a JSON key of words, "devices_suspended", and factName words of that again.
+func jsonName(words string) string {
+	return strings.Join(strings.FieldsFunc(strings.ToLower(words), func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') }), "_")
+}
+
+func factName(key string) string { return strings.ReplaceAll(key, "_", " ") }
+
 func (o output) writeJSON(v any) error {
 	enc := json.NewEncoder(o.w)
 	enc.SetEscapeHTML(false)

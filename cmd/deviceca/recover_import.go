@@ -102,7 +102,7 @@ func (s *system) recover(ctx context.Context, in admin.Recovery, actor string) (
 }
 
 func (r *recovery) entered(kind, format string, args ...any) {
-	r.report.Counts[kind]++
+	r.report.Counts[jsonName(kind)]++
 	if len(r.report.Entered) < maxLines {
 		r.report.Entered = append(r.report.Entered, fmt.Sprintf(format, args...))
 	}
@@ -610,7 +610,7 @@ func (r *recovery) ended(ctx context.Context, e loggedEvent) error {
 		r.pass("device %s was removed at %s: if it is here, use device remove", e.Device, instant(e.Time))
 		return nil
 	case ca.EventPolicyApplied, ca.EventIssuerAdded, ca.EventAdminAdded, ca.EventRAAdded, ca.EventManufacturerAdded, ca.EventCredentialAdded, ca.EventDeviceAdded:
-		r.report.Counts["additions since the backup, to be made again by hand"]++
+		r.report.Counts[jsonName("additions since the backup, to be made again by hand")]++
 		return nil
 	default:
 		return nil

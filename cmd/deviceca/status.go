@@ -36,7 +36,7 @@ func (a *app) statusCommand() *cobra.Command {
 						fact(part, s.Health[part])
 					}
 					for _, what := range slices.Sorted(maps.Keys(s.Counts)) {
-						fact(what, fmt.Sprint(s.Counts[what]))
+						fact(factName(what), fmt.Sprint(s.Counts[what]))
 					}
 					for _, c := range s.CAs {
 						fact("ca "+c.Name, "expires "+o.when(c.NotAfter))

@@ -18,7 +18,7 @@ import (
 // Devices lists the inventory by ID.
 func (c *Client) Devices(ctx context.Context, f device.Filter, after string, limit int) iter.Seq2[device.Device, error] {
 	q := values("level", f.Level, "group", f.Group, "state", string(f.State), "prefix", f.Prefix, "after", after)
-	return pages[device.Device](ctx, c, "/devices", q, limit)
+	return pages[device.Device](ctx, c, "/devices", inWindow(q, f.Window), limit)
 }
 
 // AddDevice enters a device and makes its credential.
@@ -48,7 +48,7 @@ func (c *Client) Retire(ctx context.Context, id, reason string) (*Moved, error) 
 
 // Credentials lists enrolment credentials by reference.
 func (c *Client) Credentials(ctx context.Context, f ca.CredentialFilter, after string, limit int) iter.Seq2[device.Credential, error] {
-	return pages[device.Credential](ctx, c, "/credentials", values("device", f.Device, "group", f.Group, "after", after), limit)
+	return pages[device.Credential](ctx, c, "/credentials", inWindow(values("device", f.Device, "group", f.Group, "after", after), f.Window), limit)
 }
 
 // AddCredential makes a credential for a device or a group.
@@ -68,7 +68,7 @@ func (c *Client) Certificates(ctx context.Context, f ca.CertificateFilter, after
 	if f.Revoked != nil {
 		q.Set("revoked", strconv.FormatBool(*f.Revoked))
 	}
-	return pages[ca.Certificate](ctx, c, "/certificates", q, limit)
+	return pages[ca.Certificate](ctx, c, "/certificates", inWindow(q, f.Window), limit)
 }
 
 // Certificate shows one certificate.
@@ -155,7 +155,7 @@ func (c *Client) AuditEvents(ctx context.Context, f EventFilter, after int64, li
 	if after > 0 {
 		key = strconv.FormatInt(after, 10)
 	}
-	return pages[AuditEvent](ctx, c, "/audit", values("kind", string(f.Kind), "device", f.Device, "after", key), limit)
+	return pages[AuditEvent](ctx, c, "/audit", inWindow(values("kind", string(f.Kind), "device", f.Device, "after", key), f.Window), limit)
 }
 
 // VerifyAudit checks the audit log on the server's side.

@@ -11,20 +11,16 @@ import (
 const MaxHoldings = 200
 
 func (c *call) listDevices() (any, error) {
-	q, err := c.query("after", "limit", "level", "group", "state", "prefix")
+	q, w, after, n, err := c.window("level", "group", "state", "prefix")
 	if err != nil {
 		return nil, err
 	}
-	n, err := pageSize(q)
-	if err != nil {
-		return nil, err
-	}
-	f := device.Filter{Level: q.Get("level"), Group: q.Get("group"), State: device.State(q.Get("state")), Prefix: q.Get("prefix")}
+	f := device.Filter{Level: q.Get("level"), Group: q.Get("group"), State: device.State(q.Get("state")), Prefix: q.Get("prefix"), Window: w}
 	if f.State != "" && !knownState(f.State) {
 		return nil, ca.Errorf(ca.Malformed, "%q is not a device state", f.State)
 	}
-	list, err := c.Reader.Devices(c.r.Context(), f, device.Fold(q.Get("after")), n)
-	return page(list, n, err, func(d device.Device) string { return d.ID })
+	list, err := c.Reader.Devices(c.r.Context(), f, device.Fold(after), n)
+	return page(list, n, err, func(d device.Device) string { return windowKey(w, d.Created, d.ID) })
 }
 
 func knownState(s device.State) bool {

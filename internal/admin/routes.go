@@ -11,10 +11,23 @@ import (
 type Role string
 
 const (
-	RoleAdmin    Role = "admin"    // everything but backups, which stay on the host
-	RoleOperator Role = "operator" // devices, credentials, requests, revocation, withdrawing who vouches, their revocation lists; reads the rest
-	RoleAuditor  Role = "auditor"  // reads, the audit log included; changes nothing, and writes no policies
+	RoleAdmin    Role = "admin"
+	RoleOperator Role = "operator"
+	RoleAuditor  Role = "auditor"
 )
+
+// May says what a role may do, for people; the table of routes decides.
+func (r Role) May() string {
+	switch r {
+	case RoleAdmin:
+		return "all that works from another host: also administrators, policy, who vouches (manufacturers, RAs)"
+	case RoleOperator:
+		return "devices, credentials, approvals, accounts, revocation, publishing; withdraws who vouches; reads all but administrators and the audit log"
+	case RoleAuditor:
+		return "reads all, administrators and the audit log included; changes nothing"
+	}
+	return ""
+}
 
 // Roles lists every role.
 func Roles() []Role { return []Role{RoleAdmin, RoleOperator, RoleAuditor} }

@@ -225,8 +225,9 @@ type RecoveryReport struct {
 
 // EventFilter selects audit events; zero fields select all.
 type EventFilter struct {
-	Kind   ca.EventKind
-	Device string
+	Kind          ca.EventKind
+	Device        string
+	device.Window // by when they were recorded; pages begin after an ID
 }
 
 // AuditEvent is one line of the audit log with its place in it.

@@ -78,6 +78,7 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		{"devices", testDevices},
 		{"device states", testMoveDevice},
 		{"device corrections", testCorrect},
+		{"lists by time", testWindows},
 		{"retire", testRetire},
 		{"credentials", testCredentials},
 		{"revoke", testRevoke},

@@ -17,3 +17,4 @@ CREATE INDEX policy_turn ON policy (turn);
 -- For lists that begin at a time, or with the newest.
 CREATE INDEX certificate_issued ON certificate (issued);
 CREATE INDEX credential_created ON credential (created, reference);
+CREATE INDEX device_created ON device (created, folded);
