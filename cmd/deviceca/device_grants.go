@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -47,10 +48,11 @@ func openGrants(path string) (_ *grantFile, err error) {
 	whole := int64(0)
 	for in := bufio.NewReader(file); ; {
 		line, err := in.ReadBytes('\n')
-		if errors.Is(err, io.EOF) {
+		cut := errors.Is(err, io.EOF)
+		if cut && begunGrant(line) {
 			break
 		}
-		if err != nil {
+		if err != nil && !cut {
 			return nil, err
 		}
 		whole += int64(len(line))
@@ -68,6 +70,12 @@ func openGrants(path string) (_ *grantFile, err error) {
 	}
 	_, err = file.Seek(whole, io.SeekStart)
 	return g, err
+}
+
+// begunGrant reports whether a line can be the beginning of one that add writes.
+func begunGrant(line []byte) bool {
+	const begin = `{"id":"`
+	return strings.HasPrefix(begin, string(line[:min(len(line), len(begin))]))
 }
 
 // add writes one.
