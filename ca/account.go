@@ -28,9 +28,10 @@ type Account struct {
 
 // AccountFilter selects accounts; zero fields select all.
 type AccountFilter struct {
-	Device     string
-	Credential string
-	Status     string
+	Device        string
+	Credential    string
+	Status        string
+	device.Window // by Created
 }
 
 // AccountStatuses are what an account may be.

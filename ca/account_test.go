@@ -72,9 +72,9 @@ func TestVerifiable(t *testing.T) {
 	a.opts.Verifiable = map[string][]string{"acme": {"tpm"}}
 	a.reopen()
 	for protocol, rule := range map[string]string{"est": "levels.tpm.evidence", "cmp": "levels.tpm.evidence", "acme": "evidence incomplete"} {
-		d := a.Explain(policy.Input{Protocol: protocol, Requester: policy.ByCredential, Device: policy.Device{ID: "lamp-1", Level: "tpm"}, Key: "ecdsa-p256"})
-		if d.Rule != rule {
-			t.Errorf("%s: %+v", protocol, d)
+		d, err := a.Explain(t.Context(), a.Policy().Version(), policy.Input{Protocol: protocol, Requester: policy.ByCredential, Device: policy.Device{ID: "lamp-1", Level: "tpm"}, Key: "ecdsa-p256"})
+		if err != nil || d.Rule != rule {
+			t.Errorf("%s: %+v, %v", protocol, d, err)
 		}
 	}
 }

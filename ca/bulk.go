@@ -22,7 +22,8 @@ func (r *Revoked) add(page []Certificate) {
 }
 
 // MoveDevice claims, suspends, resumes or retires a device. Resuming is a move
-// to Active. Suspending and retiring void what it has waiting for approval. Retiring
+// to Active, which leads back to the state before the suspension: a device that never
+// had a certificate is claimed again. Suspending and retiring void what it has waiting for approval. Retiring
 // ends its credentials and revokes its certificates for reason: it is in force at
 // once, and the certificates follow page by page, so that other changes come in
 // between. If ctx ends before they all are, Run goes on with them.
@@ -37,8 +38,8 @@ func (s *Service) MoveDevice(ctx context.Context, id string, to device.State, re
 	if err != nil {
 		return Revoked{}, err
 	}
-	if err := device.CheckMove(d.State, to); err != nil {
-		return Revoked{}, Errorf(Conflict, "device %s: %w", d.ID, err)
+	if to, err = s.target(ctx, d, to); err != nil {
+		return Revoked{}, err
 	}
 	page, err := s.ledger.MoveDevice(ctx, d.ID, to, Revocation{Time: now, Reason: reason},
 		Event{Time: now, Kind: EventDeviceMoved, Actor: actor, Device: d.ID, Reason: fmt.Sprintf("%s to %s", d.State, to)})
@@ -54,6 +55,29 @@ func (s *Service) MoveDevice(ctx context.Context, id string, to device.State, re
 		}
 	}
 	return all, nil
+}
+
+// target is the state that an administrator's move leads to.
+func (s *Service) target(ctx context.Context, d *device.Device, to device.State) (device.State, error) {
+	switch {
+	case to == device.Claimed && d.State == device.Suspended:
+		return to, Errorf(Conflict, "device %s is suspended: resume it", d.ID)
+	case to == device.Active && d.State == device.Claimed:
+		return to, Errorf(Conflict, "device %s is claimed, not suspended: its first certificate makes it active", d.ID)
+	case to == device.Active && d.State == device.Suspended:
+		had, err := s.ledger.Certificates(ctx, CertificateFilter{Device: d.ID}, 0, 1)
+		if err != nil {
+			return to, err
+		}
+		if len(had) == 0 {
+			return device.Claimed, nil
+		}
+		return to, nil
+	}
+	if err := device.CheckMove(d.State, to); err != nil {
+		return to, Errorf(Conflict, "device %s: %w", d.ID, err)
+	}
+	return to, nil
 }
 
 // goOnRetiring revokes the rest of a retired device's certificates.

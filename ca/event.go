@@ -79,6 +79,8 @@ const (
 	EventReleased          EventKind = "certificate.released"
 	EventDeviceAdded       EventKind = "device.added"
 	EventDeviceMoved       EventKind = "device.moved"
+	EventDeviceChanged     EventKind = "device.changed"
+	EventDeviceRemoved     EventKind = "device.removed"
 	EventCredentialAdded   EventKind = "credential.added"
 	EventCredentialRevoked EventKind = "credential.revoked"
 	EventPolicyApplied     EventKind = "policy.applied"

@@ -2,7 +2,10 @@ package ca
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,6 +82,47 @@ func ParseRevocation(text string) (r Revocation, err error) {
 
 // ReleasedText says that a hold was released: "released 2030-01-31T12:00:00.000000Z".
 func ReleasedText(at time.Time) string { return "released " + at.UTC().Format(textTime) }
+
+// revocationJSON is a Revocation whose reason is written by its name.
+type revocationJSON struct {
+	*plainRevocation
+	Reason jsonReason `json:"reason"`
+}
+
+type plainRevocation Revocation
+
+type jsonReason int
+
+func (r jsonReason) MarshalText() ([]byte, error) { return []byte(ReasonName(int(r))), nil }
+
+// UnmarshalJSON reads numbers too, which earlier versions wrote.
+func (r *jsonReason) UnmarshalJSON(raw []byte) error {
+	var name string
+	if json.Unmarshal(raw, &name) != nil {
+		return json.Unmarshal(raw, (*int)(r))
+	}
+	code := slices.Index(reasonNames, name)
+	if code < 0 {
+		if _, err := fmt.Sscanf(name, "reason %d", &code); err != nil {
+			return fmt.Errorf("%q is not a revocation reason", name)
+		}
+	}
+	*r = jsonReason(code)
+	return nil
+}
+
+// MarshalJSON writes the reason by its name.
+func (r Revocation) MarshalJSON() ([]byte, error) {
+	return json.Marshal(revocationJSON{(*plainRevocation)(&r), jsonReason(r.Reason)})
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (r *Revocation) UnmarshalJSON(raw []byte) error {
+	read := revocationJSON{plainRevocation: (*plainRevocation)(r)}
+	err := json.Unmarshal(raw, &read)
+	r.Reason = int(read.Reason)
+	return err
+}
 
 // Issuance is one certificate with everything that must become durable together with it.
 type Issuance struct {
@@ -215,6 +259,13 @@ type Ledger interface {
 	// AddDevices enters devices (at most 1000) in one transaction and reports
 	// for each whether it was there already (ErrRecorded).
 	AddDevices(ctx context.Context, devices []device.Device, e Event) ([]error, error)
+	// SetDevice corrects a device, and its unrevoked credentials with it, and returns it as it is then. What it
+	// has waiting for approval is void. The event is completed by what changed; if nothing did, there is none.
+	// ErrNoRecord; Conflict if the device is retired.
+	SetDevice(ctx context.Context, id string, c device.Change, e Event) (*device.Device, error)
+	// RemoveDevice takes a device that never had a certificate out of the inventory, and ends its
+	// credentials, with an event each. ErrNoRecord; Conflict if it had a certificate.
+	RemoveDevice(ctx context.Context, id string, e Event) error
 	// MoveDevice changes a device's state, having checked the move
 	// (device.CheckMove). On Suspended and Retired what the device has waiting for approval is void.
 	// On Retired, in the same transaction, its credentials end, and its unexpired certificates
@@ -240,6 +291,7 @@ type Ledger interface {
 	LiveUntil(ctx context.Context, issuer string) (time.Time, error)
 
 	PendingLedger
+	PolicyLedger
 
 	// DeactivateAccount ends a valid ACME account, and what it has queued; ErrNoRecord if there is none.
 	DeactivateAccount(ctx context.Context, id int64, e Event) error

@@ -1,6 +1,10 @@
 package ca
 
-import "time"
+import (
+	"time"
+
+	"github.com/deviceca/deviceca/device"
+)
 
 // CertificateFilter selects certificates; zero fields select all.
 type CertificateFilter struct {
@@ -10,12 +14,14 @@ type CertificateFilter struct {
 	Revoked       *bool
 	ExpiresBefore time.Time
 	ExpiresAfter  time.Time
+	device.Window // by IssuedAt
 }
 
 // CredentialFilter selects credentials; zero fields select all.
 type CredentialFilter struct {
-	Device string
-	Group  string
+	Device        string
+	Group         string
+	device.Window // by Created
 }
 
 // Admin is someone who may use the admin API from another host, known by the

@@ -73,6 +73,8 @@ type Grant struct {
 	ACME      ACMEGrant `json:"acme"`
 	Uses      int       `json:"uses"`
 	Expires   time.Time `json:"expires"`
+	// Warnings say what stands in the way of devices that use it.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // ACMEGrant is the same credential for ACME's external account binding.
@@ -132,6 +134,34 @@ func (s *Service) ImportDevices(ctx context.Context, devices []device.Device, ac
 		results[at[i]] = err
 	}
 	return results, nil
+}
+
+// SetDevice corrects a wrong level or group. It counts from the next request on: certificates that the
+// device has stay as they are, and what it has waiting for approval is void. Errors: Malformed, NotFound, Conflict (retired).
+func (s *Service) SetDevice(ctx context.Context, id string, c device.Change, actor string) (*device.Device, error) {
+	if c.Level == nil && c.Group == nil {
+		return nil, Errorf(Malformed, "nothing to change: give a level or a group")
+	}
+	if c.Level != nil {
+		if err := s.checkLevel(*c.Level); err != nil {
+			return nil, err
+		}
+	}
+	d, err := s.ledger.SetDevice(ctx, id, c, Event{Time: s.now(), Kind: EventDeviceChanged, Actor: actor})
+	if errors.Is(err, ErrNoRecord) {
+		return nil, Errorf(NotFound, "there is no device %s", id)
+	}
+	return d, err
+}
+
+// RemoveDevice takes a device that was entered by mistake out of the inventory, with its credentials.
+// Errors: NotFound, Conflict if it ever had a certificate.
+func (s *Service) RemoveDevice(ctx context.Context, id, actor string) error {
+	err := s.ledger.RemoveDevice(ctx, id, Event{Time: s.now(), Kind: EventDeviceRemoved, Actor: actor})
+	if errors.Is(err, ErrNoRecord) {
+		return Errorf(NotFound, "there is no device %s", id)
+	}
+	return err
 }
 
 func (s *Service) checkDevice(d device.Device) error {

@@ -72,8 +72,9 @@ func PendingStates() []PendingState {
 
 // PendingFilter selects requests; zero fields select all.
 type PendingFilter struct {
-	State  PendingState
-	Device string
+	State         PendingState
+	Device        string
+	device.Window // by Created
 }
 
 // PendingLimits bound how many requests wait at once: of one device, of one

@@ -28,6 +28,7 @@ func (s *Service) Run(ctx context.Context) {
 // Work is one turn of Run.
 func (s *Service) Work(ctx context.Context) {
 	s.recordRefusals(ctx, s.refusals.due(s.now(), false))
+	s.keepPolicy(ctx)
 	if err := s.finishRetiring(ctx); err != nil && ctx.Err() == nil {
 		s.log.Error("certificates of retired devices are not revoked yet; trying again", "err", err)
 	}

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -66,7 +64,10 @@ type Service struct {
 	compiling sync.Mutex // one at a time
 	counts    counts
 	applying  sync.Mutex // one Apply at a time
-	current   atomic.Pointer[state]
+
+	policyKept atomic.Bool                   // the ledger has the policy in force
+	replayed   atomic.Pointer[policy.Policy] // by Explain, last
+	current    atomic.Pointer[state]
 }
 
 type counts struct{ signatures, issued, refused, wrongSecrets, lintFindings, shortened atomic.Int64 }
@@ -111,6 +112,7 @@ func NewService(ctx context.Context, opts Options) (*Service, error) {
 	}
 	s.current.Store(st)
 	s.warnUnusable(st)
+	s.keepPolicy(ctx)
 	return s, nil
 }
 
@@ -239,26 +241,14 @@ func (s *Service) Apply(ctx context.Context, p *policy.Policy, actor string) err
 	if err != nil {
 		return &Error{Kind: Malformed, Reason: err.Error(), Err: err}
 	}
-	sum := sha256.Sum256(p.Source())
-	if err := s.ledger.RecordEvent(ctx, Event{Time: s.now(), Kind: EventPolicyApplied, Actor: actor,
-		Policy: p.Version(), Digest: hex.EncodeToString(sum[:])}); err != nil {
+	if err := s.recordPolicy(ctx, p, actor, ""); err != nil {
 		return err
 	}
+	s.policyKept.Store(true)
 	s.current.Store(st)
 	s.warnUnusable(st)
 	s.log.Info("policy applied", "policy", p.Version(), "actor", actor)
 	return nil
-}
-
-// Explain decides on a hypothetical request, with the trace.
-func (s *Service) Explain(in policy.Input) policy.Decision {
-	if in.Verifiable == nil {
-		in.Verifiable = s.opts.Verifiable[in.Protocol]
-	}
-	if in.Now.IsZero() {
-		in.Now = s.now()
-	}
-	return s.Policy().Explain(in)
 }
 
 // Anchors are the certificates that devices trust and chain by: roots, what

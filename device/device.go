@@ -57,4 +57,5 @@ type Filter struct {
 	Group  string
 	State  State
 	Prefix string // of the ID, without case
+	Window        // by Created
 }

@@ -1,6 +1,9 @@
 package policy
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Outcome is what a request earns. Only Deny yields no certificate.
 type Outcome string
@@ -86,6 +89,48 @@ type Decision struct {
 	// Trace is each rule tried, in order, with the values that decided. It is
 	// left out of the stored decision and made anew by replay.
 	Trace []Step `json:"-"`
+}
+
+// decisionJSON is a Decision whose validity is written as Go writes durations, "24h0m0s".
+type decisionJSON struct {
+	Outcome  Outcome      `json:"outcome"`
+	Rule     string       `json:"rule"`
+	Profile  string       `json:"profile,omitempty"`
+	Level    string       `json:"level"`
+	Validity jsonDuration `json:"validity,omitempty"`
+	Revoke   bool         `json:"revoke,omitempty"`
+	Reasons  []string     `json:"reasons,omitempty"`
+	Version  string       `json:"policy"`
+}
+
+// jsonDuration reads nanoseconds too, which decisions of earlier versions have.
+type jsonDuration time.Duration
+
+func (d jsonDuration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+func (d *jsonDuration) UnmarshalJSON(raw []byte) error {
+	var text string
+	if json.Unmarshal(raw, &text) != nil {
+		return json.Unmarshal(raw, (*int64)(d))
+	}
+	v, err := time.ParseDuration(text)
+	*d = jsonDuration(v)
+	return err
+}
+
+// MarshalJSON writes what AppendJSON does.
+func (d Decision) MarshalJSON() ([]byte, error) {
+	return json.Marshal(decisionJSON{d.Outcome, d.Rule, d.Profile, d.Level, jsonDuration(d.Validity), d.Revoke, d.Reasons, d.Version})
+}
+
+// UnmarshalJSON reads what AppendJSON writes, and what earlier versions did.
+func (d *Decision) UnmarshalJSON(raw []byte) error {
+	var in decisionJSON
+	if err := json.Unmarshal(raw, &in); err != nil {
+		return err
+	}
+	*d = Decision{Outcome: in.Outcome, Rule: in.Rule, Profile: in.Profile, Level: in.Level, Validity: time.Duration(in.Validity), Revoke: in.Revoke, Reasons: in.Reasons, Version: in.Version}
+	return nil
 }
 
 // Step is one rule tried.

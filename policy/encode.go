@@ -2,7 +2,6 @@ package policy
 
 import (
 	"encoding/json"
-	"strconv"
 	"time"
 	"unicode/utf8"
 )
@@ -48,7 +47,7 @@ func (d Decision) AppendJSON(b []byte) []byte {
 	b = appendField(b, "profile", d.Profile)
 	b = AppendString(append(b, `,"level":`...), d.Level)
 	if d.Validity != 0 {
-		b = strconv.AppendInt(append(b, `,"validity":`...), int64(d.Validity), 10)
+		b = AppendString(append(b, `,"validity":`...), d.Validity.String())
 	}
 	if d.Revoke {
 		b = append(b, `,"revoke":true`...)

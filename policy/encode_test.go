@@ -106,3 +106,21 @@ func fill(t *testing.T, v reflect.Value) {
 		t.Fatalf("no value for a %s", v.Type())
 	}
 }
+
+// A validity is written as Go writes durations; decisions of earlier versions have nanoseconds.
+func TestDecisionJSON(t *testing.T) {
+	want := policy.Decision{Outcome: policy.Issue, Rule: "sound", Level: "software", Validity: 36 * time.Hour, Version: "v1-0"}
+	raw, err := json.Marshal(want)
+	if err != nil || string(raw) != `{"outcome":"issue","rule":"sound","level":"software","validity":"36h0m0s","policy":"v1-0"}` {
+		t.Errorf("%s, %v", raw, err)
+	}
+	for _, text := range []string{string(raw), `{"outcome":"issue","rule":"sound","level":"software","validity":129600000000000,"policy":"v1-0"}`} {
+		var got policy.Decision
+		if err := json.Unmarshal([]byte(text), &got); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, %v", text, got, err)
+		}
+	}
+	if err := json.Unmarshal([]byte(`{"validity":"soon"}`), new(policy.Decision)); err == nil {
+		t.Error("a validity of soon was read")
+	}
+}

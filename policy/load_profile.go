@@ -153,7 +153,7 @@ func (d *document) profile(name string, at value, f map[string]value) *Profile {
 	if v, ok := f["validity"]; ok {
 		p.Validity = d.duration(v, minValidity, maxValidity)
 		if p.Validity > 0 && p.Validity <= p.Backdate {
-			d.fault(v, "lengthen it, or shorten backdate", "the validity, %s, is not longer than the backdate, %s", formatDuration(p.Validity), formatDuration(p.Backdate))
+			d.fault(v, "lengthen it, or shorten backdate", "the validity, %s, is not longer than the backdate, %s", FormatDuration(p.Validity), FormatDuration(p.Backdate))
 		}
 	}
 	if v, ok := f["renew_at"]; ok {

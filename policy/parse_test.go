@@ -186,13 +186,14 @@ func TestVersion(t *testing.T) {
 }
 
 func TestParseDuration(t *testing.T) {
-	for in, want := range map[string]time.Duration{"30d": 720 * time.Hour, "1d12h": 36 * time.Hour, "0.5d": 12 * time.Hour, "90m": 90 * time.Minute, "0": 0} {
-		if got, err := parseDuration(in); err != nil || got != want {
+	for in, want := range map[string]time.Duration{"30d": 720 * time.Hour, "1d12h": 36 * time.Hour, "0.5d": 12 * time.Hour, "90m": 90 * time.Minute, "0": 0,
+		"2w": 336 * time.Hour, "1w3d": 240 * time.Hour, "1w2h": 170 * time.Hour} {
+		if got, err := ParseDuration(in); err != nil || got != want {
 			t.Errorf("%q: %v, %v", in, got, err)
 		}
 	}
-	for _, in := range []string{"", "d", "24", "1d24h", "1d-1h", "1e300d", "NaNd", "Infd", "1w", "1d1d", "1 d"} {
-		if got, err := parseDuration(in); err == nil {
+	for _, in := range []string{"", "d", "24", "1d24h", "1d-1h", "1e300d", "NaNd", "Infd", "w", "1w7d", "1d1w", "1w1w", "1d1d", "1 d"} {
+		if got, err := ParseDuration(in); err == nil {
 			t.Errorf("%q gives %v", in, got)
 		}
 	}

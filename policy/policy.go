@@ -210,7 +210,7 @@ func (d *document) lifetimes(p *Policy) {
 		for _, pr := range l.profiles {
 			if l.Validity > 0 && l.Validity <= pr.Backdate {
 				d.fault(l.at, "lengthen it, or shorten the profile's backdate", "the validity, %s, is not longer than the backdate of profile %q, %s",
-					formatDuration(l.Validity), pr.Name, formatDuration(pr.Backdate))
+					FormatDuration(l.Validity), pr.Name, FormatDuration(pr.Backdate))
 			}
 		}
 	}
@@ -218,7 +218,7 @@ func (d *document) lifetimes(p *Policy) {
 		least := max(minValidity, g.profile.Backdate+time.Second)
 		if v := g.rule.validity(g.level, g.profile); g.level.Validity > g.profile.Backdate && v < least {
 			d.fault(g.rule.at, "raise validity or validity_factor", "at level %q this gives a validity of %s under profile %q, which needs at least %s",
-				g.level.Name, formatDuration(v), g.profile.Name, formatDuration(least))
+				g.level.Name, FormatDuration(v), g.profile.Name, FormatDuration(least))
 		}
 	}
 }

@@ -20,10 +20,12 @@ func (a *app) accountList() *cobra.Command {
 	var f ca.AccountFilter
 	var after string
 	var limit int
+	var win windowFlags
 	cmd := withJSON(&cobra.Command{
 		Use:   "list",
-		Short: "List ACME accounts, oldest first",
-		Example: `  deviceca account list --status valid
+		Short: "List ACME accounts, oldest first, or newest first with --newest",
+		Example: `  deviceca account list --newest --limit 20
+  deviceca account list --status valid
   deviceca account list --device lamp-1 --json`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -32,6 +34,10 @@ func (a *app) accountList() *cobra.Command {
 				return usagef("--limit cannot be negative")
 			case f.Status != "" && !slices.Contains(ca.AccountStatuses(), f.Status):
 				return usagef("--status: %q is not one of %s", f.Status, strings.Join(ca.AccountStatuses(), ", "))
+			}
+			var err error
+			if f.Window, err = a.window(cmd, &win); err != nil {
+				return err
 			}
 			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
 				o := a.output(cmd)
@@ -44,6 +50,7 @@ func (a *app) accountList() *cobra.Command {
 	cmd.Flags().StringVar(&f.Status, "status", "", "with this status: "+strings.Join(ca.AccountStatuses(), ", "))
 	cmd.Flags().StringVar(&f.Device, "device", "", "bound to the credential of this device")
 	cmd.Flags().StringVar(&f.Credential, "credential", "", "bound to this credential")
+	win.add(cmd)
 	pageFlags(cmd, &after, &limit)
 	cmd.RegisterFlagCompletionFunc("status", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return ca.AccountStatuses(), cobra.ShellCompDirectiveNoFileComp
@@ -85,7 +92,7 @@ func (a *app) accountShow() *cobra.Command {
 }
 
 func (a *app) accountDeactivate() *cobra.Command {
-	return &cobra.Command{
+	return withJSON(&cobra.Command{
 		Use:   "deactivate ID",
 		Short: "Refuse an ACME account from now on",
 		Long: `Deactivate an ACME account, for good: nothing that its key signs is accepted any
@@ -98,9 +105,14 @@ To end all accounts of a credential, revoke the credential.`,
 			if err != nil {
 				return err
 			}
-			return a.with(cmd, func(ctx context.Context, c *admin.Client) error { return c.DeactivateAccount(ctx, id) })
+			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
+				if err := c.DeactivateAccount(ctx, id); err != nil {
+					return err
+				}
+				return a.output(cmd).done("deactivated", args[0])
+			})
 		},
-	}
+	})
 }
 
 func parseAccount(arg string) (int64, error) {

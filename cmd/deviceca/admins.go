@@ -37,9 +37,9 @@ func (a *app) adminAdd() *cobra.Command {
 make a key and a self-signed certificate in --out. Only that very certificate counts,
 until it expires: to renew it, remove the administrator and add it again. Roles:
 
-  admin     everything but backups, which stay on the host
-  operator  devices, credentials, revocation, withdrawing who vouches; reads the rest
-  auditor   reads, the audit log included; changes nothing
+` + rolesHelp() + `
+Backup, recover, and what takes the root's key (CA rotation and revocation) work on the host alone, for whoever owns the
+socket in the home directory.
 
 Here --cert is the newcomer's. With --server, yours comes from $DEVICECA_CERT.`,
 		Example: `  deviceca admin add workstation --role operator --out .
@@ -64,11 +64,26 @@ Here --cert is the newcomer's. With --server, yours comes from $DEVICECA_CERT.`,
 		},
 	})
 	f := cmd.Flags()
-	f.StringVar(&role, "role", "", "admin, operator or auditor")
+	f.StringVar(&role, "role", "", "admin, operator or auditor: see above what each may do")
 	f.StringVar(&certFile, "cert", "", "certificate to register, PEM")
-	f.StringVar(&out, "out", "", "make NAME.key and NAME.crt in this directory")
-	cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"admin", "operator", "auditor"}, cobra.ShellCompDirectiveNoFileComp))
+	f.StringVar(&out, "out", "", "make NAME.key and NAME.crt in this directory, which is made if it is missing")
+	cmd.RegisterFlagCompletionFunc("role", completeRoles)
 	return cmd
+}
+
+// rolesHelp says what each role may do, one to a line.
+func rolesHelp() (text string) {
+	for _, r := range admin.Roles() {
+		text += fmt.Sprintf("  %-8s  %s\n", r, r.May())
+	}
+	return text
+}
+
+func completeRoles(*cobra.Command, []string, string) (all []string, _ cobra.ShellCompDirective) {
+	for _, r := range admin.Roles() {
+		all = append(all, string(r)+"\t"+r.May())
+	}
+	return all, cobra.ShellCompDirectiveNoFileComp
 }
 
 func (a *app) runAdminAdd(ctx context.Context, cmd *cobra.Command, c *admin.Client, name string, role admin.Role, certFile, out string) error {
@@ -77,6 +92,9 @@ func (a *app) runAdminAdd(ctx context.Context, cmd *cobra.Command, c *admin.Clie
 	if certFile != "" {
 		cert, err = readPEM("CERTIFICATE", []string{certFile}, os.ReadFile)
 	} else {
+		if err := os.MkdirAll(out, 0o700); err != nil {
+			return err
+		}
 		made = filepath.Join(out, name)
 		var raw []byte
 		raw, err = makeAdminCert(name, made, a.now())
@@ -194,11 +212,16 @@ remove them and add them again.`,
 }
 
 func (a *app) adminRemove() *cobra.Command {
-	return &cobra.Command{
+	return withJSON(&cobra.Command{
 		Use: "remove NAME", Short: "Take an administrator's access away, at once", Example: `  deviceca admin remove workstation`,
 		Args: takes("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.with(cmd, func(ctx context.Context, c *admin.Client) error { return c.RemoveAdmin(ctx, args[0]) })
+			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
+				if err := c.RemoveAdmin(ctx, args[0]); err != nil {
+					return err
+				}
+				return a.output(cmd).done("removed", args[0])
+			})
 		},
-	}
+	})
 }

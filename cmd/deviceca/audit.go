@@ -18,13 +18,18 @@ func (a *app) auditList() *cobra.Command {
 	var f admin.EventFilter
 	var after int64
 	var limit int
+	var win windowFlags
 	cmd := withJSON(&cobra.Command{
-		Use: "list", Short: "List events, oldest first", Args: takes(),
-		Example: `  deviceca audit list --limit 100
+		Use: "list", Short: "List events, oldest first, or newest first with --newest", Args: takes(),
+		Example: `  deviceca audit list --newest --limit 100
   deviceca audit list --kind certificate.revoked --device lamp-1 --json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if limit < 0 || after < 0 {
 				return usagef("--limit and --after cannot be negative")
+			}
+			var err error
+			if f.Window, err = a.window(cmd, &win); err != nil {
+				return err
 			}
 			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
 				columns := []string{"ID", "TIME", "EVENT", "ACTOR", "SUBJECT", "REASON"}
@@ -32,6 +37,7 @@ func (a *app) auditList() *cobra.Command {
 			})
 		},
 	})
+	win.add(cmd)
 	cmd.Flags().Int64Var(&after, "after", 0, "begin after this event")
 	cmd.Flags().StringVar((*string)(&f.Kind), "kind", "", "of this kind, such as certificate.issued")
 	cmd.Flags().StringVar(&f.Device, "device", "", "about this device")
@@ -52,7 +58,7 @@ func auditRow(e admin.AuditEvent) []string {
 
 func (a *app) auditExport() *cobra.Command {
 	var after int64
-	cmd := &cobra.Command{
+	cmd := withJSON(&cobra.Command{
 		Use: "export", Short: "Print every event, one JSON object per line", Args: takes(),
 		Example: `  deviceca audit export > audit.ndjson`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -69,7 +75,7 @@ func (a *app) auditExport() *cobra.Command {
 				return nil
 			})
 		},
-	}
+	})
 	cmd.Flags().Int64Var(&after, "after", 0, "begin after this event")
 	return cmd
 }

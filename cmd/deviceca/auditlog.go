@@ -18,7 +18,7 @@ type auditLog struct{ *system }
 
 // Events is part of admin.AuditLog.
 func (l auditLog) Events(ctx context.Context, f admin.EventFilter, after int64, limit int) ([]admin.AuditEvent, error) {
-	logged, err := l.store.EventLog(ctx, store.EventFilter{Kind: f.Kind, Device: f.Device}, after, limit)
+	logged, err := l.store.EventLog(ctx, store.EventFilter{Kind: f.Kind, Device: f.Device, Window: f.Window}, after, limit)
 	events := make([]admin.AuditEvent, 0, len(logged))
 	for _, e := range logged {
 		events = append(events, admin.AuditEvent{ID: e.ID, Event: e.Event})

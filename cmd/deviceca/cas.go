@@ -119,7 +119,7 @@ away again afterwards.`,
 
 func (a *app) caImport() *cobra.Command {
 	files := map[string]*string{}
-	cmd := &cobra.Command{
+	cmd := withJSON(&cobra.Command{
 		Use:   "import --root FILE --issuing FILE --quarantine FILE --quarantine-root FILE",
 		Short: "Take the certificates that an external root made",
 		Long: `Complete a home that was made with init --root external: check the certificates
@@ -154,9 +154,9 @@ the next generation (ca rotate quarantine --csr, --cert).`,
 			if given["quarantine-root"] == "" {
 				fmt.Fprintln(cmd.ErrOrStderr(), "note: quarantine stands below the same root as the issuing CA; software that ignores a CA's extended key usages accepts devices in quarantine (ca import --help)")
 			}
-			return nil
+			return a.output(cmd).done("completed", a.home(cmd))
 		},
-	}
+	})
 	for role, help := range map[string]string{
 		"root": "certificate of the root, PEM or DER", "issuing": "certificate made of issuing.csr",
 		"quarantine": "certificate made of quarantine.csr", "quarantine-root": "certificate of the root that quarantine stands below",

@@ -21,12 +21,14 @@ func (a *app) certList() *cobra.Command {
 	var f ca.CertificateFilter
 	var after string
 	var limit int
+	var win windowFlags
 	var revoked, valid bool
 	var within time.Duration
 	cmd := withJSON(&cobra.Command{
 		Use:   "list",
-		Short: "List certificates, oldest first",
-		Example: `  deviceca cert list --device lamp-1
+		Short: "List certificates, oldest first, or newest first with --newest",
+		Example: `  deviceca cert list --newest --since 24h
+  deviceca cert list --device lamp-1
   deviceca cert list --valid --expires-within 24h --json`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -46,6 +48,10 @@ func (a *app) certList() *cobra.Command {
 			if within > 0 {
 				f.ExpiresAfter, f.ExpiresBefore = now, now.Add(within)
 			}
+			var err error
+			if f.Window, err = a.window(cmd, &win); err != nil {
+				return err
+			}
 			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
 				return a.output(cmd).certificates(c.Certificates(ctx, f, after, limit))
 			})
@@ -57,7 +63,8 @@ func (a *app) certList() *cobra.Command {
 	flags.StringVar(&f.Profile, "profile", "", "of this profile")
 	flags.BoolVar(&revoked, "revoked", false, "revoked ones only")
 	flags.BoolVar(&valid, "valid", false, "neither revoked nor expired")
-	flags.DurationVar(&within, "expires-within", 0, "that expire within this time")
+	durationFlag(cmd, &within, "expires-within", 0, "that expire within this time")
+	win.add(cmd)
 	pageFlags(cmd, &after, &limit)
 	cmd.RegisterFlagCompletionFunc("device", a.completeDevices)
 	cmd.RegisterFlagCompletionFunc("profile", a.completeProfiles)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,7 +28,7 @@ func (a *app) cmpCommand() *cobra.Command {
 const maxCMPFile = 16 << 20
 
 func (a *app) cmpShow() *cobra.Command {
-	return &cobra.Command{
+	return withJSON(&cobra.Command{
 		Use:   "show FILE|-",
 		Short: "Print a CMP message readably",
 		Long: `Print everything that a PKIMessage in DER says: header, body, protection and
@@ -53,7 +54,15 @@ certificates, by name where there is one. Nothing is verified, and no server is 
 			if err != nil {
 				return &hintError{fmt.Errorf("%s is no CMP message: %w", args[0], err), "give one PKIMessage in DER, as openssl cmp -reqout writes it"}
 			}
-			return m.Describe(cmd.OutOrStdout())
+			o := a.output(cmd)
+			if !o.json {
+				return m.Describe(o.w)
+			}
+			var text strings.Builder
+			if err := m.Describe(&text); err != nil {
+				return err
+			}
+			return o.writeJSON(map[string]string{"text": text.String()})
 		},
-	}
+	})
 }

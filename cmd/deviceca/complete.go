@@ -89,6 +89,10 @@ func (a *app) completeProfiles(cmd *cobra.Command, _ []string, _ string) ([]stri
 	})
 }
 
+func completeStates(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return []string{string(device.Manufactured), string(device.Claimed), string(device.Active), string(device.Suspended), string(device.Retired)}, cobra.ShellCompDirectiveNoFileComp
+}
+
 func completeReasons(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 	return ca.Reasons(), cobra.ShellCompDirectiveNoFileComp
 }

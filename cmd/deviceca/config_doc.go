@@ -117,6 +117,22 @@ func configMarkdown() string {
 	return b.String()
 }
 
+// configKeys prints the keys as JSON.
+func (o output) configKeys() error {
+	type line struct {
+		Key         string `json:"key"`
+		Default     string `json:"default"`
+		Meaning     string `json:"meaning"`
+		Unit        string `json:"unit,omitempty"`
+		Environment string `json:"environment"`
+	}
+	c, lines := DefaultConfig(), []line{}
+	for _, k := range c.keys() {
+		lines = append(lines, line{k.path, k.yaml(), k.doc, k.unit, k.env})
+	}
+	return o.writeJSON(lines)
+}
+
 // wrap breaks text into lines of at most width, at spaces.
 func wrap(text string, width int) (lines []string) {
 	line := ""

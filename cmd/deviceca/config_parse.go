@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/deviceca/deviceca/policy"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -244,7 +245,7 @@ func setText(v reflect.Value, text string) error {
 		}
 		*p = f
 	case *time.Duration:
-		d, err := time.ParseDuration(text)
+		d, err := policy.ParseDuration(text)
 		if err != nil {
 			return fmt.Errorf("%q is not a duration such as 90s, 5m or 24h", text)
 		}

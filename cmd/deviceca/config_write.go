@@ -22,7 +22,7 @@ type lostConfig struct {
 
 func (a *app) configWrite() *cobra.Command {
 	var l lostConfig
-	cmd := &cobra.Command{
+	cmd := withJSON(&cobra.Command{
 		Use: "write", Short: "Write a lost deviceca.yaml anew", Args: takes(),
 		Long: `Write deviceca.yaml anew for a home that holds a CA and lost it, if no backup has it. The
 name and the public URL are read from the certificate of the issuing CA, the provider of the keys from
@@ -38,9 +38,9 @@ what is in the home. Everything else has its default: compare with what you know
 				fmt.Fprintln(cmd.ErrOrStderr(), line)
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "written: %s, with defaults for all else: read it before you serve\n", l.home.config())
-			return nil
+			return a.output(cmd).done("written", l.home.config())
 		},
-	}
+	})
 	f := cmd.Flags()
 	f.StringVar(&l.name, "name", "", "organization (default: that of the issuing CA's certificate)")
 	f.StringVar(&l.url, "url", "", "public base of OCSP, CRL and AIA pointers (default: that of the issuing CA's certificate)")

@@ -64,14 +64,18 @@ func (a *app) configCommand() *cobra.Command {
 			})
 		},
 	})
-	keys := &cobra.Command{
+	keys := withJSON(&cobra.Command{
 		Use: "keys", Short: "Print what each key means, as a Markdown table", Args: takes(),
 		Example: `  deviceca config keys`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, err := io.WriteString(cmd.OutOrStdout(), configMarkdown())
+			o := a.output(cmd)
+			if o.json {
+				return o.configKeys()
+			}
+			_, err := io.WriteString(o.w, configMarkdown())
 			return err
 		},
-	}
+	})
 	cmd := group("config", "The configuration of the home", check, show, keys, a.configWrite())
 	cmd.PersistentFlags().String("home", "", "home directory of the CA (default $DEVICECA_HOME or "+defaultHome+")")
 	return cmd

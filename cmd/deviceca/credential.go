@@ -78,15 +78,21 @@ func (a *app) credentialList() *cobra.Command {
 	var f ca.CredentialFilter
 	var after string
 	var limit int
+	var win windowFlags
 	cmd := withJSON(&cobra.Command{
 		Use:   "list",
 		Short: "List credentials, without their secrets",
-		Example: `  deviceca credential list --group lamps
+		Example: `  deviceca credential list --newest --limit 20
+  deviceca credential list --group lamps
   deviceca credential list --device lamp-1 --json`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if limit < 0 {
 				return usagef("--limit cannot be negative")
+			}
+			var err error
+			if f.Window, err = a.window(cmd, &win); err != nil {
+				return err
 			}
 			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
 				return a.output(cmd).credentials(c.Credentials(ctx, f, after, limit))
@@ -95,6 +101,7 @@ func (a *app) credentialList() *cobra.Command {
 	})
 	cmd.Flags().StringVar(&f.Device, "device", "", "of this device")
 	cmd.Flags().StringVar(&f.Group, "group", "", "of this group")
+	win.add(cmd)
 	pageFlags(cmd, &after, &limit)
 	return cmd
 }
@@ -120,15 +127,18 @@ func (o output) credentials(items iter.Seq2[device.Credential, error]) error {
 }
 
 func (a *app) credentialRevoke() *cobra.Command {
-	return &cobra.Command{
+	return withJSON(&cobra.Command{
 		Use:     "revoke REFERENCE",
 		Short:   "End a credential; certificates it brought stay",
 		Example: `  deviceca credential revoke k3f5o2lq7xwzmb4a`,
 		Args:    takes("REFERENCE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
-				return c.RevokeCredential(ctx, args[0])
+				if err := c.RevokeCredential(ctx, args[0]); err != nil {
+					return err
+				}
+				return a.output(cmd).done("revoked", args[0])
 			})
 		},
-	}
+	})
 }

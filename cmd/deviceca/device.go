@@ -9,12 +9,13 @@ import (
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/device"
 	"github.com/deviceca/deviceca/internal/admin"
+	"github.com/deviceca/deviceca/policy"
 	"github.com/spf13/cobra"
 )
 
 func (a *app) deviceCommand() *cobra.Command {
 	return a.target(group("device", "The inventory of devices",
-		a.deviceAdd(), a.deviceList(), a.deviceShow(), a.deviceClaim(), a.deviceSuspend(), a.deviceResume(), a.deviceRetire(), a.deviceImport()))
+		a.deviceAdd(), a.deviceList(), a.deviceShow(), a.deviceSet(), a.deviceRemove(), a.deviceClaim(), a.deviceSuspend(), a.deviceResume(), a.deviceRetire(), a.deviceImport()))
 }
 
 func (a *app) deviceAdd() *cobra.Command {
@@ -60,7 +61,7 @@ enrolment. The secret is shown once: the CA keeps it sealed.`,
 // grantFlags are those of every command that makes a credential.
 func grantFlags(cmd *cobra.Command, uses *int, ttl *time.Duration) {
 	cmd.Flags().IntVar(uses, "uses", 1, "certificates that the credential may bring")
-	cmd.Flags().DurationVar(ttl, "ttl", 24*time.Hour, "how long the credential may be used")
+	durationFlag(cmd, ttl, "ttl", 24*time.Hour, "how long the credential may be used")
 }
 
 func checkGrantFlags(uses int, ttl time.Duration) error {
@@ -81,6 +82,42 @@ func deviceFilter(cmd *cobra.Command, f *device.Filter) {
 	cmd.Flags().StringVar(&f.Prefix, "prefix", "", "whose ID begins so, without case")
 }
 
+// windowFlags are --since and --newest. check reads them.
+type windowFlags struct {
+	since  string
+	newest bool
+}
+
+func (f *windowFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.since, "since", "", "nothing older: a time (RFC 3339), a day (UTC), or an age such as 24h or 7d")
+	cmd.Flags().BoolVar(&f.newest, "newest", false, "newest first")
+}
+
+func (a *app) window(cmd *cobra.Command, f *windowFlags) (w device.Window, err error) {
+	w.Newest = f.newest
+	if f.since != "" {
+		if w.Since, err = parseSince(f.since, a.now()); err != nil {
+			return w, err
+		}
+	}
+	if w.Ordered() && cmd.Flags().Changed("after") {
+		return w, usagef("--after is for the list in its own order, without --since and --newest")
+	}
+	return w, nil
+}
+
+func parseSince(text string, now time.Time) (time.Time, error) {
+	for _, layout := range []string{time.RFC3339, time.DateOnly} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t, nil
+		}
+	}
+	if age, err := policy.ParseDuration(text); err == nil && age > 0 {
+		return now.Add(-age), nil
+	}
+	return time.Time{}, usagef("--since: %q is neither a time such as 2030-01-31T12:00:00Z, nor a day, nor an age such as 24h or 7d", text)
+}
+
 // pageFlags bound a list.
 func pageFlags(cmd *cobra.Command, after *string, limit *int) {
 	cmd.Flags().StringVar(after, "after", "", "begin after this one")
@@ -91,15 +128,22 @@ func (a *app) deviceList() *cobra.Command {
 	var f device.Filter
 	var after string
 	var limit int
+	var win windowFlags
 	cmd := withJSON(&cobra.Command{
 		Use:   "list",
 		Short: "List devices by ID",
-		Example: `  deviceca device list --level software
+		Long:  `List devices in the order of their IDs, or, with --since or --newest, of when they were entered.`,
+		Example: `  deviceca device list --newest --limit 20
+  deviceca device list --level software
   deviceca device list --state suspended --json`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if limit < 0 {
 				return usagef("--limit cannot be negative")
+			}
+			var err error
+			if f.Window, err = a.window(cmd, &win); err != nil {
+				return err
 			}
 			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
 				return list(a.output(cmd), c.Devices(ctx, f, after, limit), []string{"ID", "LEVEL", "GROUP", "STATE", "CREATED"}, func(d device.Device) []string {
@@ -109,7 +153,9 @@ func (a *app) deviceList() *cobra.Command {
 		},
 	})
 	deviceFilter(cmd, &f)
+	win.add(cmd)
 	pageFlags(cmd, &after, &limit)
+	cmd.RegisterFlagCompletionFunc("state", completeStates)
 	cmd.RegisterFlagCompletionFunc("level", a.completeLevels)
 	return cmd
 }
@@ -164,57 +210,10 @@ func (o output) device(d *admin.DeviceDetail) error {
 	return nil
 }
 
-func (a *app) deviceSuspend() *cobra.Command {
-	return a.deviceMove("suspend ID", "Bar a device from every protocol until it is resumed", `  deviceca device suspend lamp-1`, (*admin.Client).Suspend)
-}
-
-func (a *app) deviceResume() *cobra.Command {
-	return a.deviceMove("resume ID", "End the suspension of a device", `  deviceca device resume lamp-1`, (*admin.Client).Resume)
-}
-
-func (a *app) deviceRetire() *cobra.Command {
-	var reason string
-	cmd := a.deviceMove("retire ID", "Bar a device for good and revoke its certificates",
-		"  deviceca device retire lamp-1\n  deviceca device retire lamp-1 --reason keyCompromise",
-		func(c *admin.Client, ctx context.Context, id string) (*admin.Moved, error) {
-			return c.Retire(ctx, id, reason)
-		})
-	cmd.Flags().StringVar(&reason, "reason", "cessationOfOperation", "why its certificates are revoked (RFC 5280 §5.3.1)")
-	cmd.RegisterFlagCompletionFunc("reason", completeReasons)
-	cmd.PreRunE = func(cmd *cobra.Command, args []string) error { return checkReason(reason) }
-	return cmd
-}
-
-func (a *app) deviceMove(use, short, example string, move func(*admin.Client, context.Context, string) (*admin.Moved, error)) *cobra.Command {
-	return withJSON(&cobra.Command{
-		Use: use, Short: short, Example: example,
-		Args:              takes("ID"),
-		ValidArgsFunction: a.completeDevices,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
-				m, err := move(c, ctx, args[0])
-				if err != nil {
-					return err
-				}
-				o := a.output(cmd)
-				return o.print(m, func(fact func(name, value string)) {
-					fact("device", m.Device.ID)
-					fact("state", string(m.Device.State))
-					for _, cert := range m.Revoked {
-						fact("revoked", cert.Serial.String())
-					}
-					if more := m.Total - len(m.Revoked); more > 0 {
-						fact("revoked", fmt.Sprintf("%d more; list them with: deviceca cert list --device %s --revoked", more, m.Device.ID))
-					}
-				})
-			})
-		},
-	})
-}
-
 // printGrant shows a new credential, and on stderr what to type next.
 func (a *app) printGrant(cmd *cobra.Command, g *ca.Grant) error {
 	o := a.output(cmd)
+	o.warn(g.Warnings)
 	if o.json {
 		return o.writeJSON(g)
 	}

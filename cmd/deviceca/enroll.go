@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/deviceca/deviceca/client"
 	"github.com/spf13/cobra"
@@ -36,6 +37,9 @@ and is small enough for devices.
 Names that are served on a network (--dns, --ip) the CA may want to see proven: over
 ACME, --http01 opens a listener for the time of the challenge. The CA asks at port 80
 of each name.
+
+Where an administrator must approve the request, the command waits for that, --wait at most, and fails then. The same
+request is found again when it is run again, so that a cron job may use --wait 0.
 
 With --tpm the key is made in the device's TPM 2.0, and the TPM proves it to the CA,
 over ACME, by an attestation key that an attestation authority certified. Renewal
@@ -97,6 +101,9 @@ goes on with the same key. docs/attestation.md says how to get a device ready.`,
 					return clientError(err)
 				}
 			}
+			if c.Wait <= 0 {
+				c.Wait = 1 // not at all; 0 would be the client's own default
+			}
 			if watch {
 				return clientError(a.watch(cmd, c, &hardware, hook))
 			}
@@ -132,6 +139,7 @@ goes on with the same key. docs/attestation.md says how to get a device ready.`,
 	f.BoolVar(&c.Renew, "renew", false, "renew now, due or not")
 	f.BoolVar(&c.Force, "force", false, "enrol anew, whatever there is")
 	f.BoolVar(&watch, "watch", false, "go on for ever: renew when due")
+	durationFlag(cmd, &c.Wait, "wait", 10*time.Minute, "how long to wait for an approval, or for a server that is busy or away (0: not at all)")
 	f.StringVar(&hook, "hook", "", "with --watch: program or shell line to run when the certificate changed ($DEVICECA_CERT, … tell it what)")
 	once(f, "dns", "ip")
 	cmd.RegisterFlagCompletionFunc("protocol", cobra.FixedCompletions([]string{"est", "acme", "cmp"}, cobra.ShellCompDirectiveNoFileComp))

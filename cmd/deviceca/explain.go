@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/deviceca/deviceca/internal/admin"
 	"github.com/deviceca/deviceca/policy"
@@ -16,20 +17,24 @@ import (
 func (a *app) policyExplain() *cobra.Command {
 	var in policy.Input
 	var names, evidence []string
+	var version string
 	cmd := withJSON(&cobra.Command{
 		Use:   "explain {SERIAL | --level LEVEL --protocol P --requester KIND …}",
 		Short: "Say why a request is answered as it is",
-		Long: `Decide again what a certificate was issued on, or what a hypothetical request would
-earn, under the policy in force, and show every rule tried with the values that
-decided. Nothing is issued.
+		Long: `Decide again what a certificate was issued on, by the policy that decided then, or what a
+hypothetical request would earn by the policy in force, and show every rule tried with
+the values that decided. Nothing is issued. --policy decides by another version (see
+policy list), in-force for the one in force.
 
---name takes FORM=VALUE (dns, uri, ip, email, subject.cn, …) and --evidence
-KIND:FACT=VALUE,…; both may be given more than once. Values that read as JSON are
-taken as such, others as text.`,
+Without --id a request is decided for a device called any-device. --name takes FORM=VALUE
+(dns, uri, ip, email, subject.cn, …), and needs the ID, which names are held against.
+--evidence takes KIND:FACT=VALUE,…; both may be given more than once. A value may be
+JSON (true, 7, "text"), a duration with its unit (90s, 30d), a time (RFC 3339) or else text.`,
 		Example: `  deviceca policy explain $SERIAL
   deviceca policy explain --level software --protocol est --requester credential
   deviceca policy explain --id lamp-1 --protocol est --requester certificate --profile gateway \
-    --key ecdsa-p256 --name dns=lamp-1 --evidence tpm:ek_chain=true,quote_age=30`,
+    --key ecdsa-p256 --name dns=lamp-1 --evidence tpm:ek_chain=true,quote_age=30s
+  deviceca policy explain $SERIAL --policy in-force`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usagef("unexpected argument %q", args[1])
@@ -38,7 +43,10 @@ taken as such, others as text.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
-				return a.explainSerial(cmd, args[0])
+				return a.explainSerial(cmd, args[0], version)
+			}
+			if in.Device.ID == "" && len(names) > 0 {
+				return usagef("--id is missing beside --name: names are held against the device's ID")
 			}
 			if in.Device.ID == "" {
 				if err := need(cmd, "level"); err != nil {
@@ -64,7 +72,7 @@ taken as such, others as text.`,
 				in.Verifiable = append(in.Verifiable, e.Kind) // what if it were verified
 			}
 			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
-				x, err := c.Explain(ctx, in)
+				x, err := c.Explain(ctx, in, version)
 				if err != nil {
 					return err
 				}
@@ -78,7 +86,8 @@ taken as such, others as text.`,
 	f.StringVar(&in.Device.Group, "group", "", "group of the device")
 	f.StringVar(&in.Protocol, "protocol", "", "est, acme or cmp")
 	f.StringVar((*string)(&in.Requester), "requester", "", "credential, certificate, quarantine, idevid or ra")
-	f.StringVar(&in.Operation, "operation", "enroll", "enroll or renew")
+	f.StringVar(&in.Operation, "operation", "", "enroll or renew (default: renew if the requester is certificate or quarantine)")
+	f.StringVar(&version, "policy", "", "version to decide by, or in-force (default: the one that decided on SERIAL, else the one in force)")
 	f.StringVar(&in.Profile, "profile", "", "profile asked for (default: the level's first)")
 	f.StringVar(&in.Key, "key", "ecdsa-p256", "kind of key asked for: ecdsa-p256, rsa-3072, …")
 	f.StringArrayVar(&names, "name", nil, "name asked for, FORM=VALUE")
@@ -89,13 +98,13 @@ taken as such, others as text.`,
 	return cmd
 }
 
-func (a *app) explainSerial(cmd *cobra.Command, text string) error {
+func (a *app) explainSerial(cmd *cobra.Command, text, version string) error {
 	serial, err := parseSerial(text)
 	if err != nil {
 		return err
 	}
 	return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
-		x, err := c.Replay(ctx, serial)
+		x, err := c.Replay(ctx, serial, version)
 		if err != nil {
 			return err
 		}
@@ -103,7 +112,7 @@ func (a *app) explainSerial(cmd *cobra.Command, text string) error {
 	})
 }
 
-// parseEvidence reads "tpm:ek_chain=true,quote_age=30".
+// parseEvidence reads "tpm:ek_chain=true,quote_age=30s".
 func parseEvidence(text string) (policy.Evidence, error) {
 	kind, rest, _ := strings.Cut(text, ":")
 	e := policy.Evidence{Kind: kind, Facts: map[string]any{}}
@@ -118,13 +127,25 @@ func parseEvidence(text string) (policy.Evidence, error) {
 		if !ok || fact == "" {
 			return e, usagef("--evidence: %q is not FACT=VALUE", pair)
 		}
-		var v any
-		if json.Unmarshal([]byte(value), &v) != nil {
-			v = value
-		}
-		e.Facts[fact] = v
+		e.Facts[fact] = parseFact(value)
 	}
 	return e, nil
+}
+
+// parseFact reads a value of evidence. Durations and times are facts of their own types, which conditions compare with
+// duration("5m") and timestamp(…).
+func parseFact(text string) any {
+	var v any
+	if json.Unmarshal([]byte(text), &v) == nil {
+		return v
+	}
+	if d, err := policy.ParseDuration(text); err == nil {
+		return d
+	}
+	if t, err := time.Parse(time.RFC3339, text); err == nil {
+		return t
+	}
+	return text
 }
 
 // explanation prints the rules in the order they were tried, then the outcome.
@@ -132,8 +153,11 @@ func (o output) explanation(x *admin.Explanation) error {
 	if o.json {
 		return o.writeJSON(x)
 	}
-	if x.Stored != nil && x.Stored.Version != x.Decision.Version {
-		o.note("issued under policy %s; decided again under %s, which is in force now", x.Stored.Version, x.Decision.Version)
+	for _, note := range x.Notes {
+		o.note("%s", note)
+	}
+	if len(x.Notes) == 0 && x.Stored != nil && x.Stored.Version != x.Decision.Version {
+		o.note("issued by policy %s; decided again by %s", x.Stored.Version, x.Decision.Version)
 	}
 	for _, step := range x.Trace {
 		mark := "no   "
@@ -168,7 +192,7 @@ func decisionFacts(d policy.Decision, fact func(name, value string)) {
 	fact("level", d.Level)
 	fact("profile", d.Profile)
 	if d.Validity > 0 {
-		fact("validity", d.Validity.String())
+		fact("validity", policy.FormatDuration(d.Validity))
 	}
 	if d.Revoke {
 		fact("revokes", "the device's certificates")

@@ -100,6 +100,8 @@ func (a *app) root() *cobra.Command {
 	root.Example = `  deviceca init --home ./deviceca-data
   deviceca serve --home ./deviceca-data
   deviceca device add --home ./deviceca-data --id lamp-1 --level software`
+	root.Version = programVersion()
+	root.SetVersionTemplate("deviceca {{.Version}}\n")
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {

@@ -61,7 +61,9 @@ attributes (ou=RT-*) given, --serials to serial numbers (A10*) or ranges of them
 				if err != nil {
 					return err
 				}
-				return a.output(cmd).manufacturer(*m)
+				o := a.output(cmd)
+				o.warn(m.Warnings)
+				return o.manufacturer(*m)
 			})
 		},
 	})
@@ -199,7 +201,7 @@ func (a *app) manufacturerShow() *cobra.Command {
 
 func (a *app) manufacturerWithdraw() *cobra.Command {
 	var format string
-	cmd := &cobra.Command{
+	cmd := withJSON(&cobra.Command{
 		Use:   "withdraw NAME",
 		Short: "Stop taking a manufacturer's word, at once",
 		Long: `Stop taking a manufacturer's word, at once. Certificates that its devices have from
@@ -209,10 +211,13 @@ this CA stay; retire the devices, or revoke the certificates, to end those too.`
 		ValidArgsFunction: a.completeManufacturers,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
-				return c.WithdrawManufacturer(ctx, args[0], format)
+				if err := c.WithdrawManufacturer(ctx, args[0], format); err != nil {
+					return err
+				}
+				return a.output(cmd).done("withdrawn", args[0])
 			})
 		},
-	}
+	})
 	cmd.Flags().StringVar(&format, "format", "", "of this format only; all of its formats if not given")
 	cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(ca.Formats(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -234,8 +239,4 @@ func (a *app) completeManufacturers(cmd *cobra.Command, args []string, _ string)
 		}
 		return names
 	})
-}
-
-func (a *app) deviceClaim() *cobra.Command {
-	return a.deviceMove("claim ID", "Let a device that was entered as manufactured enrol", `  deviceca device claim A1000`, (*admin.Client).Claim)
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -49,6 +50,13 @@ func (o output) print(v any, facts func(fact func(name, value string))) error {
 	return tab.Flush()
 }
 
+// jsonName makes a JSON key of words, "devices_suspended", and factName words of that again.
+func jsonName(words string) string {
+	return strings.Join(strings.FieldsFunc(strings.ToLower(words), func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') }), "_")
+}
+
+func factName(key string) string { return strings.ReplaceAll(key, "_", " ") }
+
 func (o output) writeJSON(v any) error {
 	enc := json.NewEncoder(o.w)
 	enc.SetEscapeHTML(false)
@@ -58,6 +66,41 @@ func (o output) writeJSON(v any) error {
 
 // note says something that is not the answer.
 func (o output) note(format string, args ...any) { fmt.Fprintf(o.errs, format+"\n", args...) }
+
+// warn says what may be unwanted in what was done.
+func (o output) warn(warnings []string) {
+	for _, w := range warnings {
+		o.note("warning: %s", w)
+	}
+}
+
+// warnOnce says each warning of many acts once.
+type warnOnce struct {
+	mu   sync.Mutex
+	said map[string]bool
+}
+
+func (w *warnOnce) say(o output, warnings []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, text := range warnings {
+		if !w.said[text] {
+			if w.said == nil {
+				w.said = map[string]bool{}
+			}
+			w.said[text] = true
+			o.warn([]string{text})
+		}
+	}
+}
+
+// done is the answer of an act that has no other: with --json {"removed": "lamp-1"}, else nothing.
+func (o output) done(did, what string) error {
+	if !o.json {
+		return nil
+	}
+	return o.writeJSON(map[string]string{did: what})
+}
 
 // tableRows is how many rows are aligned together. A list may be longer than
 // memory, so columns are set anew after so many.

@@ -56,6 +56,7 @@ Here --cert is the registration authority's. With --server, yours comes from $DE
 					return err
 				}
 				o := a.output(cmd)
+				o.warn(ra.Warnings)
 				return o.print(ra, func(fact func(name, value string)) {
 					fact("ra", ra.Name)
 					fact("names", strings.Join(ra.Names, " "))
@@ -102,14 +103,19 @@ func (a *app) raList() *cobra.Command {
 }
 
 func (a *app) raRemove() *cobra.Command {
-	return &cobra.Command{
+	return withJSON(&cobra.Command{
 		Use: "remove NAME", Short: "End what a registration authority may do, at once",
 		Example: `  deviceca ra remove line-1`, Args: takes("NAME"),
 		ValidArgsFunction: a.completeRAs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.with(cmd, func(ctx context.Context, c *admin.Client) error { return c.RemoveRA(ctx, args[0]) })
+			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
+				if err := c.RemoveRA(ctx, args[0]); err != nil {
+					return err
+				}
+				return a.output(cmd).done("removed", args[0])
+			})
 		},
-	}
+	})
 }
 
 func (a *app) completeRAs(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {

@@ -81,7 +81,7 @@ func (o output) recovery(r *admin.RecoveryReport, dry bool) error {
 		fact("backup of", o.when(r.Snapshot))
 		fact("instance", r.Instance)
 		for _, what := range slices.Sorted(maps.Keys(r.Counts)) {
-			fact(what, fmt.Sprint(r.Counts[what]))
+			fact(factName(what), fmt.Sprint(r.Counts[what]))
 		}
 		name := "entered"
 		if dry {

@@ -102,7 +102,7 @@ func (s *system) recover(ctx context.Context, in admin.Recovery, actor string) (
 }
 
 func (r *recovery) entered(kind, format string, args ...any) {
-	r.report.Counts[kind]++
+	r.report.Counts[jsonName(kind)]++
 	if len(r.report.Entered) < maxLines {
 		r.report.Entered = append(r.report.Entered, fmt.Sprintf(format, args...))
 	}
@@ -621,8 +621,14 @@ func (r *recovery) ended(ctx context.Context, e loggedEvent) error {
 	case ca.EventIssuerRevoked:
 		r.pass("CA %s was revoked at %s (%s): give the root's CRL, or use ca revoke", e.Issuer, instant(e.Time), e.Reason)
 		return nil
+	case ca.EventDeviceChanged:
+		r.pass("device %s was changed at %s (%s): if it is not so here, use device set", e.Device, instant(e.Time), e.Reason)
+		return nil
+	case ca.EventDeviceRemoved:
+		r.pass("device %s was removed at %s: if it is here, use device remove", e.Device, instant(e.Time))
+		return nil
 	case ca.EventPolicyApplied, ca.EventIssuerAdded, ca.EventAdminAdded, ca.EventRAAdded, ca.EventManufacturerAdded, ca.EventCredentialAdded, ca.EventDeviceAdded:
-		r.report.Counts["additions since the backup, to be made again by hand"]++
+		r.report.Counts[jsonName("additions since the backup, to be made again by hand")]++
 		return nil
 	default:
 		return nil

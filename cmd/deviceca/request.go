@@ -23,13 +23,15 @@ func (a *app) requestList() *cobra.Command {
 	var f ca.PendingFilter
 	var after, state string
 	var limit int
+	var win windowFlags
 	cmd := withJSON(&cobra.Command{
 		Use:   "list",
-		Short: "List requests, oldest first",
+		Short: "List requests, oldest first, or newest first with --newest",
 		Long: `List requests of profiles that say "approval: true". A request waits until it is
 approved or denied, is issued when the device fetches its certificate, and
 expires after approval.lifetime, or with the credential that it was made with.`,
-		Example: `  deviceca request list --state waiting
+		Example: `  deviceca request list --newest --since 7d
+  deviceca request list --state waiting
   deviceca request list --device lamp-1 --json`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -39,6 +41,10 @@ expires after approval.lifetime, or with the credential that it was made with.`,
 				return usagef("--limit cannot be negative")
 			case state != "" && !slices.Contains(ca.PendingStates(), f.State):
 				return usagef("--state: %q is not one of %s", state, strings.Join(requestStates(), ", "))
+			}
+			var err error
+			if f.Window, err = a.window(cmd, &win); err != nil {
+				return err
 			}
 			return a.with(cmd, func(ctx context.Context, c *admin.Client) error {
 				o := a.output(cmd)
@@ -51,6 +57,7 @@ expires after approval.lifetime, or with the credential that it was made with.`,
 	})
 	cmd.Flags().StringVar(&state, "state", "", "in this state: "+strings.Join(requestStates(), ", "))
 	cmd.Flags().StringVar(&f.Device, "device", "", "of this device")
+	win.add(cmd)
 	pageFlags(cmd, &after, &limit)
 	cmd.RegisterFlagCompletionFunc("state", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return requestStates(), cobra.ShellCompDirectiveNoFileComp

@@ -27,7 +27,7 @@ type restoreOptions struct {
 
 func (a *app) restoreCommand() *cobra.Command {
 	var o restoreOptions
-	cmd := &cobra.Command{
+	cmd := withJSON(&cobra.Command{
 		Use:   "restore --home DIR --from BACKUP",
 		Short: "Make a new home out of a backup",
 		Long: `Bring a backup back into a new home. Serial numbers, CRL numbers and all others that only rise
@@ -43,6 +43,7 @@ it. A PKCS#11 module is loaded only if it is the SoftHSM2 module of this system,
 			if err := need(cmd, "home", "from"); err != nil {
 				return err
 			}
+			into := o.home
 			reaches, err := a.restore(cmd.Context(), o)
 			if err != nil {
 				return err
@@ -52,9 +53,16 @@ it. A PKCS#11 module is loaded only if it is the SoftHSM2 module of this system,
 				fmt.Fprintf(errs, "from the backup's configuration: %s\n", line)
 			}
 			fmt.Fprintf(errs, "restored into %s, which is closed; bring it up to date and open it with: deviceca recover --home %s\n", o.home, o.home)
-			return nil
+			o := a.output(cmd)
+			if !o.json {
+				return nil
+			}
+			return o.writeJSON(struct {
+				Home    string   `json:"home"`
+				Reaches []string `json:"reaches,omitempty"` // what the backup's configuration has the server load or reach
+			}{into, reaches})
 		},
-	}
+	})
 	cmd.Flags().StringVar(&o.home, "home", "", "home directory to make")
 	cmd.Flags().StringVar(&o.from, "from", "", "directory that deviceca backup made")
 	cmd.Flags().StringArrayVar(&o.modules, "module", nil, "path of a PKCS#11 module that the backup's configuration names, and that you trust; may be repeated")

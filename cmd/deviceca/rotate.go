@@ -468,7 +468,7 @@ func newGeneration(ctx context.Context, c *admin.Client, home Home, role, csrFil
 
 func (a *app) caRevoke() *cobra.Command {
 	var reason string
-	cmd := &cobra.Command{
+	cmd := withJSON(&cobra.Command{
 		Use:   "revoke NAME --reason REASON",
 		Short: "Revoke an issuing or quarantine CA; takes the root token",
 		Long: `Revoke one generation of an issuing or quarantine CA: none of its certificates authenticates a device any more,
@@ -498,11 +498,13 @@ that is only published can, and never issues then.`,
 				if err := c.RevokeCA(ctx, args[0], reason); err != nil {
 					return err
 				}
-				_, err := signRootCRLs(ctx, home)
-				return err
+				if _, err := signRootCRLs(ctx, home); err != nil {
+					return err
+				}
+				return a.output(cmd).done("revoked", args[0])
 			})
 		},
-	}
+	})
 	cmd.Flags().StringVar(&reason, "reason", "", "why: keyCompromise, superseded, cessationOfOperation, …")
 	return cmd
 }

@@ -40,7 +40,7 @@ Warnings do not change it: they say, for example, that lists were dated in the f
 						fact("warning", w)
 					}
 					for _, what := range slices.Sorted(maps.Keys(s.Counts)) {
-						fact(what, fmt.Sprint(s.Counts[what]))
+						fact(factName(what), fmt.Sprint(s.Counts[what]))
 					}
 					for _, c := range s.CAs {
 						fact("ca "+c.Name, string(c.Stage)+", expires "+o.when(c.NotAfter))

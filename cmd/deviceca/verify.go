@@ -127,7 +127,7 @@ certificate is good for --purpose remediation alone.
 	f.StringVar(&in.level, "level", "", "trust level whose rule for an unknown status counts; with --policy")
 	f.StringVar(&in.policy, "policy", "", "policy file")
 	f.StringVar(&in.unknown, "status-unknown", "", "deny (the default), grace or allow, instead of a level")
-	f.DurationVar(&in.grace, "grace", 0, "with --status-unknown grace: how long")
+	durationFlag(cmd, &in.grace, "grace", 0, "with --status-unknown grace: how long")
 	f.StringVar(&in.at, "at", "", "time to verify for (RFC 3339; default now)")
 	return cmd
 }

@@ -130,7 +130,7 @@ func openTaken(ctx context.Context, home Home, cfg Config, log *slog.Logger, sta
 	s.api = admin.New(admin.Options{
 		Core: s.service, Reader: s.store, Audit: auditLog{s}, Counts: s.counts,
 		Backup: s.backup, Rotation: rotation{s}, SavePolicy: s.savePolicy, Health: s.health, Warnings: s.warnings, Publish: s.revocation.publish,
-		Recover: s.recover, Closed: s.closed,
+		Recover: s.recover, Closed: s.closed, Verifiable: verifiable(),
 		Version: programVersion(), Started: started, Logger: log,
 	})
 	return s, nil

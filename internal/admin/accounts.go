@@ -11,16 +11,16 @@ import (
 )
 
 func (c *call) listAccounts() (any, error) {
-	q, after, n, err := c.numberedPage("device", "credential", "status")
+	q, w, after, n, err := c.numberedWindow("device", "credential", "status")
 	if err != nil {
 		return nil, err
 	}
-	f := ca.AccountFilter{Device: q.Get("device"), Credential: q.Get("credential"), Status: q.Get("status")}
+	f := ca.AccountFilter{Device: q.Get("device"), Credential: q.Get("credential"), Status: q.Get("status"), Window: w}
 	if f.Status != "" && !slices.Contains(ca.AccountStatuses(), f.Status) {
 		return nil, ca.Errorf(ca.Malformed, "%q is not a status of accounts", f.Status)
 	}
 	list, err := c.Reader.Accounts(c.r.Context(), f, after, n)
-	return page(list, n, err, func(a ca.Account) string { return strconv.FormatInt(a.ID, 10) })
+	return page(list, n, err, func(a ca.Account) string { return windowKey(w, a.Created, strconv.FormatInt(a.ID, 10)) })
 }
 
 // accountID reads the account of the path.
@@ -58,7 +58,7 @@ func (c *call) deactivateAccount() (any, error) {
 
 // Accounts lists ACME accounts, oldest first.
 func (c *Client) Accounts(ctx context.Context, f ca.AccountFilter, after string, limit int) iter.Seq2[ca.Account, error] {
-	return pages[ca.Account](ctx, c, "/accounts", values("device", f.Device, "credential", f.Credential, "status", f.Status, "after", after), limit)
+	return pages[ca.Account](ctx, c, "/accounts", inWindow(values("device", f.Device, "credential", f.Credential, "status", f.Status, "after", after), f.Window), limit)
 }
 
 // Account shows one.

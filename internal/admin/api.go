@@ -24,7 +24,7 @@ type Core interface {
 	Policy() *policy.Policy
 	Check(ctx context.Context, p *policy.Policy) error
 	Apply(ctx context.Context, p *policy.Policy, actor string) error
-	Explain(in policy.Input) policy.Decision
+	Explain(ctx context.Context, version string, in policy.Input) (policy.Decision, error)
 	CACert(name string) ([]byte, bool)
 	Chain(name string) [][]byte
 	Generations() []ca.Generation
@@ -38,6 +38,8 @@ type Core interface {
 	ImportDevices(ctx context.Context, devices []device.Device, actor string) ([]error, error)
 	AddCredential(ctx context.Context, c device.Credential, ttl time.Duration, actor string) (*ca.Grant, error)
 	RevokeCredential(ctx context.Context, reference, actor string) error
+	SetDevice(ctx context.Context, id string, c device.Change, actor string) (*device.Device, error)
+	RemoveDevice(ctx context.Context, id, actor string) error
 	MoveDevice(ctx context.Context, id string, to device.State, reason int, actor string) (ca.Revoked, error)
 	RevokeCA(ctx context.Context, name string, reason int, actor string) error
 	DecideRequest(ctx context.Context, id int64, approve bool, reason, actor string) (*ca.PendingRequest, error)
@@ -65,6 +67,9 @@ type Reader interface {
 	Accounts(ctx context.Context, f ca.AccountFilter, after int64, limit int) ([]ca.Account, error)
 	Account(ctx context.Context, id int64) (*ca.Account, error)
 	Issuers(ctx context.Context) ([]ca.IssuerRecord, error)
+	// Policies pages by PolicyVersion.ID, without sources; PolicyVersion finds one with its source.
+	Policies(ctx context.Context, after int64, limit int) ([]ca.PolicyVersion, error)
+	PolicyVersion(ctx context.Context, version string) (*ca.PolicyVersion, error)
 	Admins(ctx context.Context) ([]ca.Admin, error)
 	// AddAdmin returns ca.ErrRecorded if the name or the key is there already.
 	AddAdmin(ctx context.Context, a ca.Admin, e ca.Event) error
@@ -114,10 +119,12 @@ type Options struct {
 	Health func(ctx context.Context) map[string]error
 	// Warnings lists what an administrator should know though everything answers. nil: nothing.
 	Warnings func(ctx context.Context) []string
-	Version  string    // of the program
-	Started  time.Time // of the server; zero when none runs
-	Now      func() time.Time
-	Logger   *slog.Logger
+	// Verifiable lists, for each protocol, the kinds of evidence that its server verifies.
+	Verifiable map[string][]string
+	Version    string    // of the program
+	Started    time.Time // of the server; zero when none runs
+	Now        func() time.Time
+	Logger     *slog.Logger
 }
 
 // API is the admin API. Serve it with Socket and TLS.

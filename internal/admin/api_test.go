@@ -37,6 +37,8 @@ var examples = map[string]struct{ path, body string }{
 	"GET /ras":                             {"/ras", ""},
 	"POST /ras":                            {"/ras", ""}, // likewise
 	"DELETE /ras/{name}":                   {"/ras/line-1", ""},
+	"POST /devices/{id}":                   {"/devices/lamp-1", `{"level":"brownfield"}`},
+	"DELETE /devices/{id}":                 {"/devices/box-1", ""},
 	"POST /devices/{id}/suspend":           {"/devices/lamp-1/suspend", `{}`},
 	"POST /devices/{id}/resume":            {"/devices/lamp-2/resume", `{}`},
 	"POST /devices/{id}/retire":            {"/devices/lamp-1/retire", `{"reason":"superseded"}`},
@@ -64,6 +66,8 @@ var examples = map[string]struct{ path, body string }{
 	"GET /policy":                          {"/policy", ""},
 	"POST /policy":                         {"/policy", policyBody(string(policy.Default()))},
 	"POST /policy/check":                   {"/policy/check", policyBody(string(policy.Default()))},
+	"GET /policies":                        {"/policies", ""},
+	"GET /policies/{version}":              {"/policies/in-force", ""},
 	"POST /policy/explain":                 {"/policy/explain", `{"protocol":"est","requester":"credential","device":{"id":"lamp-1"},"key":"ecdsa-p256"}`},
 	"GET /policy/explain/{serial}":         {"/policy/explain/" + serialOf(1).String(), ""},
 	"GET /admins":                          {"/admins", ""},
@@ -359,7 +363,7 @@ func TestWays(t *testing.T) {
 			if err != nil || strings.Count(chain.PEM, "BEGIN CERTIFICATE") != 2 || !strings.HasSuffix(chain.PEM, encodePEM(w.issuers[0].Cert)) {
 				t.Errorf("chain: %+v, %v", chain, err)
 			}
-			x, err := c.Replay(ctx, serialOf(1))
+			x, err := c.Replay(ctx, serialOf(1), "")
 			if err != nil || len(x.Trace) == 0 || x.Stored == nil || x.Decision.Outcome != x.Stored.Outcome {
 				t.Errorf("replay: %+v, %v", x, err)
 			}

@@ -10,13 +10,13 @@ import (
 )
 
 func (c *call) listAudit() (any, error) {
-	q, after, n, err := c.numberedPage("kind", "device")
+	q, w, after, n, err := c.numberedWindow("kind", "device")
 	if err != nil {
 		return nil, err
 	}
-	f := EventFilter{Kind: ca.EventKind(q.Get("kind")), Device: q.Get("device")}
+	f := EventFilter{Kind: ca.EventKind(q.Get("kind")), Device: q.Get("device"), Window: w}
 	list, err := c.Audit.Events(c.r.Context(), f, after, n)
-	return page(list, n, err, func(e AuditEvent) string { return strconv.FormatInt(e.ID, 10) })
+	return page(list, n, err, func(e AuditEvent) string { return windowKey(w, e.Time, strconv.FormatInt(e.ID, 10)) })
 }
 
 // verifyAudit answers with lines (AuditLine) while it checks: a log of years takes minutes.

@@ -10,11 +10,11 @@ import (
 )
 
 func (c *call) listCertificates() (any, error) {
-	q, after, n, err := c.numberedPage("device", "issuer", "profile", "revoked", "expires_before", "expires_after")
+	q, w, after, n, err := c.numberedWindow("device", "issuer", "profile", "revoked", "expires_before", "expires_after")
 	if err != nil {
 		return nil, err
 	}
-	f := ca.CertificateFilter{Device: q.Get("device"), Issuer: q.Get("issuer"), Profile: q.Get("profile")}
+	f := ca.CertificateFilter{Device: q.Get("device"), Issuer: q.Get("issuer"), Profile: q.Get("profile"), Window: w}
 	if v := q.Get("revoked"); v != "" {
 		revoked, err := strconv.ParseBool(v)
 		if err != nil {
@@ -29,7 +29,7 @@ func (c *call) listCertificates() (any, error) {
 		return nil, err
 	}
 	list, err := c.Reader.Certificates(c.r.Context(), f, after, n)
-	return page(list, n, err, func(r ca.Certificate) string { return strconv.FormatInt(r.ID, 10) })
+	return page(list, n, err, func(r ca.Certificate) string { return windowKey(w, r.IssuedAt, strconv.FormatInt(r.ID, 10)) })
 }
 
 // certificate reads the one that the path names.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/device"
-	"github.com/deviceca/deviceca/policy"
 )
 
 // Lists take the key to start after ("" is the beginning) and the most lines
@@ -19,7 +18,7 @@ import (
 // Devices lists the inventory by ID.
 func (c *Client) Devices(ctx context.Context, f device.Filter, after string, limit int) iter.Seq2[device.Device, error] {
 	q := values("level", f.Level, "group", f.Group, "state", string(f.State), "prefix", f.Prefix, "after", after)
-	return pages[device.Device](ctx, c, "/devices", q, limit)
+	return pages[device.Device](ctx, c, "/devices", inWindow(q, f.Window), limit)
 }
 
 // AddDevice enters a device and makes its credential.
@@ -49,7 +48,7 @@ func (c *Client) Retire(ctx context.Context, id, reason string) (*Moved, error) 
 
 // Credentials lists enrolment credentials by reference.
 func (c *Client) Credentials(ctx context.Context, f ca.CredentialFilter, after string, limit int) iter.Seq2[device.Credential, error] {
-	return pages[device.Credential](ctx, c, "/credentials", values("device", f.Device, "group", f.Group, "after", after), limit)
+	return pages[device.Credential](ctx, c, "/credentials", inWindow(values("device", f.Device, "group", f.Group, "after", after), f.Window), limit)
 }
 
 // AddCredential makes a credential for a device or a group.
@@ -69,7 +68,7 @@ func (c *Client) Certificates(ctx context.Context, f ca.CertificateFilter, after
 	if f.Revoked != nil {
 		q.Set("revoked", strconv.FormatBool(*f.Revoked))
 	}
-	return pages[ca.Certificate](ctx, c, "/certificates", q, limit)
+	return pages[ca.Certificate](ctx, c, "/certificates", inWindow(q, f.Window), limit)
 }
 
 // Certificate shows one certificate.
@@ -116,16 +115,6 @@ func (c *Client) ApplyPolicy(ctx context.Context, file, source string) (*PolicyS
 	return post[PolicySummary](ctx, c, "/policy", Policy{File: file, Source: source})
 }
 
-// Explain decides a hypothetical request.
-func (c *Client) Explain(ctx context.Context, in policy.Input) (*Explanation, error) {
-	return post[Explanation](ctx, c, "/policy/explain", in)
-}
-
-// Replay decides again what a certificate was issued on.
-func (c *Client) Replay(ctx context.Context, serial ca.Serial) (*Explanation, error) {
-	return get[Explanation](ctx, c, "/policy/explain/"+serial.String(), nil)
-}
-
 // Admins lists the administrators.
 func (c *Client) Admins(ctx context.Context) ([]Admin, error) {
 	p, err := get[Page[Admin]](ctx, c, "/admins", nil)
@@ -166,7 +155,7 @@ func (c *Client) AuditEvents(ctx context.Context, f EventFilter, after int64, li
 	if after > 0 {
 		key = strconv.FormatInt(after, 10)
 	}
-	return pages[AuditEvent](ctx, c, "/audit", values("kind", string(f.Kind), "device", f.Device, "after", key), limit)
+	return pages[AuditEvent](ctx, c, "/audit", inWindow(values("kind", string(f.Kind), "device", f.Device, "after", key), f.Window), limit)
 }
 
 // RequestCA makes the key of a role's next CA generation, and a request for its certificate.

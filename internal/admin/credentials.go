@@ -8,17 +8,13 @@ import (
 )
 
 func (c *call) listCredentials() (any, error) {
-	q, err := c.query("after", "limit", "device", "group")
+	q, w, after, n, err := c.window("device", "group")
 	if err != nil {
 		return nil, err
 	}
-	n, err := pageSize(q)
-	if err != nil {
-		return nil, err
-	}
-	f := ca.CredentialFilter{Device: q.Get("device"), Group: q.Get("group")}
-	list, err := c.Reader.Credentials(c.r.Context(), f, q.Get("after"), n)
-	return page(list, n, err, func(d device.Credential) string { return d.Reference })
+	f := ca.CredentialFilter{Device: q.Get("device"), Group: q.Get("group"), Window: w}
+	list, err := c.Reader.Credentials(c.r.Context(), f, after, n)
+	return page(list, n, err, func(d device.Credential) string { return windowKey(w, d.Created, d.Reference) })
 }
 
 func (c *call) addCredential() (any, error) {
@@ -58,7 +54,7 @@ func (c *call) addCredential() (any, error) {
 	if err := checkGrant(cred.Level, in.Uses); err != nil {
 		return nil, err
 	}
-	return nonNil(c.Core.AddCredential(c.r.Context(), cred, time.Duration(in.TTL), c.who.Actor))
+	return c.granted(c.Core.AddCredential(c.r.Context(), cred, time.Duration(in.TTL), c.who.Actor))
 }
 
 func (c *call) revokeCredential() (any, error) {

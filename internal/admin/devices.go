@@ -11,20 +11,16 @@ import (
 const MaxHoldings = 200
 
 func (c *call) listDevices() (any, error) {
-	q, err := c.query("after", "limit", "level", "group", "state", "prefix")
+	q, w, after, n, err := c.window("level", "group", "state", "prefix")
 	if err != nil {
 		return nil, err
 	}
-	n, err := pageSize(q)
-	if err != nil {
-		return nil, err
-	}
-	f := device.Filter{Level: q.Get("level"), Group: q.Get("group"), State: device.State(q.Get("state")), Prefix: q.Get("prefix")}
+	f := device.Filter{Level: q.Get("level"), Group: q.Get("group"), State: device.State(q.Get("state")), Prefix: q.Get("prefix"), Window: w}
 	if f.State != "" && !knownState(f.State) {
 		return nil, ca.Errorf(ca.Malformed, "%q is not a device state", f.State)
 	}
-	list, err := c.Reader.Devices(c.r.Context(), f, device.Fold(q.Get("after")), n)
-	return page(list, n, err, func(d device.Device) string { return d.ID })
+	list, err := c.Reader.Devices(c.r.Context(), f, device.Fold(after), n)
+	return page(list, n, err, func(d device.Device) string { return windowKey(w, d.Created, d.ID) })
 }
 
 func knownState(s device.State) bool {
@@ -61,7 +57,16 @@ func (c *call) addDevice() (any, error) {
 	if err := checkGrant(in.Level, in.Uses); err != nil {
 		return nil, err
 	}
-	return nonNil(c.Core.AddDevice(c.r.Context(), device.Device{ID: in.ID, Level: in.Level, Group: in.Group}, in.Uses, time.Duration(in.TTL), c.who.Actor))
+	return c.granted(c.Core.AddDevice(c.r.Context(), device.Device{ID: in.ID, Level: in.Level, Group: in.Group}, in.Uses, time.Duration(in.TTL), c.who.Actor))
+}
+
+// granted answers with a new credential, and warns if it can bring nothing.
+func (c *call) granted(g *ca.Grant, err error) (any, error) {
+	if err != nil {
+		return nil, err
+	}
+	g.Warnings = c.warnings(g.Level)
+	return g, nil
 }
 
 func checkGrant(level string, uses int) error {
@@ -125,7 +130,7 @@ func (c *call) showDevice() (any, error) {
 
 func (c *call) suspendDevice() (any, error) { return c.move(device.Suspended) }
 
-// resumeDevice asks for Active; the core makes a device that never enrolled Claimed again.
+// resumeDevice asks for Active: the core leads it back to where it was.
 func (c *call) resumeDevice() (any, error) { return c.move(device.Active) }
 
 // retireDevice takes a Revoke body, since retiring revokes.

@@ -73,7 +73,24 @@ func (f *fake) Apply(_ context.Context, p *policy.Policy, actor string) error {
 	f.policy = p
 	return nil
 }
-func (f *fake) Explain(in policy.Input) policy.Decision { return f.policy.Explain(in) }
+
+func (f *fake) Explain(_ context.Context, version string, in policy.Input) (policy.Decision, error) {
+	if version != f.policy.Version() {
+		return policy.Decision{}, ca.Errorf(ca.NotFound, "policy %s was not kept", version)
+	}
+	return f.policy.Explain(in), f.fail
+}
+
+func (f *fake) Policies(context.Context, int64, int) ([]ca.PolicyVersion, error) {
+	return []ca.PolicyVersion{{ID: 1, Version: f.policy.Version(), First: now, Last: now}}, f.fail
+}
+
+func (f *fake) PolicyVersion(_ context.Context, version string) (*ca.PolicyVersion, error) {
+	if version != f.policy.Version() {
+		return nil, ca.ErrNoRecord
+	}
+	return &ca.PolicyVersion{ID: 1, Version: version, First: now, Last: now, Source: f.policy.Source()}, f.fail
+}
 
 func (f *fake) CACert(name string) ([]byte, bool) {
 	for _, r := range slices.Backward(f.issuers) {
@@ -204,6 +221,30 @@ func (f *fake) RevokeCredential(_ context.Context, reference, actor string) erro
 		}
 	}
 	return ca.ErrNoRecord
+}
+
+func (f *fake) SetDevice(_ context.Context, id string, c device.Change, actor string) (*device.Device, error) {
+	if err := f.changed(actor, ca.EventDeviceChanged, id); err != nil {
+		return nil, err
+	}
+	d, ok := f.devices[device.Fold(id)]
+	if !ok {
+		return nil, ca.Errorf(ca.NotFound, "there is no device %s", id)
+	}
+	c.Apply(&d)
+	f.devices[device.Fold(id)] = d
+	return &d, nil
+}
+
+func (f *fake) RemoveDevice(_ context.Context, id, actor string) error {
+	if err := f.changed(actor, ca.EventDeviceRemoved, id); err != nil {
+		return err
+	}
+	if _, ok := f.devices[device.Fold(id)]; !ok {
+		return ca.Errorf(ca.NotFound, "there is no device %s", id)
+	}
+	delete(f.devices, device.Fold(id))
+	return nil
 }
 
 func (f *fake) MoveDevice(_ context.Context, id string, to device.State, reason int, actor string) (ca.Revoked, error) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -43,7 +44,7 @@ func (c *call) importDevices() (any, error) {
 		return nil, err
 	}
 
-	im := importer{call: c, out: json.NewEncoder(c.w), ctl: ctl}
+	im := importer{call: c, out: json.NewEncoder(c.w), ctl: ctl, levels: map[string]bool{}}
 	lines := bufio.NewScanner(c.r.Body)
 	lines.Buffer(make([]byte, 0, 4<<10), MaxLine)
 	im.wait()
@@ -70,7 +71,11 @@ func (c *call) importDevices() (any, error) {
 	if err := im.flush(); err != nil {
 		return nil, im.end(err)
 	}
-	return nil, im.out.Encode(ImportReport{Done: &im.counts})
+	done := ImportReport{Done: &im.counts}
+	if len(im.levels) > 0 { // no name stands for all levels
+		done.Warnings = c.warnings(slices.Sorted(maps.Keys(im.levels))...)
+	}
+	return nil, im.out.Encode(done)
 }
 
 type importer struct {
@@ -79,7 +84,8 @@ type importer struct {
 	ctl    *http.ResponseController
 	counts ImportCounts
 	batch  []device.Device
-	lines  []int // of each device of the batch
+	lines  []int           // of each device of the batch
+	levels map[string]bool // of devices added
 }
 
 // take checks one line by itself and puts it in the batch.
@@ -131,8 +137,11 @@ func (im *importer) flush() error {
 			switch {
 			case err == nil:
 				im.counts.Added++
+				im.levels[im.batch[i].Level] = true // the policy has it
 			case errors.Is(err, ca.ErrRecorded) || ca.KindOf(err) == ca.Conflict:
-				im.counts.There++
+				if err := im.there(i); err != nil {
+					return err
+				}
 			default:
 				im.failed(ImportFailure{Line: im.lines[i], ID: im.batch[i].ID, Error: problem(err).Error()})
 			}

@@ -43,6 +43,8 @@ type Manufacturer struct {
 	ca.Manufacturer
 	Anchors []Cert `json:"anchors"`
 	Lists   []List `json:"crls,omitempty"`
+	// Warnings are given when it is registered.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // List is a revocation list of a manufacturer's, and the CA that signed it.
@@ -83,7 +85,8 @@ type Withdraw struct {
 // RA is one registration authority with its certificate.
 type RA struct {
 	ca.RA
-	Cert Cert `json:"cert"`
+	Cert     Cert     `json:"cert"`
+	Warnings []string `json:"warnings,omitempty"` // when it is registered
 }
 
 // NewRA registers a registration authority.
@@ -168,7 +171,9 @@ func (c *call) addManufacturer() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return viewManufacturer(*m, false), nil
+	v := viewManufacturer(*m, false)
+	v.Warnings = c.warnings(m.Level)
+	return v, nil
 }
 
 func (c *call) replaceLists() (any, error) {
@@ -208,7 +213,7 @@ func (c *call) listRAs() (any, error) {
 	list, err := c.Reader.RAs(c.r.Context())
 	out := Page[RA]{Items: make([]RA, 0, len(list))}
 	for _, ra := range list {
-		out.Items = append(out.Items, RA{ra, viewCert(ra.Cert, false)})
+		out.Items = append(out.Items, RA{RA: ra, Cert: viewCert(ra.Cert, false)})
 	}
 	return out, err
 }
@@ -229,7 +234,7 @@ func (c *call) addRA() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return RA{*ra, viewCert(ra.Cert, false)}, nil
+	return RA{*ra, viewCert(ra.Cert, false), c.warnings(ra.Levels...)}, nil
 }
 
 func (c *call) removeRA() (any, error) {

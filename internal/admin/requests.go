@@ -15,16 +15,16 @@ type Decision struct {
 }
 
 func (c *call) listRequests() (any, error) {
-	q, after, n, err := c.numberedPage("state", "device")
+	q, w, after, n, err := c.numberedWindow("state", "device")
 	if err != nil {
 		return nil, err
 	}
-	f := ca.PendingFilter{State: ca.PendingState(q.Get("state")), Device: q.Get("device")}
+	f := ca.PendingFilter{State: ca.PendingState(q.Get("state")), Device: q.Get("device"), Window: w}
 	if f.State != "" && !slices.Contains(ca.PendingStates(), f.State) {
 		return nil, ca.Errorf(ca.Malformed, "%q is not a state of requests", f.State)
 	}
 	list, err := c.Reader.Pendings(c.r.Context(), f, after, n)
-	return page(list, n, err, func(p ca.PendingRequest) string { return strconv.FormatInt(p.ID, 10) })
+	return page(list, n, err, func(p ca.PendingRequest) string { return windowKey(w, p.Created, strconv.FormatInt(p.ID, 10)) })
 }
 
 // requestID reads the request of the path.
@@ -65,7 +65,7 @@ func (c *call) decideRequest(approve bool) (any, error) {
 
 // Requests lists the requests that administrators must approve, oldest first.
 func (c *Client) Requests(ctx context.Context, f ca.PendingFilter, after string, limit int) iter.Seq2[ca.PendingRequest, error] {
-	return pages[ca.PendingRequest](ctx, c, "/requests", values("state", string(f.State), "device", f.Device, "after", after), limit)
+	return pages[ca.PendingRequest](ctx, c, "/requests", inWindow(values("state", string(f.State), "device", f.Device, "after", after), f.Window), limit)
 }
 
 // Request shows one.

@@ -11,10 +11,23 @@ import (
 type Role string
 
 const (
-	RoleAdmin    Role = "admin"    // everything but backups, which stay on the host
-	RoleOperator Role = "operator" // devices, credentials, requests, revocation, withdrawing who vouches, their revocation lists; reads the rest
-	RoleAuditor  Role = "auditor"  // reads, the audit log included; changes nothing, and writes no policies
+	RoleAdmin    Role = "admin"
+	RoleOperator Role = "operator"
+	RoleAuditor  Role = "auditor"
 )
+
+// May says what a role may do, for people; the table of routes decides.
+func (r Role) May() string {
+	switch r {
+	case RoleAdmin:
+		return "all that works from another host: also administrators, policy, who vouches (manufacturers, RAs)"
+	case RoleOperator:
+		return "devices, credentials, approvals, accounts, revocation, publishing; withdraws who vouches; reads all but administrators and the audit log"
+	case RoleAuditor:
+		return "reads all, administrators and the audit log included; changes nothing"
+	}
+	return ""
+}
 
 // Roles lists every role.
 func Roles() []Role { return []Role{RoleAdmin, RoleOperator, RoleAuditor} }
@@ -46,6 +59,8 @@ func routes() []route {
 		{method: post, path: "/devices", roles: workers, run: (*call).addDevice},
 		{method: post, path: "/devices/import", roles: workers, run: (*call).importDevices},
 		{method: get, path: "/devices/{id}", roles: everyone, run: (*call).showDevice},
+		{method: post, path: "/devices/{id}", roles: workers, run: (*call).setDevice},
+		{method: del, path: "/devices/{id}", roles: workers, run: (*call).removeDevice},
 		{method: post, path: "/devices/{id}/claim", roles: workers, run: (*call).claimDevice},
 		{method: post, path: "/devices/{id}/suspend", roles: workers, run: (*call).suspendDevice},
 		{method: post, path: "/devices/{id}/resume", roles: workers, run: (*call).resumeDevice},
@@ -89,6 +104,8 @@ func routes() []route {
 		{method: get, path: "/policy", roles: everyone, run: (*call).showPolicy},
 		{method: post, path: "/policy", roles: admins, heavy: true, run: (*call).applyPolicy},
 		{method: post, path: "/policy/check", roles: workers, heavy: true, run: (*call).checkPolicy},
+		{method: get, path: "/policies", roles: everyone, run: (*call).listPolicies},
+		{method: get, path: "/policies/{version}", roles: everyone, run: (*call).showPolicyVersion},
 		{method: post, path: "/policy/explain", roles: everyone, run: (*call).explain},
 		{method: get, path: "/policy/explain/{serial}", roles: everyone, run: (*call).replay},
 

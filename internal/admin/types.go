@@ -16,11 +16,11 @@ type Duration time.Duration
 // MarshalText writes "24h0m0s".
 func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
-// UnmarshalText reads what time.ParseDuration reads, and nothing negative.
+// UnmarshalText reads what policy.ParseDuration reads, and nothing negative.
 func (d *Duration) UnmarshalText(text []byte) error {
-	v, err := time.ParseDuration(string(text))
+	v, err := policy.ParseDuration(string(text))
 	if err != nil || v < 0 {
-		return fmt.Errorf("%q is not a duration such as 24h or 30m", text)
+		return fmt.Errorf("%q is not a duration such as 30d, 24h or 30m", text)
 	}
 	*d = Duration(v)
 	return nil
@@ -137,6 +137,7 @@ type PolicySummary struct {
 	Version  string   `json:"version"`
 	Levels   []string `json:"levels"`
 	Profiles []string `json:"profiles"`
+	Warnings []string `json:"warnings,omitempty"` // of levels whose evidence is not verified yet
 }
 
 // PolicyView is the policy in force.
@@ -153,6 +154,14 @@ type Explanation struct {
 	Trace    []policy.Step    `json:"trace"`
 	Serial   ca.Serial        `json:"serial,omitzero"`
 	Stored   *policy.Decision `json:"stored,omitempty"`
+	// Notes say what the decision does not: what was assumed, and what bars the device whatever policy says.
+	Notes []string `json:"notes,omitempty"`
+}
+
+// PolicyVersionView is a policy that is or was in force, with its source.
+type PolicyVersionView struct {
+	ca.PolicyVersion
+	Source string `json:"source"`
 }
 
 // Admin is one administrator.
@@ -225,8 +234,9 @@ type RecoveryReport struct {
 
 // EventFilter selects audit events; zero fields select all.
 type EventFilter struct {
-	Kind   ca.EventKind
-	Device string
+	Kind          ca.EventKind
+	Device        string
+	device.Window // by when they were recorded; pages begin after an ID
 }
 
 // AuditEvent is one line of the audit log with its place in it.
@@ -312,11 +322,13 @@ type ImportLine struct {
 type ImportCounts struct {
 	Read   int64 `json:"read"`
 	Added  int64 `json:"added"`
-	There  int64 `json:"there"` // in the inventory already
+	There  int64 `json:"there"`  // in the inventory already
+	Differ int64 `json:"differ"` // of those there: with another level or group
 	Failed int64 `json:"failed"`
 }
 
-// ImportFailure is a device that could not be entered.
+// ImportFailure is a device that could not be entered. As a difference, Error says how
+// the inventory differs from the file: "level hsm to software" has hsm in the inventory.
 type ImportFailure struct {
 	Line  int    `json:"line"`
 	ID    string `json:"id,omitempty"`
@@ -324,10 +336,13 @@ type ImportFailure struct {
 }
 
 // ImportReport is one line of the answer to an import: exactly one field is set.
-// Done is the last line of an import that came to its end.
+// Done is the last line of an import that came to its end; beside it may be warnings about
+// levels of devices that were added.
 type ImportReport struct {
-	Failure  *ImportFailure `json:"failure,omitempty"`
-	Progress *ImportCounts  `json:"progress,omitempty"`
-	Done     *ImportCounts  `json:"done,omitempty"`
-	Problem  *Problem       `json:"problem,omitempty"` // and the import ends here
+	Failure    *ImportFailure `json:"failure,omitempty"`
+	Difference *ImportFailure `json:"difference,omitempty"` // it is there, and was left as it is
+	Progress   *ImportCounts  `json:"progress,omitempty"`
+	Done       *ImportCounts  `json:"done,omitempty"`
+	Warnings   []string       `json:"warnings,omitempty"`
+	Problem    *Problem       `json:"problem,omitempty"` // and the import ends here
 }

@@ -55,7 +55,7 @@ func (s *Store) AccountByKey(ctx context.Context, thumbprint [32]byte) (*ca.Acco
 // Accounts lists ACME accounts, oldest first, beginning after the one with the ID after.
 func (s *Store) Accounts(ctx context.Context, f ca.AccountFilter, after int64, limit int) ([]ca.Account, error) {
 	var q where
-	q.and("id > ?", after)
+	order := q.page(f.Window, "created", "id", after, int64(0))
 	if f.Device != "" {
 		q.and("folded = ? AND folded <> ''", device.Fold(f.Device))
 	}
@@ -65,7 +65,7 @@ func (s *Store) Accounts(ctx context.Context, f ca.AccountFilter, after int64, l
 	if f.Status != "" {
 		q.and("status = ?", f.Status)
 	}
-	return list(ctx, s, "SELECT "+accountColumns+" FROM acme_account"+q.String()+" ORDER BY id LIMIT ?", append(q.args, limit), byValue(scanAccount))
+	return list(ctx, s, "SELECT "+accountColumns+" FROM acme_account"+q.String()+order+" LIMIT ?", append(q.args, limit), byValue(scanAccount))
 }
 
 // AddAccount enters an ACME account; see acme.Ledger.

@@ -183,8 +183,9 @@ func (s *Store) Checkpoints(ctx context.Context) iter.Seq2[audit.Checkpoint, err
 
 // EventFilter selects events; zero fields select all.
 type EventFilter struct {
-	Kind   ca.EventKind
-	Device string
+	Kind          ca.EventKind
+	Device        string
+	device.Window // by when they were recorded; pages begin after an ID
 }
 
 // LoggedEvent is an event with its place in the log.
@@ -197,14 +198,17 @@ type LoggedEvent struct {
 // Events that were dropped by age are not there.
 func (s *Store) EventLog(ctx context.Context, f EventFilter, after int64, limit int) ([]LoggedEvent, error) {
 	var q where
-	q.and("id > ?", after)
+	order, err := s.pageEvents(ctx, &q, f.Window, after)
+	if err != nil {
+		return nil, err
+	}
 	if f.Kind != "" {
 		q.and("kind = ?", string(f.Kind))
 	}
 	if f.Device != "" {
 		q.and("device = ?", device.Fold(f.Device))
 	}
-	return list(ctx, s, "SELECT id, body FROM audit_event"+q.String()+" ORDER BY id LIMIT ?", append(q.args, limit),
+	return list(ctx, s, "SELECT id, body FROM audit_event"+q.String()+order+" LIMIT ?", append(q.args, limit),
 		func(row scanner) (LoggedEvent, error) {
 			var e LoggedEvent
 			var body []byte

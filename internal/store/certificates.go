@@ -70,7 +70,7 @@ func (s *Store) CertificateBySerial(ctx context.Context, serial ca.Serial) (*ca.
 func (s *Store) Certificates(ctx context.Context, f ca.CertificateFilter, after int64, limit int) ([]ca.Certificate, error) {
 	var q where
 	from := fromCertificate
-	q.and("c.id > ?", after)
+	order := q.page(f.Window, "c.issued", "c.id", after, int64(0))
 	if f.Device != "" {
 		q.and("c.device = (SELECT id FROM device WHERE folded = ?)", device.Fold(f.Device))
 	}
@@ -83,7 +83,9 @@ func (s *Store) Certificates(ctx context.Context, f ca.CertificateFilter, after 
 	if f.Revoked != nil && *f.Revoked {
 		// Few are: begin with those.
 		from = ` FROM revocation r CROSS JOIN certificate c ON c.id = r.certificate LEFT JOIN device d ON d.id = c.device `
-		q.and("r.certificate > ?", after)
+		if !f.Ordered() {
+			q.and("r.certificate > ?", after)
+		}
 	} else if f.Revoked != nil {
 		q.and("r.sequence IS NULL")
 	}
@@ -93,7 +95,7 @@ func (s *Store) Certificates(ctx context.Context, f ca.CertificateFilter, after 
 	if !f.ExpiresAfter.IsZero() {
 		q.and("c.not_after > ?", micros(f.ExpiresAfter))
 	}
-	return list(ctx, s, "SELECT "+certificateColumns+from+q.String()+" ORDER BY c.id LIMIT ?", append(q.args, limit), byValue(scanCertificate))
+	return list(ctx, s, "SELECT "+certificateColumns+from+q.String()+order+" LIMIT ?", append(q.args, limit), byValue(scanCertificate))
 }
 
 // where collects the conditions of a SELECT.

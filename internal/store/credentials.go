@@ -41,14 +41,14 @@ func (s *Store) Credential(ctx context.Context, reference string) (*device.Crede
 // after the reference after ("": the first).
 func (s *Store) Credentials(ctx context.Context, f ca.CredentialFilter, after string, limit int) ([]device.Credential, error) {
 	var q where
-	q.and("reference > ?", after)
+	order := q.page(f.Window, "created", "reference", after, "")
 	if f.Device != "" {
 		q.and("folded = ? AND folded <> ''", device.Fold(f.Device))
 	}
 	if f.Group != "" {
 		q.and("grp = ?", f.Group)
 	}
-	return list(ctx, s, "SELECT "+credentialColumns+" FROM credential"+q.String()+" ORDER BY reference LIMIT ?", append(q.args, limit), byValue(scanCredential))
+	return list(ctx, s, "SELECT "+credentialColumns+" FROM credential"+q.String()+order+" LIMIT ?", append(q.args, limit), byValue(scanCredential))
 }
 
 // AddCredential enters a credential; ca.ErrRecorded if its reference is there.

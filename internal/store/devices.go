@@ -39,7 +39,7 @@ func (s *Store) Device(ctx context.Context, id string) (*device.Device, error) {
 // after the ID after ("": the first).
 func (s *Store) Devices(ctx context.Context, f device.Filter, after string, limit int) ([]device.Device, error) {
 	var q where
-	q.and("folded > ?", device.Fold(after))
+	order := q.page(f.Window, "created", "folded", device.Fold(after), "")
 	if f.Level != "" {
 		q.and("level = ?", f.Level)
 	}
@@ -53,7 +53,7 @@ func (s *Store) Devices(ctx context.Context, f device.Filter, after string, limi
 		prefix := device.Fold(f.Prefix)
 		q.and("folded >= ? AND folded < ?", prefix, prefix+"~") // ~ sorts after all that an ID may hold
 	}
-	return list(ctx, s, "SELECT "+deviceColumns+" FROM device"+q.String()+" ORDER BY folded LIMIT ?", append(q.args, limit), byValue(scanDevice))
+	return list(ctx, s, "SELECT "+deviceColumns+" FROM device"+q.String()+order+" LIMIT ?", append(q.args, limit), byValue(scanDevice))
 }
 
 // AddDevices enters up to 1000 devices in one transaction. The first result

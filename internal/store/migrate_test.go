@@ -241,3 +241,18 @@ INSERT INTO cmp_transaction (id, begun, expires, state, request, actor, req_id) 
 		t.Errorf("seen %t, %d, %v", seen, owned, err)
 	}
 }
+
+// TestMigratePolicies: an old ledger has no policies yet, and takes the first.
+func TestMigratePolicies(t *testing.T) {
+	s := migrated(t, "00023", "INSERT INTO device VALUES (1, 'lamp-1', 'lamp-1', 'software', '', 'active', '', 7, 7);")
+	if _, err := s.PolicyVersion(t.Context(), ""); !errors.Is(err, ca.ErrNoRecord) {
+		t.Errorf("a policy: %v", err)
+	}
+	v := ca.PolicyVersion{Version: "v1-ab", SHA256: "ab", First: storetest.Start, Last: storetest.Start, Source: []byte("version: 1")}
+	if err := s.RecordPolicy(t.Context(), v, storetest.Event(ca.EventPolicyApplied, "")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.PolicyVersion(t.Context(), "v1-ab"); err != nil || got.SHA256 != "ab" || string(got.Source) != "version: 1" || !got.First.Equal(storetest.Start) {
+		t.Errorf("%+v, %v", got, err)
+	}
+}

@@ -67,7 +67,7 @@ func (s *Store) onePending(row scanner) (*ca.PendingRequest, error) {
 func (s *Store) Pendings(ctx context.Context, f ca.PendingFilter, after int64, limit int) ([]ca.PendingRequest, error) {
 	now := s.now()
 	var q where
-	q.and("id > ?", after)
+	order := q.page(f.Window, "created", "id", after, int64(0))
 	switch f.State {
 	case "":
 	case ca.PendingWaiting, ca.PendingApproved:
@@ -80,7 +80,7 @@ func (s *Store) Pendings(ctx context.Context, f ca.PendingFilter, after int64, l
 	if f.Device != "" {
 		q.and("folded = ?", device.Fold(f.Device))
 	}
-	return list(ctx, s, "SELECT "+pendingColumns+" FROM pending"+q.String()+" ORDER BY id LIMIT ?", append(q.args, limit), scanPending(now))
+	return list(ctx, s, "SELECT "+pendingColumns+" FROM pending"+q.String()+order+" LIMIT ?", append(q.args, limit), scanPending(now))
 }
 
 // CountWaiting counts the requests that wait for an administrator.

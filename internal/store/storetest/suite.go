@@ -80,6 +80,8 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		{"possession", testPossession},
 		{"devices", testDevices},
 		{"device states", testMoveDevice},
+		{"device corrections", testCorrect},
+		{"lists by time", testWindows},
 		{"retire", testRetire},
 		{"credentials", testCredentials},
 		{"revoke", testRevoke},
