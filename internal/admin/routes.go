@@ -45,7 +45,7 @@ type route struct {
 	method, path string
 	roles        []Role
 	local        bool // on the socket only
-	heavy        bool // takes a second of CPU or more: see API.enter
+	heavy        bool // may take a second of CPU or more: see API.enter
 	run          func(*call) (any, error)
 }
 
@@ -106,8 +106,8 @@ func routes() []route {
 		{method: post, path: "/policy/check", roles: workers, heavy: true, run: (*call).checkPolicy},
 		{method: get, path: "/policies", roles: everyone, run: (*call).listPolicies},
 		{method: get, path: "/policies/{version}", roles: everyone, run: (*call).showPolicyVersion},
-		{method: post, path: "/policy/explain", roles: everyone, run: (*call).explain},
-		{method: get, path: "/policy/explain/{serial}", roles: everyone, run: (*call).replay},
+		{method: post, path: "/policy/explain", roles: everyone, heavy: true, run: (*call).explain},
+		{method: get, path: "/policy/explain/{serial}", roles: everyone, heavy: true, run: (*call).replay},
 
 		{method: get, path: "/admins", roles: watchers, run: (*call).listAdmins},
 		{method: post, path: "/admins", roles: admins, run: (*call).addAdmin},
