@@ -204,6 +204,13 @@ func FuzzParseAKNames(f *testing.F) {
 			}
 		}
 	})
+	for _, name := range []string{
+		"\xa0\x0e\x06\x08\x2b\x06\x01\x05\x05\x07\x08\x03\xa0\x02\x30\x00",                                 // PermanentIdentifier without value
+		"\xa0\x12\x06\x08\x2b\x06\x01\x05\x05\x07\x08\x03\xa0\x06\x30\x04\x06\x02\x2a\x03",                 // with an assigner alone
+		"\xa0\x16\x06\x08\x2b\x06\x01\x05\x05\x07\x08\x04\xa0\x0a\x30\x08\x06\x02\x2a\x03\x04\x02\x00\xff", // HardwareModuleName with a binary serial number
+	} {
+		f.Add(append([]byte{0x30, byte(len(name))}, name...))
+	}
 	f.Fuzz(func(t *testing.T, san []byte) {
 		ak, err := parseAKNames(san)
 		if err == nil && (ak.manufacturer == "" || ak.model == "" || ak.version == "") {

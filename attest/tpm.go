@@ -36,6 +36,7 @@ const (
 //	tpm_manufacturer    of the TPM, as the AK's certificate has it: "id:" and eight hex digits
 //	tpm_model, tpm_version
 //	quote_age           with a quote: how old the quote is; 0 now, for the caller to add to
+//	pcr_bank            with a quote: "sha256", "sha384" or "sha512"
 //	pcr_digest          with a quote: SHA-256 over the quoted PCR values in order, in hex
 //	pcrs                with a quote: the numbers of the quoted PCRs
 //
@@ -162,7 +163,7 @@ func verifyTPM(s Statement) (*Result, error) {
 		if err != nil {
 			return nil, fmt.Errorf("quote: %w", err)
 		}
-		facts["quote_age"], facts["pcr_digest"], facts["pcrs"] = time.Duration(0), q.digest, q.pcrs
+		facts["quote_age"], facts["pcr_bank"], facts["pcr_digest"], facts["pcrs"] = time.Duration(0), q.bank, q.digest, q.pcrs
 	}
 	return &Result{
 		Manufacturer: path.manufacturer, Attester: chain[0], PublicKey: key, SPKI: spki, Identifiers: ak.identifiers,

@@ -26,11 +26,12 @@ const bootPCRs = 8
 //	tpm-quote = {
 //	  "ver": 1,
 //	  "alg": int,                            ; COSE algorithm of sig, one that attStmt may have
-//	  "quoted": bstr,                        ; TPMS_ATTEST of type quote, over the SHA-256 bank alone
+//	  "quoted": bstr,                        ; TPMS_ATTEST of type quote, over one bank: SHA-256, SHA-384 or SHA-512
 //	  "sig": bstr,                           ; over quoted by the AK of x5c, in a form that attStmt's sig may have
-//	  "pcrs": { 8*24 pcr => bstr .size 32 }, ; the values of the quoted PCRs, 0 to 7 among them
+//	  "pcrs": { 8*24 pcr => value },         ; the values of the quoted PCRs, 0 to 7 among them
 //	}
 //	pcr = 0..23
+//	value = bstr .size (32 / 48 / 64)        ; a hash of the bank
 //
 // extraData of quoted is the SHA-256 of the key authorization, whatever alg is.
 type tpmQuote struct {
@@ -45,8 +46,12 @@ type tpmQuote struct {
 // the challenge was known.
 type quoteResult struct {
 	pcrs   []any // of int64, as facts have numbers
+	bank   string
 	digest string
 }
+
+// bankNames are the banks that may be quoted, as the fact pcr_bank names them.
+var bankNames = map[crypto.Hash]string{crypto.SHA256: "sha256", crypto.SHA384: "sha384", crypto.SHA512: "sha512"}
 
 func verifyQuote(raw []byte, ak crypto.PublicKey, challenge []byte) (*quoteResult, error) {
 	if len(raw) > maxQuote {
@@ -80,13 +85,14 @@ func (q *tpmQuote) judge(hash crypto.Hash, challenge []byte) (*quoteResult, erro
 	if err != nil {
 		return nil, fmt.Errorf("quoted: %w", err)
 	}
+	bank := tpmHash(info.bank)
 	switch {
 	case info.kind != attestQuote:
 		return nil, fmt.Errorf("quoted: type %#04x, where TPM_ST_ATTEST_QUOTE (0x8018) is due", info.kind)
 	case subtle.ConstantTimeCompare(info.extraData, sum(crypto.SHA256, challenge)) != 1:
 		return nil, errors.New("quoted: extraData is not the SHA-256 of this challenge's key authorization: quote anew, for this challenge and account")
-	case info.bank != algSHA256:
-		return nil, fmt.Errorf("quoted: the bank of hash %#04x, where SHA-256 (0x000b) is due", info.bank)
+	case bank == 0:
+		return nil, fmt.Errorf("quoted: the bank of hash %#04x, where SHA-256 (0x000b), SHA-384 or SHA-512 is due", info.bank)
 	case len(info.selected) != len(q.PCRs):
 		return nil, fmt.Errorf("%d PCRs are quoted, and pcrs has %d", len(info.selected), len(q.PCRs))
 	case len(info.selected) < bootPCRs || info.selected[bootPCRs-1] != bootPCRs-1:
@@ -94,11 +100,11 @@ func (q *tpmQuote) judge(hash crypto.Hash, challenge []byte) (*quoteResult, erro
 	}
 	// A TPM hashes them by the hash that it signs with; the fact is by SHA-256 at all times.
 	var values [][]byte
-	var result quoteResult
+	result := quoteResult{bank: bankNames[bank]}
 	for _, i := range info.selected {
 		value := []byte(q.PCRs[uint64(i)])
-		if i >= pcrCount || len(value) != crypto.SHA256.Size() {
-			return nil, fmt.Errorf("PCR %d is quoted, and pcrs does not have it with 32 octets", i)
+		if i >= pcrCount || len(value) != bank.Size() {
+			return nil, fmt.Errorf("PCR %d is quoted, and pcrs does not have it with %d octets", i, bank.Size())
 		}
 		values = append(values, value)
 		result.pcrs = append(result.pcrs, int64(i))

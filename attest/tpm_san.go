@@ -28,7 +28,7 @@ const (
 
 // parseAKNames reads the subjectAltName of an AK's certificate: manufacturer, model and version of
 // the TPM, each once, in a directoryName; the device's identifiers in otherNames. Names
-// of other forms say nothing that matters here.
+// of other forms, and those without an identifier that can be written, say nothing that matters here.
 func parseAKNames(san []byte) (*akIdentity, error) {
 	if err := der.Check(san, 12); err != nil {
 		return nil, err
@@ -50,11 +50,11 @@ func parseAKNames(san []byte) (*akIdentity, error) {
 		switch tag {
 		case cbasn1.Tag(0).ContextSpecific().Constructed(): // otherName
 			form, value, err := der.DeviceName(name)
+			if form == "other" || errors.Is(err, der.ErrNoDeviceName) {
+				continue
+			}
 			if err != nil {
 				return nil, err
-			}
-			if form == "other" {
-				continue
 			}
 			if len(ak.identifiers) == maxIdentifiers {
 				return nil, fmt.Errorf("more than %d identifiers", maxIdentifiers)

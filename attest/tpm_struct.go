@@ -104,7 +104,7 @@ func (a *attestation) readSelection(in *cryptobyte.String) error {
 		return errors.New("not a TPML_PCR_SELECTION")
 	}
 	if count != 1 {
-		return fmt.Errorf("%d banks of PCRs are selected: quote the SHA-256 bank alone", count)
+		return fmt.Errorf("%d banks of PCRs are selected: quote one bank alone", count)
 	}
 	if !in.ReadUint16(&a.bank) || !in.ReadUint8(&size) || size > 4 || !in.ReadBytes(&bitmap, int(size)) {
 		return errors.New("not a TPMS_PCR_SELECTION")

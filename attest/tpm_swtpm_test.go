@@ -69,7 +69,7 @@ func TestTPMForReal(t *testing.T) {
 			want := policy.Evidence{Kind: "tpm", Vector: policy.Vector{"hardware": 2, "instance_identity": 2}, Facts: map[string]any{
 				"ek_chain": true, "key_certified": true, "revocation_checked": false, "manufacturer": "acme",
 				"tpm_manufacturer": "id:00001014", "tpm_model": "swtpm", "tpm_version": "id:20191023", "quote_age": time.Duration(0),
-				"pcr_digest": hexOf(zeros[:]), "pcrs": []any{int64(0), int64(1), int64(2), int64(3), int64(4), int64(5), int64(6), int64(7)},
+				"pcr_bank": "sha256", "pcr_digest": hexOf(zeros[:]), "pcrs": []any{int64(0), int64(1), int64(2), int64(3), int64(4), int64(5), int64(6), int64(7)},
 			}}
 			if !reflect.DeepEqual(result.Evidence, want) {
 				t.Errorf("evidence %v\nwant     %v", result.Evidence, want)

@@ -288,8 +288,7 @@ func TestTPMRefuses(t *testing.T) {
 		{"SAN with two TPMs", withSAN(attesttest.SAN(true, directory, directory)), "there twice"},
 		{"SAN with many names", withSAN(attesttest.SAN(true, slices.Repeat([][]byte{{0x82, 1, 'a'}}, 17)...)), "more than 16 names"},
 		{"SAN with many identifiers", withSAN(attesttest.SANOf(true, slices.Repeat([][]byte{attesttest.PermanentIdentifier("a", nil)}, 9)...)), "more than 8 identifiers"},
-		{"identifier with a slash", withSAN(attesttest.SANOf(true, attesttest.PermanentIdentifier("a/1.2", nil))), "without a slash"},
-		{"hardware serial of octets", withSAN(attesttest.SANOf(true, attesttest.HardwareModule("\xff", asn1.ObjectIdentifier{1, 2}))), "plain UTF-8"},
+		{"identifier that is none", withSAN(attesttest.SANOf(true, []byte{0xa0, 16, 6, 8, 0x2b, 6, 1, 5, 5, 7, 8, 3, 0xa0, 4, 0x30, 2, 5, 0})), "not a PermanentIdentifier"},
 		{"another critical extension", certificate(func(c *x509.Certificate) {
 			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{5, 0}})
 		}), "unhandled critical extension"},
@@ -522,6 +521,16 @@ func version1(t testing.TB, f *forger) *x509.Certificate {
 	return must(x509.ParseCertificate(seq(append(seq(kept), after...))))(t)
 }
 
+// bankOf quotes another bank than SHA-256.
+func bankOf(hash uint16, size int) func(*forged) {
+	return func(v *forged) {
+		v.quote.send, v.quote.bank = true, hash
+		for i := range v.quote.q.PCRs {
+			v.quote.q.PCRs[i] = make([]byte, size)
+		}
+	}
+}
+
 // What is allowed beside the plain case.
 func TestTPMAccepts(t *testing.T) {
 	p384 := must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))(t)
@@ -569,6 +578,8 @@ func TestTPMAccepts(t *testing.T) {
 		{"quote", nil, -7, func(v *forged) { v.quote.send = true }},
 		{"quote by RSA", rsaKey(), -257, func(v *forged) { v.quote.send = true }},
 		{"quote by ES384", p384, -35, func(v *forged) { v.quote.send = true }},
+		{"quote of a SHA-384 bank", nil, -7, bankOf(0x0c, 48)},
+		{"quote of a SHA-512 bank", nil, -7, bankOf(0x0d, 64)},
 		{"quote of more PCRs", nil, -7, func(v *forged) {
 			v.quote.send, v.quote.bitmap, v.quote.q.PCRs[14] = true, 0x40ff, make([]byte, 32)
 		}},
@@ -687,6 +698,7 @@ func TestTPMRefusesQuotes(t *testing.T) {
 		{"a value too few", quote(func(q *forgedQuote) { delete(q.q.PCRs, 7) }), "8 PCRs are quoted, and pcrs has 7"},
 		{"a value too many", quote(func(q *forgedQuote) { q.q.PCRs[9] = make([]byte, 32) }), "pcrs has 9"},
 		{"value of another PCR", quote(func(q *forgedQuote) { q.q.PCRs[9] = q.q.PCRs[7]; delete(q.q.PCRs, 7) }), "PCR 7 is quoted"},
+		{"values of another bank", quote(func(q *forgedQuote) { q.bank = 0x0c }), "PCR 0 is quoted, and pcrs does not have it with 48 octets"},
 		{"value of SHA-1", quote(func(q *forgedQuote) { q.q.PCRs[3] = make([]byte, 20) }), "PCR 3 is quoted"},
 		{"other values", quote(func(q *forgedQuote) { q.digest = f.hashOf([]byte("what was measured")) }), "pcrDigest differs"},
 	} {
@@ -829,6 +841,26 @@ func TestTPMIdentifiers(t *testing.T) {
 		attesttest.PermanentIdentifier("sensor-17", asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 55555}),
 		attesttest.HardwareModule("A-1", asn1.ObjectIdentifier{1, 2, 3, 4}),
 		[]byte{0x82, 3, 'd', 'n', 's'})))))(t)
+	named := func(names ...[]byte) []attest.Identifier {
+		t.Helper()
+		return must(attest.TPM().Verify(f.forge(withSAN(attesttest.SANOf(true, names...)))))(t).Identifiers
+	}
+	// What names no device stands in the way of no name that does.
+	for name, odd := range map[string][]byte{
+		"a binary serial number":   attesttest.HardwareModule("\x00\xff", asn1.ObjectIdentifier{1, 2, 3}),
+		"no value":                 {0xa0, 14, 6, 8, 0x2b, 6, 1, 5, 5, 7, 8, 3, 0xa0, 2, 0x30, 0},
+		"an assigner and no value": {0xa0, 18, 6, 8, 0x2b, 6, 1, 5, 5, 7, 8, 3, 0xa0, 6, 0x30, 4, 6, 2, 0x2a, 3},
+		"an empty value":           attesttest.PermanentIdentifier("", nil),
+		"a long value":             attesttest.PermanentIdentifier(strings.Repeat("a", 256), nil),
+		"a value with a slash":     attesttest.PermanentIdentifier("sensor-18/1.2", nil),
+	} {
+		if got := named(odd, attesttest.PermanentIdentifier("sensor-17", nil)); !slices.Equal(got, []attest.Identifier{{Type: "permanent-identifier", Value: "sensor-17"}}) {
+			t.Errorf("%s: identifiers %v", name, got)
+		}
+		if got := named(odd); len(got) != 0 {
+			t.Errorf("%s alone: identifiers %v", name, got)
+		}
+	}
 	want := []attest.Identifier{{Type: "permanent-identifier", Value: "sensor-17/1.3.6.1.4.1.55555"}, {Type: "hardware-module", Value: "A-1/1.2.3.4"}}
 	if !slices.Equal(result.Identifiers, want) {
 		t.Errorf("identifiers %v", result.Identifiers)

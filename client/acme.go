@@ -126,7 +126,7 @@ func (a *ACME) Renew(ctx context.Context, req *Request) (*Reply, error) {
 func (a *ACME) enroll(ctx context.Context, req *Request, old *x509.Certificate) (*Reply, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	ids, err := identifiers(req.Names)
+	ids, err := identifiers(req.Names, a.config.Attester)
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +181,7 @@ func (a *ACME) enroll(ctx context.Context, req *Request, old *x509.Certificate) 
 	if err != nil {
 		return nil, err
 	}
-	out := &Reply{Certificates: certs, Outcome: "issue"}
+	out := &Reply{Certificates: certs, Outcome: "issue", Warnings: s.warnings}
 	if text := printable(header.Get("Deviceca-Outcome")); text != "" {
 		out.Outcome = text
 	}

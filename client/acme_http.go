@@ -43,6 +43,7 @@ type acmeSession struct {
 	resources acmeDirectory
 	account   *Account
 	deadline  time.Time
+	warnings  []string // of the Attester
 }
 
 // acmeCall is one request of an operation.
@@ -232,7 +233,7 @@ type acmeError struct {
 	Type        string      `json:"type"`
 	Detail      string      `json:"detail"`
 	Subproblems []acmeError `json:"subproblems"`
-	Identifier  *identifier `json:"identifier"`
+	Identifier  *Identifier `json:"identifier"`
 }
 
 const acmeErrorPrefix = "urn:ietf:params:acme:error:"

@@ -14,13 +14,13 @@ import (
 	"strings"
 )
 
-// identifier is RFC 8555 §9.7.7.
-type identifier struct {
+// Identifier is what an order names (RFC 8555 §9.7.7).
+type Identifier struct {
 	Type  string `json:"type"`
 	Value string `json:"value"`
 }
 
-func (i identifier) String() string { return printable(i.Value) + " (" + printable(i.Type) + ")" }
+func (i Identifier) String() string { return printable(i.Value) + " (" + printable(i.Type) + ")" }
 
 // acmeOrder is RFC 8555 §7.1.3.
 type acmeOrder struct {
@@ -37,7 +37,7 @@ type acmeOrder struct {
 // acmeAuthorization is RFC 8555 §7.1.4.
 type acmeAuthorization struct {
 	Status     string          `json:"status"`
-	Identifier identifier      `json:"identifier"`
+	Identifier Identifier      `json:"identifier"`
 	Wildcard   bool            `json:"wildcard"`
 	Challenges []acmeChallenge `json:"challenges"`
 }
@@ -63,20 +63,19 @@ type acmeState struct {
 	CSR   []byte `json:"csr"`
 }
 
-// identifiers are what to order for the names: the device ID, as a permanent-identifier, and what is
-// served on a network. The ID is not repeated as such in the request: the subject has it
-// (draft-ietf-acme-device-attest §3.2).
-func identifiers(n Names) ([]identifier, error) {
-	var out []identifier
+// identifiers are what to order for the names: the device, and what is served on a network. The device
+// is not repeated as such in the request: the subject has its ID (draft-ietf-acme-device-attest §3.2).
+func identifiers(n Names, attester Attester) ([]Identifier, error) {
+	var out []Identifier
 	if id := commonName(n.Subject); id != "" {
-		out = append(out, identifier{"permanent-identifier", id})
+		out = append(out, deviceIdentifier(id, attester))
 	}
 	for kind, value := range generalNames(n.SAN) {
 		switch kind {
 		case "DNS":
-			out = append(out, identifier{"dns", value})
+			out = append(out, Identifier{"dns", value})
 		case "IP":
-			out = append(out, identifier{"ip", value})
+			out = append(out, Identifier{"ip", value})
 		default:
 			return nil, &Error{Kind: Usage, Op: "newOrder", Text: "ACME has no way to ask for the " + kind + " " + printable(value),
 				Hint: "leave it out, or enrol over EST or CMP"}
@@ -88,9 +87,33 @@ func identifiers(n Names) ([]identifier, error) {
 	return out, nil
 }
 
+// deviceIdentifier is what to order a device by: its ID as a permanent-identifier, unless the evidence names it otherwise,
+// for a CA compares order and evidence octet for octet. Of several names the one with the ID is taken, else that of the
+// hardware, whose serial number need not be the ID.
+func deviceIdentifier(id string, attester Attester) Identifier {
+	plain := Identifier{"permanent-identifier", id}
+	if attester == nil {
+		return plain
+	}
+	named := attester.Identifiers()
+	for _, fits := range []func(Identifier) bool{
+		func(i Identifier) bool { return i == plain },
+		func(i Identifier) bool {
+			value, _, _ := strings.Cut(i.Value, "/")
+			return sameID(value, id)
+		},
+		func(i Identifier) bool { return i.Type == "hardware-module" },
+	} {
+		if at := slices.IndexFunc(named, fits); at >= 0 {
+			return named[at]
+		}
+	}
+	return plain
+}
+
 // order goes on with the order of an earlier attempt, or makes a new one. It returns the CSR as well, which
 // is kept with the order.
-func (s *acmeSession) order(ctx context.Context, req *Request, ids []identifier, replaces string) (*acmeOrder, []byte, error) {
+func (s *acmeSession) order(ctx context.Context, req *Request, ids []Identifier, replaces string) (*acmeOrder, []byte, error) {
 	var kept acmeState
 	if json.Unmarshal(req.State, &kept) == nil && csrFor(kept.CSR, req) {
 		o, err := s.lookAt(ctx, "order", kept.Order)
@@ -121,9 +144,9 @@ func (s *acmeSession) order(ctx context.Context, req *Request, ids []identifier,
 }
 
 // newOrder is RFC 8555 §7.4, with a profile (draft-ietf-acme-profiles) and the certificate it replaces (RFC 9773 §5).
-func (s *acmeSession) newOrder(ctx context.Context, ids []identifier, replaces string) (*acmeOrder, error) {
+func (s *acmeSession) newOrder(ctx context.Context, ids []Identifier, replaces string) (*acmeOrder, error) {
 	payload, err := json.Marshal(struct {
-		Identifiers []identifier `json:"identifiers"`
+		Identifiers []Identifier `json:"identifiers"`
 		Profile     string       `json:"profile,omitempty"`
 		Replaces    string       `json:"replaces,omitempty"`
 	}{ids, s.config.Label, replaces})
@@ -202,11 +225,11 @@ func (s *acmeSession) rest(ctx context.Context, op string, a *acmeAnswer, n int,
 // work is one challenge that was begun.
 type work struct {
 	authorization string
-	identifier    identifier
+	identifier    Identifier
 }
 
 // authorize meets a challenge for each authorization that needs one.
-func (s *acmeSession) authorize(ctx context.Context, o *acmeOrder, req *Request, ids []identifier) error {
+func (s *acmeSession) authorize(ctx context.Context, o *acmeOrder, req *Request, ids []Identifier) error {
 	var begun []work
 	var listener *http01
 	defer func() {
@@ -219,7 +242,7 @@ func (s *acmeSession) authorize(ctx context.Context, o *acmeOrder, req *Request,
 		if err != nil {
 			return err
 		}
-		if !slices.ContainsFunc(ids, func(i identifier) bool {
+		if !slices.ContainsFunc(ids, func(i Identifier) bool {
 			return i.Type == z.Identifier.Type && strings.EqualFold(i.Value, z.Identifier.Value)
 		}) {
 			return badACME("authorization", fmt.Errorf("it is for %v, which was not asked for", z.Identifier))
@@ -343,6 +366,11 @@ func (s *acmeSession) attest(ctx context.Context, authorization string, req *Req
 		Object string `json:"attObj"`
 		Quote  string `json:"quote,omitempty"`
 	}{b64.EncodeToString(made.Object), b64.EncodeToString(made.Quote)}
+	for _, w := range made.Warnings {
+		if !slices.Contains(s.warnings, w) {
+			s.warnings = append(s.warnings, w)
+		}
+	}
 	payload, err := json.Marshal(response)
 	if err != nil {
 		return nil, &Error{Kind: Local, Op: op, Text: "the evidence cannot be encoded", Err: err}

@@ -73,7 +73,7 @@ type acmeTestAccount struct {
 type acmeTestOrder struct {
 	n         int
 	account   *acmeTestAccount
-	ids       []identifier
+	ids       []Identifier
 	states    []string // of each authorization
 	token     string
 	attempted bool
@@ -394,9 +394,13 @@ func (s *acmeServer) newAccount(w http.ResponseWriter, q *acmeQuery) {
 	s.json(w, 201, map[string]string{"status": "valid"})
 }
 
+func namesDevice(id Identifier) bool {
+	return id.Type == "permanent-identifier" || id.Type == "hardware-module"
+}
+
 func (s *acmeServer) newOrder(w http.ResponseWriter, q *acmeQuery) {
 	var ask struct {
-		Identifiers       []identifier
+		Identifiers       []Identifier
 		Profile, Replaces string
 	}
 	if err := json.Unmarshal(q.payload, &ask); err != nil || len(ask.Identifiers) == 0 {
@@ -406,7 +410,7 @@ func (s *acmeServer) newOrder(w http.ResponseWriter, q *acmeQuery) {
 	o := &acmeTestOrder{n: len(s.orders), account: q.account, ids: ask.Identifiers, profile: ask.Profile, replaces: ask.Replaces, token: b64.EncodeToString(serialNumber(s.t).Bytes()), status: "pending"}
 	for _, id := range o.ids {
 		state := "pending"
-		if id.Type == "permanent-identifier" && !s.mustAttest {
+		if namesDevice(id) && !s.mustAttest {
 			state = "valid"
 		}
 		o.states = append(o.states, state)
@@ -446,7 +450,7 @@ func (s *acmeServer) order(w http.ResponseWriter, status int, o *acmeTestOrder) 
 
 func (s *acmeServer) authorization(o *acmeTestOrder, i int) any {
 	kind := "http-01"
-	if o.ids[i].Type == "permanent-identifier" {
+	if namesDevice(o.ids[i]) {
 		kind = "device-attest-01"
 	}
 	c := map[string]any{"type": kind, "url": fmt.Sprintf("%s/acme/challenge/%d", s.base, 10*o.n+i), "status": o.states[i], "token": o.token + strconv.Itoa(i)}
@@ -460,7 +464,7 @@ func (s *acmeServer) authorization(o *acmeTestOrder, i int) any {
 func (s *acmeServer) challenge(w http.ResponseWriter, q *acmeQuery, o *acmeTestOrder, i int) {
 	authorization := o.token + strconv.Itoa(i) + q.account.thumb
 	good := false
-	if o.ids[i].Type == "permanent-identifier" {
+	if namesDevice(o.ids[i]) {
 		o.response = q.payload
 		good = strings.Contains(string(q.payload), b64.EncodeToString([]byte("evidence for "+authorization)))
 	} else {
@@ -528,15 +532,15 @@ func (s *acmeServer) finalize(w http.ResponseWriter, q *acmeQuery, o *acmeTestOr
 		s.problem(w, 400, "badCSR", "it does not verify")
 		return
 	}
-	got := []identifier{}
+	got := []Identifier{}
 	for _, name := range csr.DNSNames {
-		got = append(got, identifier{"dns", name})
+		got = append(got, Identifier{"dns", name})
 	}
 	for _, ip := range csr.IPAddresses {
-		got = append(got, identifier{"ip", ip.String()})
+		got = append(got, Identifier{"ip", ip.String()})
 	}
 	for _, id := range o.ids {
-		if id.Type != "permanent-identifier" && !slices.Contains(got, id) || len(got) >= len(o.ids) {
+		if !namesDevice(id) && !slices.Contains(got, id) || len(got) >= len(o.ids) {
 			s.t.Errorf("the CSR is for %v, the order for %v", got, o.ids)
 		}
 	}

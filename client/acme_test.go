@@ -38,7 +38,7 @@ func TestACMEEnroll(t *testing.T) {
 	if r.Action != Enrolled || r.Protocol != "acme" || r.Device != "gw-1" || r.Outcome != "issue" || len(r.Warnings) != 0 || len(id.Chain) != 1 {
 		t.Errorf("%+v", r)
 	}
-	want := []identifier{{"permanent-identifier", "gw-1"}, {"dns", "gw-1.example"}, {"ip", "192.0.2.7"}}
+	want := []Identifier{{"permanent-identifier", "gw-1"}, {"dns", "gw-1.example"}, {"ip", "192.0.2.7"}}
 	if o := s.orders[0]; !slices.Equal(o.ids, want) || o.profile != "gateway" || o.replaces != "" {
 		t.Errorf("ordered %v of profile %q, replacing %q", o.ids, o.profile, o.replaces)
 	}
@@ -203,16 +203,20 @@ func (n httptestNowhere) WriteHeader(int)             {}
 
 // testAttester attests a key that it has.
 type testAttester struct {
-	key   crypto.Signer
-	quote []byte
-	err   error
+	key      crypto.Signer
+	quote    []byte
+	named    []Identifier
+	warnings []string
+	err      error
 }
+
+func (a *testAttester) Identifiers() []Identifier { return a.named }
 
 func (a *testAttester) Attest(_ context.Context, keyAuthorization string) (*Attestation, error) {
 	if a.err != nil {
 		return nil, a.err
 	}
-	return &Attestation{Key: a.key, Object: []byte("evidence for " + keyAuthorization), Quote: a.quote}, nil
+	return &Attestation{Key: a.key, Object: []byte("evidence for " + keyAuthorization), Quote: a.quote, Warnings: a.warnings}, nil
 }
 
 func TestACMEDeviceAttest(t *testing.T) {
@@ -231,9 +235,9 @@ func TestACMEDeviceAttest(t *testing.T) {
 	if r.Files.Key != "" {
 		t.Error("a key file is named for a key in hardware")
 	}
-	c.Renew, c.Attester = true, &testAttester{key: key}
-	if _, err := Run(t.Context(), c); err != nil || strings.Contains(string(s.orders[1].response), "quote") {
-		t.Errorf("%v; the response is %s", err, s.orders[1].response)
+	c.Renew, c.Attester = true, &testAttester{key: key, warnings: []string{"there is no quote"}}
+	if r, err = Run(t.Context(), c); err != nil || strings.Contains(string(s.orders[1].response), "quote") || !slices.Contains(r.Warnings, "there is no quote") {
+		t.Errorf("%v; the response is %s; warnings %q", err, s.orders[1].response, r.Warnings)
 	}
 	for name, tt := range map[string]struct {
 		attester Attester
@@ -248,6 +252,34 @@ func TestACMEDeviceAttest(t *testing.T) {
 		_, err := Run(t.Context(), c)
 		if wantError(t, err, tt.kind, tt.text); t.Failed() {
 			t.Log(name)
+		}
+	}
+}
+
+// TestACMEDeviceIdentifier: the order names the device as the evidence does.
+func TestACMEDeviceIdentifier(t *testing.T) {
+	permanent := func(value string) Identifier { return Identifier{"permanent-identifier", value} }
+	hardware := func(value string) Identifier { return Identifier{"hardware-module", value} }
+	for name, c := range map[string]struct {
+		named []Identifier
+		want  Identifier
+	}{
+		"by its ID":              {[]Identifier{hardware("gw-1/1.2.3"), permanent("gw-1")}, permanent("gw-1")},
+		"by its hardware":        {[]Identifier{hardware("gw-1/1.2.3")}, hardware("gw-1/1.2.3")},
+		"under an assigner":      {[]Identifier{hardware("SN7/1.2.3"), permanent("gw-1/1.2.4")}, permanent("gw-1/1.2.4")},
+		"in another case":        {[]Identifier{permanent("GW-1")}, permanent("GW-1")},
+		"by its serial number":   {[]Identifier{permanent("other"), hardware("SN7/1.2.3")}, hardware("SN7/1.2.3")},
+		"as another":             {[]Identifier{permanent("other")}, permanent("gw-1")},
+		"without evidence of it": {nil, permanent("gw-1")},
+	} {
+		s := newACMEServer(t, newTestCA(t, "good"))
+		s.mustAttest = true
+		config, key := s.config(t), newKey(t)
+		config.Signer, config.Attester = key, &testAttester{key: key, named: c.named}
+		if _, err := Run(t.Context(), config); err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if got := s.orders[0].ids[0]; got != c.want {
+			t.Errorf("%s: %v was ordered", name, got)
 		}
 	}
 }

@@ -10,6 +10,9 @@ import (
 type Attester interface {
 	// Attest makes evidence about its key that is bound to an ACME key authorization (RFC 8555 §8.1).
 	Attest(ctx context.Context, keyAuthorization string) (*Attestation, error)
+	// Identifiers are what the evidence names the device by: a permanent-identifier ("ID" or "ID/ASSIGNER") or a
+	// hardware-module ("SERIAL/TYPE"), as draft-ietf-acme-device-attest §3.1 and §4.1 write them. None may be known.
+	Identifiers() []Identifier
 }
 
 // Attestation is what an Attester made.
@@ -20,4 +23,6 @@ type Attestation struct {
 	Object []byte
 	// Quote is evidence about the state of the device that goes along, in the format's own terms; nil for none.
 	Quote []byte
+	// Warnings are for the device's administrator: what the evidence lacks, what may go wrong later.
+	Warnings []string
 }

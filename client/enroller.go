@@ -134,6 +134,8 @@ type Reply struct {
 	// server does not say), "restricted", "quarantine", "update-required".
 	Outcome string
 	Reasons []string
+	// Warnings are about what this device sent: evidence that lacks something.
+	Warnings []string
 }
 
 // CACerts are a CA's own certificates.

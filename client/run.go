@@ -315,7 +315,7 @@ func (r *run) obtain(ctx context.Context, action Action, attempts []attempt) (Re
 		}
 		r.advise(ctx, id)
 		out := r.result(action, id)
-		out.Protocol, out.Outcome, out.Reasons, out.Warnings = e.Protocol(), reply.Outcome, reply.Reasons, append(warnings, out.Warnings...)
+		out.Protocol, out.Outcome, out.Reasons, out.Warnings = e.Protocol(), reply.Outcome, reply.Reasons, slices.Concat(reply.Warnings, warnings, out.Warnings)
 		r.log.Info(string(action), "device", out.Device, "serial", out.Serial, "protocol", out.Protocol, "outcome", out.Outcome)
 		return out, nil
 	}

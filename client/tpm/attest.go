@@ -6,14 +6,18 @@ import (
 	"crypto"
 	_ "crypto/sha256" // for crypto.Hash
 	_ "crypto/sha512"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/google/go-tpm/tpm2"
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/deviceca/deviceca/client"
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 var _ client.Attester = (*Device)(nil)
@@ -103,12 +107,42 @@ func (d *Device) Attest(ctx context.Context, keyAuthorization string) (*client.A
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	quote, err := d.quote([]byte(keyAuthorization))
-	if err != nil {
-		return nil, local("the TPM did not quote its PCRs", err, "does it have a SHA-256 bank? tpm2_pcrread sha256")
+	made := &client.Attestation{Key: d.Signer(), Object: object, Warnings: d.unprotected()}
+	made.Quote, err = d.quote([]byte(keyAuthorization))
+	if errors.Is(err, errNoBank) {
+		made.Warnings = append(made.Warnings, fmt.Sprintf("there is no quote: %v; a policy that asks for evidence.quote_age is not met (tpm2_pcrallocate sha256:all, and a restart, give the TPM such a bank)", err))
+	} else if err != nil {
+		return nil, local("the TPM did not quote its PCRs", err, "")
 	}
-	return &client.Attestation{Key: d.Signer(), Object: object, Quote: quote}, nil
+	return made, nil
 }
+
+// Identifiers are what the AK's certificate calls the device: its otherNames that name devices, as they
+// stand in evidence. It implements client.Attester.
+func (d *Device) Identifiers() (named []client.Identifier) {
+	var names cryptobyte.String
+	for _, e := range d.chain[0].Extensions {
+		if in := cryptobyte.String(e.Value); e.Id.Equal(oidSubjectAltName) && !in.ReadASN1(&names, cbasn1.SEQUENCE) {
+			return nil
+		}
+	}
+	for !names.Empty() {
+		var name cryptobyte.String
+		var tag cbasn1.Tag
+		if !names.ReadAnyASN1(&name, &tag) {
+			return nil
+		}
+		if tag != cbasn1.Tag(0).ContextSpecific().Constructed() { // otherName
+			continue
+		}
+		if form, value, err := der.DeviceName(name); err == nil && form != "other" {
+			named = append(named, client.Identifier{Type: form, Value: value})
+		}
+	}
+	return named
+}
+
+var oidSubjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
 
 func digest(h crypto.Hash, data ...[]byte) []byte {
 	d := h.New()
@@ -142,12 +176,16 @@ func (d *Device) certify(challenge []byte) ([]byte, error) {
 	})
 }
 
-// quote has the AK say what the PCRs are.
+// quote has the AK say what the PCRs are, in the first of the CA's banks that the TPM has.
 func (d *Device) quote(challenge []byte) ([]byte, error) {
+	bank, err := d.bank()
+	if err != nil {
+		return nil, err
+	}
 	// A PCR may be extended between reading and quoting: then do both again.
 	const tries = 5
 	for range tries {
-		values, err := d.readPCRs()
+		values, err := d.readPCRs(bank)
 		if err != nil {
 			return nil, err
 		}
@@ -155,7 +193,7 @@ func (d *Device) quote(challenge []byte) ([]byte, error) {
 			SignHandle:     d.ak.auth(),
 			QualifyingData: tpm2.TPM2BData{Buffer: digest(crypto.SHA256, challenge)},
 			InScheme:       tpm2.TPMTSigScheme{Scheme: tpm2.TPMAlgNull},
-			PCRSelect:      selection(d.pcrs),
+			PCRSelect:      selection(bank, d.pcrs),
 		}.Execute(d.tpm)
 		if err != nil {
 			return nil, err
@@ -182,24 +220,53 @@ func (d *Device) quote(challenge []byte) ([]byte, error) {
 	return nil, fmt.Errorf("its PCRs changed %d times while they were quoted", tries)
 }
 
-func selection(pcrs []int) tpm2.TPMLPCRSelection {
+// errNoBank: the TPM has nothing to quote.
+var errNoBank = errors.New("the TPM has no bank of SHA-256, SHA-384 or SHA-512 with the PCRs to quote")
+
+// bank is the first of the banks that the CA takes in which the TPM has the PCRs to quote.
+func (d *Device) bank() (tpm2.TPMIAlgHash, error) {
+	const several = 64 // more than there are hashes
+	r, err := tpm2.GetCapability{Capability: tpm2.TPMCapPCRs, PropertyCount: several}.Execute(d.tpm)
+	if err != nil {
+		return 0, err
+	}
+	banks, err := r.CapabilityData.Data.AssignedPCR()
+	if err != nil {
+		return 0, err
+	}
+	for _, hash := range []tpm2.TPMIAlgHash{tpm2.TPMAlgSHA256, tpm2.TPMAlgSHA384, tpm2.TPMAlgSHA512} {
+		for _, b := range banks.PCRSelections {
+			lacks := func(pcr int) bool { return pcr/8 >= len(b.PCRSelect) || b.PCRSelect[pcr/8]>>(pcr%8)&1 == 0 }
+			if b.Hash == hash && !slices.ContainsFunc(d.pcrs, lacks) {
+				return hash, nil
+			}
+		}
+	}
+	return 0, errNoBank
+}
+
+func selection(bank tpm2.TPMIAlgHash, pcrs []int) tpm2.TPMLPCRSelection {
 	numbers := make([]uint, len(pcrs))
 	for i, n := range pcrs {
 		numbers[i] = uint(n)
 	}
-	return tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{{Hash: tpm2.TPMAlgSHA256, PCRSelect: tpm2.PCClientCompatible.PCRs(numbers...)}}}
+	return tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{{Hash: bank, PCRSelect: tpm2.PCClientCompatible.PCRs(numbers...)}}}
 }
 
-// readPCRs reads the values of the SHA-256 bank one by one: a TPM gives as many at once as it likes.
-func (d *Device) readPCRs() (map[uint64][]byte, error) {
+// readPCRs reads the values of a bank one by one: a TPM gives as many at once as it likes.
+func (d *Device) readPCRs(bank tpm2.TPMIAlgHash) (map[uint64][]byte, error) {
+	hash, err := bank.Hash()
+	if err != nil {
+		return nil, err
+	}
 	values := map[uint64][]byte{}
 	for _, i := range d.pcrs {
-		r, err := tpm2.PCRRead{PCRSelectionIn: selection([]int{i})}.Execute(d.tpm)
+		r, err := tpm2.PCRRead{PCRSelectionIn: selection(bank, []int{i})}.Execute(d.tpm)
 		if err != nil {
 			return nil, err
 		}
-		if len(r.PCRValues.Digests) != 1 || len(r.PCRValues.Digests[0].Buffer) != crypto.SHA256.Size() {
-			return nil, fmt.Errorf("PCR %d has no SHA-256 value", i)
+		if len(r.PCRValues.Digests) != 1 || len(r.PCRValues.Digests[0].Buffer) != hash.Size() {
+			return nil, fmt.Errorf("PCR %d has no %v value", i, hash)
 		}
 		values[uint64(i)] = r.PCRValues.Digests[0].Buffer
 	}

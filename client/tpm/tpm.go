@@ -54,7 +54,7 @@ type Config struct {
 	AK string
 	// AKChain is a PEM file: the AK's certificate, then its issuers, without the root.
 	AKChain string
-	// PCRs are what to quote, of the SHA-256 bank; nil is 0 to 7, which must be among them.
+	// PCRs are what to quote, of the TPM's SHA-256 bank, else SHA-384, else SHA-512; nil is 0 to 7, which must be among them.
 	PCRs []int
 }
 
@@ -318,9 +318,25 @@ func explain(err error) error {
 	case errors.Is(err, tpm2.TPMRCBadAuth), errors.Is(err, tpm2.TPMRCAuthFail):
 		return fmt.Errorf("%w: the key has an authorization value, and this program uses keys without", err)
 	case errors.Is(err, tpm2.TPMRCLockout):
-		return fmt.Errorf("%w: it is locked after wrong passwords, and recovers by itself", err)
+		return fmt.Errorf("%w: the TPM's dictionary-attack protection has locked the keys that it covers, those without noDA, after wrong passwords or "+
+			"power cuts; "+
+			"it unlocks after a time (TPM2_PT_LOCKOUT_INTERVAL of tpm2_getcap properties-variable, in seconds), or at once by tpm2_dictionarylockout -c "+
+			"(TPM2_DictionaryAttackLockReset), with the lockout password if it has one; keys with noDA are never locked (docs/attestation.md)", err)
 	}
 	return err
+}
+
+// unprotected warns of keys that power cuts lock: a TPM counts each cut after a use of them as a wrong password.
+func (d *Device) unprotected() (warnings []string) {
+	for _, k := range []struct {
+		name string
+		key  *loaded
+	}{{"attestation key", d.ak}, {"device's key", d.key}} {
+		if !k.key.public.ObjectAttributes.NoDA {
+			warnings = append(warnings, "the "+k.name+" has no noDA attribute: after some power cuts the TPM locks it for a while (TPM_RC_LOCKOUT); make one with noda (docs/attestation.md)")
+		}
+	}
+	return warnings
 }
 
 func samePublic(a, b crypto.PublicKey) bool {

@@ -7,11 +7,13 @@ import (
 	"crypto/ecdsa"
 	"crypto/x509"
 	"encoding/asn1"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -88,18 +90,31 @@ func Start() (_ *TPM, err error) {
 	if err := t.manufacture(); err != nil {
 		return nil, err
 	}
-	t.swtpm = exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+filepath.Join(dir, "state"),
+	if err := t.power(); err != nil {
+		return nil, err
+	}
+	if t.conn, err = linuxudstpm.Open(t.Socket); err != nil {
+		return nil, err
+	}
+	t.TPM = t.conn
+	return t, nil
+}
+
+// power starts swtpm, which does TPM2_Startup(CLEAR), and waits until it listens.
+func (t *TPM) power() error {
+	t.swtpm = exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+filepath.Join(t.dir, "state"),
 		"--server", "type=unixio,path="+t.Socket, "--ctrl", "type=unixio,path="+t.Socket+".ctrl",
 		"--flags", "not-need-init,startup-clear", "--seccomp", "action=none")
 	var said bytes.Buffer
 	t.swtpm.Stdout, t.swtpm.Stderr = &said, &said
 	if err := t.swtpm.Start(); err != nil {
-		return nil, err
+		return err
 	}
-	t.ended = make(chan struct{})
+	ended, swtpm := make(chan struct{}), t.swtpm
+	t.ended = ended
 	go func() {
-		t.swtpm.Wait()
-		close(t.ended)
+		swtpm.Wait()
+		close(ended)
 	}()
 	// Open only looks whether the socket is there; it is, a moment before anybody listens.
 	const patience = 20 * time.Second
@@ -107,22 +122,77 @@ func Start() (_ *TPM, err error) {
 		probe, err := net.Dial("unix", t.Socket)
 		if err == nil {
 			probe.Close()
-			break
+			return nil
 		}
 		select {
-		case <-t.ended:
-			return nil, fmt.Errorf("swtpm ended: %s", &said)
+		case <-ended:
+			return fmt.Errorf("swtpm ended: %s", &said)
 		default:
 		}
 		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("swtpm does not listen: %w", err)
+			return fmt.Errorf("swtpm does not listen: %w", err)
 		}
 	}
-	if t.conn, err = linuxudstpm.Open(t.Socket); err != nil {
+}
+
+// PowerCut takes the power from the TPM, without TPM2_Shutdown, and gives it back.
+func (t *TPM) PowerCut() error {
+	t.swtpm.Process.Kill()
+	<-t.ended
+	for _, socket := range []string{t.Socket, t.Socket + ".ctrl"} {
+		if err := os.Remove(socket); err != nil {
+			return err
+		}
+	}
+	return t.power()
+}
+
+// Banks leaves the TPM with the PCR banks of these hashes alone (TPM2_PCR_Allocate), for which it starts anew.
+func (t *TPM) Banks(hashes ...tpm2.TPMIAlgHash) error {
+	all := []tpm2.TPMIAlgHash{tpm2.TPMAlgSHA1, tpm2.TPMAlgSHA256, tpm2.TPMAlgSHA384, tpm2.TPMAlgSHA512}
+	banks := binary.BigEndian.AppendUint32(nil, uint32(len(all)))
+	for _, hash := range all {
+		bitmap := []byte{3, 0, 0, 0}
+		if slices.Contains(hashes, hash) {
+			bitmap = []byte{3, 0xff, 0xff, 0xff}
+		}
+		banks = append(binary.BigEndian.AppendUint16(banks, uint16(hash)), bitmap...)
+	}
+	answer, err := t.byPassword(0x0000012B, tpm2.TPMRHPlatform, banks)
+	if err != nil {
+		return err
+	}
+	if len(answer) < 5 || answer[4] != 1 { // parameterSize, allocationSuccess
+		return fmt.Errorf("TPM2_PCR_Allocate answers %x", answer)
+	}
+	return t.PowerCut()
+}
+
+// ResetLockout is TPM2_DictionaryAttackLockReset.
+func (t *TPM) ResetLockout() error {
+	_, err := t.byPassword(tpm2.TPMCCDictionaryAttackLockReset, tpm2.TPMRHLockout, nil)
+	return err
+}
+
+// byPassword sends a command that go-tpm does not have, with an empty password for its one handle, and gives
+// the parameters of the answer, their size first.
+func (t *TPM) byPassword(command tpm2.TPMCC, handle tpm2.TPMHandle, parameters []byte) ([]byte, error) {
+	const header, session = 10, 9 // octets
+	out := []byte{0x80, 0x02}     // TPM_ST_SESSIONS
+	out = binary.BigEndian.AppendUint32(out, uint32(header+4+4+session+len(parameters)))
+	out = binary.BigEndian.AppendUint32(out, uint32(command))
+	out = binary.BigEndian.AppendUint32(out, uint32(handle))
+	out = binary.BigEndian.AppendUint32(out, session)
+	out = binary.BigEndian.AppendUint32(out, uint32(tpm2.TPMRSPW))
+	out = append(out, 0, 0, 0, 0, 0) // no nonce, no attributes, no password
+	answer, err := t.Send(append(out, parameters...))
+	if err != nil {
 		return nil, err
 	}
-	t.TPM = t.conn
-	return t, nil
+	if len(answer) < header || !bytes.Equal(answer[6:header], make([]byte, 4)) {
+		return nil, fmt.Errorf("command %#x is answered by %x", uint32(command), answer)
+	}
+	return answer[header:], nil
 }
 
 // manufacture makes the TPM's state, its endorsement keys, and a CA that certifies them.

@@ -20,11 +20,16 @@ var (
 // MaxDeviceName is how long an identifier or a serial number in a device name may be, in octets.
 const MaxDeviceName = 255
 
+// ErrNoDeviceName is wrapped by the errors of names that are well formed and name no device: there is no identifier
+// in them, or none that can be written.
+var ErrNoDeviceName = errors.New("it names no device")
+
 // DeviceName reads the content of an otherName (RFC 5280 §4.2.1.6) of a form that names
 // devices, and writes it as draft-ietf-acme-device-attest does: form "permanent-identifier" with
 // "IDENTIFIER" or "IDENTIFIER/ASSIGNER", form "hardware-module" with "SERIAL/TYPE". An
-// otherName of another type is of form "other". Identifiers and serial numbers that are not plain
-// UTF-8 without a slash are errors, for the slash separates, and no two names may be written alike.
+// otherName of another type is of form "other". Identifiers that are absent (RFC 4043 lets them be), and identifiers and
+// serial numbers that are not plain UTF-8 without a slash, are ErrNoDeviceName: the slash separates, and no two names
+// may be written alike.
 func DeviceName(content cryptobyte.String) (form, value string, err error) {
 	var inner, seq cryptobyte.String
 	oid, ok := OID(&content)
@@ -43,9 +48,9 @@ func DeviceName(content cryptobyte.String) (form, value string, err error) {
 	var qualifier string
 	if permanent {
 		form = "permanent-identifier"
-		if !seq.ReadASN1(&id, cbasn1.UTF8String) ||
+		if !seq.ReadOptionalASN1(&id, nil, cbasn1.UTF8String) ||
 			!seq.Empty() && !readOID(&seq, &qualifier) || !seq.Empty() {
-			return "", "", errors.New("not a PermanentIdentifier with an identifierValue (RFC 4043)")
+			return "", "", errors.New("not a PermanentIdentifier (RFC 4043)")
 		}
 	} else {
 		form = "hardware-module"
@@ -56,13 +61,13 @@ func DeviceName(content cryptobyte.String) (form, value string, err error) {
 	text := string(id)
 	switch {
 	case text == "":
-		return "", "", fmt.Errorf("a %s that is empty", form)
+		return "", "", fmt.Errorf("%w: a %s without value", ErrNoDeviceName, form)
 	case len(text) > MaxDeviceName:
-		return "", "", fmt.Errorf("a %s of %d octets, %d are allowed", form, len(text), MaxDeviceName)
+		return "", "", fmt.Errorf("%w: a %s of %d octets, %d are allowed", ErrNoDeviceName, form, len(text), MaxDeviceName)
 	case !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return r < 0x20 || r == 0x7f }):
-		return "", "", fmt.Errorf("a %s that is not plain UTF-8, or has control characters", form)
+		return "", "", fmt.Errorf("%w: a %s that is not plain UTF-8, or has control characters", ErrNoDeviceName, form)
 	case strings.Contains(text, "/"):
-		return "", "", fmt.Errorf("a %s with a slash, which separates it from the object identifier beside it", form)
+		return "", "", fmt.Errorf("%w: a %s with a slash, which separates it from the object identifier beside it", ErrNoDeviceName, form)
 	}
 	if qualifier != "" {
 		text += "/" + qualifier

@@ -35,7 +35,7 @@ var mayImport = map[string][]string{
 	"ocsp":           {"ca", "internal/der"},
 	"crl":            {"ca", "internal/der", "internal/revlist"},
 	"client":         {"cmp", "internal/cms", "internal/der"},
-	"client/tpm":     {"client"}, // apart, so that the small program goes without a TPM
+	"client/tpm":     {"client", "internal/der"}, // apart, so that the small program goes without a TPM
 	// Reads revocation lists, ours and those of manufacturers.
 	"internal/revlist": {"internal/der"},
 	// Validates certification paths, of manufacturers and for relying parties.
