@@ -89,10 +89,10 @@ func openTaken(ctx context.Context, home Home, cfg Config, log *slog.Logger, sta
 		return nil, hinted(fmt.Errorf("%s is a backup's copy of a ledger: its numbers would be given a second time", cfg.DB),
 			"make a home of the backup with: deviceca restore --from BACKUP --home NEW")
 	}
-	if err := s.knowAuditKey(ctx); err != nil {
+	if err := haveCAs(ctx, home, cfg, s.store); err != nil {
 		return nil, err
 	}
-	if err := haveCAs(ctx, home, cfg, s.store); err != nil {
+	if err := s.knowAuditKey(ctx); err != nil {
 		return nil, err
 	}
 

@@ -100,7 +100,11 @@ func (t *token) Undo(ctx context.Context) error {
 		return err
 	}
 	t.wrap.Store(nil)
+	t.known.Store(nil) // Ping's example: any key that is asked for next
 	t.mu.Lock()
+	for _, id := range made {
+		delete(t.loaded, string(id)) // or Ping would miss them
+	}
 	t.made = nil
 	t.mu.Unlock()
 	return nil

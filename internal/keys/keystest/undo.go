@@ -47,6 +47,9 @@ func undo(t *testing.T, p keys.Provider, open func(t *testing.T) keys.Provider) 
 			t.Fatal(err)
 		}
 	}
+	if err := q.Ping(t.Context()); err != nil {
+		t.Errorf("ping, after what was made is gone: %v", err)
+	}
 	for _, label := range []string{"one", "two"} {
 		if _, err := q.Key(t.Context(), label); !errors.Is(err, keys.ErrNotFound) {
 			t.Errorf("%s, which was undone: %v", label, err)
