@@ -2,14 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,7 +27,8 @@ func (a *app) adminAdd() *cobra.Command {
 		Use:   "add NAME --role ROLE",
 		Short: "Register an administrator's certificate",
 		Long: `Register who may use --server, by a client certificate (--cert, any issuer), or
-make a key and a self-signed certificate in --out. Only that very certificate counts,
+make a key and a self-signed certificate in --out; with --key-password-file, the key is
+encrypted under the password in that file. Only that very certificate counts,
 until it expires: to renew it, remove the administrator and add it again. Roles:
 
 ` + rolesHelp() + `
@@ -43,6 +37,7 @@ socket in the home directory.
 
 Here --cert is the newcomer's. With --server, yours comes from $DEVICECA_CERT.`,
 		Example: `  deviceca admin add workstation --role operator --out .
+  deviceca admin add workstation --role operator --out . --key-password-file password
   deviceca admin add workstation --role auditor --cert workstation.pem`,
 		Args: takes("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -97,7 +92,7 @@ func (a *app) runAdminAdd(ctx context.Context, cmd *cobra.Command, c *admin.Clie
 		}
 		made = filepath.Join(out, name)
 		var raw []byte
-		raw, err = makeAdminCert(name, made, a.now())
+		raw, err = makeAdminCert(name, made, a.setting(cmd, "key-password-file", "DEVICECA_KEY_PASSWORD_FILE"), a.now())
 		cert = string(raw)
 	}
 	if err != nil {
@@ -129,46 +124,6 @@ func (a *app) runAdminAdd(ctx context.Context, cmd *cobra.Command, c *admin.Clie
 		fact("cert file", ans.Cert)
 		fact("key file", ans.Key)
 	})
-}
-
-// makeAdminCert makes a P-256 key and a self-signed client certificate in
-// path.key (0600) and path.crt, and returns the certificate in PEM. It
-// overwrites nothing.
-func makeAdminCert(name, path string, now time.Time) ([]byte, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 126))
-	if err != nil {
-		return nil, err
-	}
-	template := &x509.Certificate{
-		SerialNumber:          serial.Add(serial, big.NewInt(1)), // never 0
-		Subject:               pkix.Name{CommonName: name},
-		NotBefore:             now.Add(-5 * time.Minute), // clocks differ
-		NotAfter:              now.Add(adminValidity),
-		KeyUsage:              x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return nil, err
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	if err := writeNew(path+".key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600); err != nil {
-		return nil, err
-	}
-	if err := writeNew(path+".crt", cert, 0o644); err != nil {
-		os.Remove(path + ".key")
-		return nil, err
-	}
-	return cert, nil
 }
 
 // writeNew writes a file that must not be there yet.

@@ -63,7 +63,7 @@ func TestConfigRoundTrip(t *testing.T) {
 // set from the environment.
 func TestConfigKeys(t *testing.T) {
 	// Variables of the command line.
-	envs := map[string]string{"DEVICECA_HOME": "", "DEVICECA_SERVER": "", "DEVICECA_CERT": "", "DEVICECA_KEY": "", "DEVICECA_ROOTS": "", "DEVICECA_SECRET": ""}
+	envs := map[string]string{"DEVICECA_HOME": "", "DEVICECA_SERVER": "", "DEVICECA_CERT": "", "DEVICECA_KEY": "", "DEVICECA_KEY_PASSWORD_FILE": "", "DEVICECA_ROOTS": "", "DEVICECA_SECRET": ""}
 	c := DefaultConfig()
 	for _, k := range c.keys() {
 		if other, taken := envs[k.env]; taken {

@@ -26,6 +26,7 @@ func (a *app) target(cmd *cobra.Command) *cobra.Command {
 	f.String("server", "", "https URL of a server elsewhere ($DEVICECA_SERVER)")
 	f.String("cert", "", "with --server: your admin certificate, PEM ($DEVICECA_CERT)")
 	f.String("key", "", "with --server: its key, PEM ($DEVICECA_KEY)")
+	f.String("key-password-file", "", "file with the password of an encrypted key ($DEVICECA_KEY_PASSWORD_FILE)")
 	f.String("roots", "", "with --server: certificates to trust, PEM ($DEVICECA_ROOTS, or root.crt of the home)")
 	return cmd
 }
@@ -124,7 +125,7 @@ func (a *app) dialServer(cmd *cobra.Command, server string) (*admin.Client, func
 		return nil, nil, &usageError{fmt.Errorf("--server takes --cert and --key of an administrator"),
 			"make them on the CA's host with: deviceca admin add NAME --role admin --out DIR"}
 	}
-	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+	pair, err := loadAdminPair(certFile, keyFile, a.setting(cmd, "key-password-file", "DEVICECA_KEY_PASSWORD_FILE"))
 	if err != nil {
 		return nil, nil, err
 	}

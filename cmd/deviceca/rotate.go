@@ -397,7 +397,7 @@ With an external root, --csr writes the request for the new generation, and --ce
 	})
 	cmd.Flags().StringVar(&csrFile, "csr", "", "only write the request, for a root that lives elsewhere")
 	cmd.Flags().StringVar(&certFile, "cert", "", "take the certificate that a root elsewhere made of it")
-	cmd.Flags().DurationVar(&lead, "activate-in", defaultLead, "how long it is published before it issues")
+	durationFlag(cmd, &lead, "activate-in", defaultLead, "how long it is published before it issues")
 	cmd.Flags().BoolVar(&now, "now", false, "let it issue at once; parties that have not fetched its lists refuse devices until they do")
 	cmd.MarkFlagsMutuallyExclusive("csr", "cert")
 	cmd.MarkFlagsMutuallyExclusive("activate-in", "now")
