@@ -40,6 +40,8 @@ func CheckUsable(p *policy.Policy, cert, root []byte, role, url string, now time
 		return fmt.Errorf("the %s certificate has no subject: a CA must be named (RFC 5280 §4.1.2.6)", role)
 	case now.Before(r.NotBefore) || !now.Before(r.NotAfter):
 		return fmt.Errorf("the root certificate is valid from %s to %s, not now", r.NotBefore, r.NotAfter)
+	case !now.Before(c.NotAfter):
+		return fmt.Errorf("the %s certificate expired at %s: have the root make another", role, c.NotAfter.UTC().Format(time.RFC3339))
 	case c.NotAfter.After(r.NotAfter):
 		return fmt.Errorf("the %s certificate ends at %s, after its root (%s): certificates would outlive their path", role,
 			c.NotAfter.UTC().Format(time.RFC3339), r.NotAfter.UTC().Format(time.RFC3339))
@@ -61,7 +63,7 @@ func CheckUsable(p *policy.Policy, cert, root []byte, role, url string, now time
 func (s *Service) warnUnusable(st *state) {
 	for _, role := range []string{"issuing", "quarantine"} {
 		i := st.issuers[role]
-		if i == nil {
+		if i == nil || i.ended(s.now()) != nil { // under which nothing is issued
 			continue
 		}
 		for _, root := range st.ordered {

@@ -81,6 +81,7 @@ func TestCheckUsable(t *testing.T) {
 		"the root permits no CA below a CA": {none, func(c *x509.Certificate) { c.MaxPathLenZero = true }, "would verify"},
 		"no subject":                        {func(c *x509.Certificate) { c.Subject = pkix.Name{} }, none, "no subject"},
 		"it ends after its root":            {func(c *x509.Certificate) { c.NotAfter = now.Add(3 * 365 * 24 * time.Hour) }, none, "after its root"},
+		"it has expired":                    {func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }, none, "certificate expired at 2026-07-01T11:59:00Z"},
 		"the root has expired":              {none, func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }, "not now"},
 	} {
 		key, rootKey := ecKey(t, elliptic.P256()), rsaKey
