@@ -79,7 +79,7 @@ func (x *exchange) newAccount() (*reply, error) {
 	there, err = x.Ledger.AddAccount(x.ctx(), a, ca.Event{Time: x.now, Kind: ca.EventAccountAdded, Actor: actor, Protocol: "acme", Device: a.Device})
 	switch {
 	case errors.Is(err, ca.ErrSpent):
-		return nil, problem(unauthorized, "%w; ask for a new one", err)
+		return nil, problem(unauthorized, "%w; ask for a new one; if no account of it ever got a certificate, or has an order that can, try again in a minute", err)
 	case err != nil:
 		return nil, err
 	case there != nil: // another connection was quicker

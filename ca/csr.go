@@ -58,7 +58,7 @@ func ParseCSR(raw []byte) (*CSR, error) {
 	}
 	p, err := readCSR(raw)
 	if err != nil {
-		return nil, &Error{Kind: Malformed, Reason: "the body is not one DER-encoded PKCS#10 certificate request: " + err.Error()}
+		return nil, &Error{Kind: Malformed, Reason: "the request is not one DER-encoded PKCS#10 certificate request: " + err.Error()}
 	}
 	if string(p.version) != "\x00" {
 		return nil, Errorf(Malformed, "the certificate request has a version other than 0, and RFC 2986 §4.1 knows no other")

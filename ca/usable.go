@@ -6,17 +6,16 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
+	"github.com/deviceca/deviceca/internal/path"
 	"github.com/deviceca/deviceca/policy"
 )
 
@@ -41,6 +40,8 @@ func CheckUsable(p *policy.Policy, cert, root []byte, role, url string, now time
 		return fmt.Errorf("the %s certificate has no subject: a CA must be named (RFC 5280 §4.1.2.6)", role)
 	case now.Before(r.NotBefore) || !now.Before(r.NotAfter):
 		return fmt.Errorf("the root certificate is valid from %s to %s, not now", r.NotBefore, r.NotAfter)
+	case !now.Before(c.NotAfter):
+		return fmt.Errorf("the %s certificate expired at %s: have the root make another", role, c.NotAfter.UTC().Format(time.RFC3339))
 	case c.NotAfter.After(r.NotAfter):
 		return fmt.Errorf("the %s certificate ends at %s, after its root (%s): certificates would outlive their path", role,
 			c.NotAfter.UTC().Format(time.RFC3339), r.NotAfter.UTC().Format(time.RFC3339))
@@ -62,7 +63,7 @@ func CheckUsable(p *policy.Policy, cert, root []byte, role, url string, now time
 func (s *Service) warnUnusable(st *state) {
 	for _, role := range []string{"issuing", "quarantine"} {
 		i := st.issuers[role]
-		if i == nil {
+		if i == nil || i.ended(s.now()) != nil { // under which nothing is issued
 			continue
 		}
 		for _, root := range st.ordered {
@@ -218,11 +219,10 @@ func (t *twins) verify(leaf *x509.Certificate, now time.Time) error {
 		if use := notPermitted(above, leaf); use != "" {
 			return fmt.Errorf("the extended key usages of %q lack %s, and software that nests them refuses it", above.Subject, use)
 		}
-		if err := checkConstraints(above, leaf.RawSubject); err != nil {
-			return fmt.Errorf("the name constraints of %q: %w", above.Subject, err)
-		}
 	}
-	return nil
+	// Go passes over constraints on directory names that are not critical; others do not.
+	_, err := path.Verify(leaf, []*x509.Certificate{t.ca.Cert}, path.Options{Anchors: path.Anchors([]*x509.Certificate{t.root}), Now: now, ReadsNames: true})
+	return err
 }
 
 // notPermitted is the first extended key usage of a certificate that a CA above does not have; "" if the CA has all, or
@@ -258,59 +258,4 @@ func usesOf(c *x509.Certificate) (uses []string) {
 		}
 	}
 	return uses
-}
-
-var oidNameConstraints = asn1.ObjectIdentifier{2, 5, 29, 30}
-
-// checkConstraints checks a subject against the constraints on directory names, which crypto/x509 passes over where they
-// are not critical, and refuses constraints on forms of names that it cannot judge (RFC 5280 §4.2.1.10).
-func checkConstraints(above *x509.Certificate, rawSubject []byte) error {
-	type subtree struct {
-		Base     asn1.RawValue
-		Min, Max asn1.RawValue `asn1:"optional"`
-	}
-	var constraints struct {
-		Permitted []subtree `asn1:"optional,tag:0"`
-		Excluded  []subtree `asn1:"optional,tag:1"`
-	}
-	for _, e := range above.Extensions {
-		if e.Id.Equal(oidNameConstraints) {
-			if _, err := asn1.Unmarshal(e.Value, &constraints); err != nil {
-				return err
-			}
-		}
-	}
-	var subject pkix.RDNSequence
-	if _, err := asn1.Unmarshal(rawSubject, &subject); err != nil {
-		return err
-	}
-	permitted, any := false, false
-	for n, tree := range slices.Concat(constraints.Permitted, constraints.Excluded) {
-		excludes := n >= len(constraints.Permitted)
-		switch tree.Base.Tag {
-		case tagDNS, tagURI, tagEmail, tagIP:
-			continue // crypto/x509 judged them
-		case tagDirectory:
-		default:
-			return fmt.Errorf("they constrain names of a form (GeneralName [%d]) that is not supported", tree.Base.Tag)
-		}
-		var base pkix.RDNSequence
-		if _, err := asn1.Unmarshal(tree.Base.Bytes, &base); err != nil {
-			return err
-		}
-		within := isWithin(subject, base)
-		if excludes && within {
-			return fmt.Errorf("they exclude the subject %s", subject)
-		}
-		any, permitted = any || !excludes, permitted || !excludes && within
-	}
-	if any && !permitted {
-		return fmt.Errorf("they do not permit the subject %s", subject)
-	}
-	return nil
-}
-
-// isWithin reports whether a name begins with another, compared without case.
-func isWithin(name, base pkix.RDNSequence) bool {
-	return len(base) <= len(name) && strings.EqualFold(name[:len(base)].String(), base.String())
 }

@@ -67,9 +67,10 @@ func TestCheckUsable(t *testing.T) {
 		"addresses": {func(c *x509.Certificate) {
 			c.PermittedIPRanges = []*net.IPNet{{IP: net.IP{10, 0, 0, 0}, Mask: net.CIDRMask(8, 32)}}
 		}, none, "would verify"},
-		"directory names":                {directory(false, 0, pkix.Name{Organization: []string{"Else"}}), none, "do not permit the subject CN="},
+		"directory names":                {directory(false, 0, pkix.Name{Organization: []string{"Else"}}), none, "is not permitted"},
+		"directory names of the root":    {none, directory(false, 0, pkix.Name{Organization: []string{"Else"}}), "is not permitted"},
 		"directory names, critical":      {directory(true, 0, pkix.Name{Organization: []string{"Else"}}), none, "would verify"},
-		"excludes every name":            {directory(false, 1, pkix.Name{}), none, "exclude the subject"},
+		"excludes every name":            {directory(false, 1, pkix.Name{}), none, "is excluded"},
 		"client authentication alone":    {func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }, none, "lack serverAuth"},
 		"uses of the root":               {none, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }, "lack clientAuth"},
 		"an extension that nobody knows": {extension(true, asn1.ObjectIdentifier{1, 2, 3, 4}, 1), none, "would verify"},
@@ -80,6 +81,7 @@ func TestCheckUsable(t *testing.T) {
 		"the root permits no CA below a CA": {none, func(c *x509.Certificate) { c.MaxPathLenZero = true }, "would verify"},
 		"no subject":                        {func(c *x509.Certificate) { c.Subject = pkix.Name{} }, none, "no subject"},
 		"it ends after its root":            {func(c *x509.Certificate) { c.NotAfter = now.Add(3 * 365 * 24 * time.Hour) }, none, "after its root"},
+		"it has expired":                    {func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }, none, "certificate expired at 2026-07-01T11:59:00Z"},
 		"the root has expired":              {none, func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }, "not now"},
 	} {
 		key, rootKey := ecKey(t, elliptic.P256()), rsaKey

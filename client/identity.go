@@ -11,6 +11,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 // Identity is a device's key with its certificate. They always match.
@@ -83,16 +85,15 @@ func (id *Identity) Due(now time.Time, fraction float64) bool {
 // Lapsed reports whether the certificate has expired at now.
 func (id *Identity) Lapsed(now time.Time) bool { return now.After(id.Certificate.NotAfter) }
 
-// ParseCertificates reads every CERTIFICATE block of PEM text; other blocks are
-// passed over. No certificate at all is an error.
+// ParseCertificates reads every CERTIFICATE block of PEM text; other blocks, text around them and byte order
+// marks are passed over. A block that cannot be read, and no certificate at all, is an error.
 func ParseCertificates(text []byte) ([]*x509.Certificate, error) {
+	blocks, err := der.PEM(text)
+	if err != nil {
+		return nil, &Error{Kind: Local, Op: "load", Text: "the PEM cannot be read", Err: err}
+	}
 	var certs []*x509.Certificate
-	for {
-		block, rest := pem.Decode(text)
-		if block == nil {
-			break
-		}
-		text = rest
+	for _, block := range blocks {
 		if block.Type != "CERTIFICATE" {
 			continue
 		}

@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/deviceca/deviceca/internal/der"
 )
 
 // KeyType names a kind of key, as policy files do.
@@ -98,12 +100,11 @@ func ParseKey(text []byte) (crypto.Signer, error) {
 	fail := func(err error) (crypto.Signer, error) {
 		return nil, &Error{Kind: Local, Op: "key", Text: "no usable private key", Err: err, Hint: "give an unencrypted PKCS#8 key in PEM"}
 	}
-	for {
-		block, rest := pem.Decode(text)
-		if block == nil {
-			return fail(errors.New("there is no PRIVATE KEY block"))
-		}
-		text = rest
+	blocks, err := der.PEM(text)
+	if err != nil {
+		return fail(err)
+	}
+	for _, block := range blocks {
 		var key any
 		var err error
 		switch block.Type {
@@ -127,6 +128,7 @@ func ParseKey(text []byte) (crypto.Signer, error) {
 		}
 		return signer, nil
 	}
+	return fail(errors.New("there is no PRIVATE KEY block"))
 }
 
 // samePublic reports whether two public keys are one.

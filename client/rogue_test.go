@@ -171,6 +171,19 @@ func TestRootsAreCAs(t *testing.T) {
 		_, err := ReadRoots(path)
 		wantError(t, err, Local, path+`: certificate 2, of "CN=lamp-1"`)
 	})
+	t.Run("text around", func(t *testing.T) {
+		path, text := t.TempDir()+"/roots.pem", string(encodeCertificates(ca.root))
+		for _, whole := range []string{"\ufeff" + text, "the root\n" + text + "its end", "\ufeff" + text + "\ufeff" + text} {
+			writeFile(t, path, []byte(whole), 0o644)
+			if roots, err := ReadRoots(path); err != nil || len(roots) != strings.Count(whole, "BEGIN") {
+				t.Errorf("%d certificates of %q…: %v", len(roots), whole[:12], err)
+			}
+		}
+		// One that cannot be read is not passed over.
+		writeFile(t, path, []byte(text+strings.Replace(text, "MII", "M!I", 1)), 0o644)
+		_, err := ReadRoots(path)
+		wantError(t, err, Local, "1 of 2 PEM blocks cannot be read")
+	})
 	t.Run("roots.pem", func(t *testing.T) {
 		c := s.config(t)
 		mustRun(t, c)

@@ -405,7 +405,7 @@ func TestKeys(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		back, err := ParseKey(text)
+		back, err := ParseKey(append([]byte("\ufeff"), text...))
 		if err != nil || !samePublic(key.Public(), back.Public()) || KeyTypeOf(back.Public()) != kind {
 			t.Errorf("%s: %v", kind, err)
 		}

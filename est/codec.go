@@ -21,7 +21,8 @@ const MaxBody = 2 * ca.MaxCSR
 // their first octet; any Content-Transfer-Encoding is ignored (RFC 8951 §3):
 //
 //	base64   RFC 4648 §4 with padding. Spaces, tabs, CR and LF may stand anywhere (RFC 8951 §3.1).
-//	PEM      One block, "CERTIFICATE REQUEST" or "NEW CERTIFICATE REQUEST", without headers.
+//	PEM      One block, "CERTIFICATE REQUEST" or "NEW CERTIFICATE REQUEST", without headers. Text may stand around it
+//	         (RFC 7468 §5.2): `openssl req -text` writes it, editors a byte order mark.
 //	DER      As it is. The first octet of a request is 0x30, ASCII "0", and no base64 of one begins
 //	         with "0" (it begins with "M"), so there is no doubt. RFC 8951 wants base64; some clients send this.
 
@@ -34,10 +35,9 @@ func decodeRequest(body []byte) ([]byte, error) {
 	if len(text) == 0 {
 		return nil, ca.Errorf(ca.Malformed, "the body is empty: send a PKCS#10 certificate request in base64")
 	}
-	if text[0] == '-' {
-		var ok bool
-		if text, ok = unarmour(text); !ok {
-			return nil, ca.Errorf(ca.Malformed, "the body begins like PEM and is not one CERTIFICATE REQUEST block")
+	if _, block, found := bytes.Cut(text, beginLabel); found {
+		if text, found = unarmour(block); !found {
+			return nil, ca.Errorf(ca.Malformed, "the body is PEM, and not one CERTIFICATE REQUEST block: send one, whole, and no other")
 		}
 	}
 	der, err := unpack(text)
@@ -81,17 +81,16 @@ func bounded(der []byte) ([]byte, error) {
 	return der, nil
 }
 
-// unarmour returns what stands between the markers of one PEM block.
+var beginLabel = []byte("-----BEGIN ")
+
+// unarmour returns what stands between the markers of a PEM block that has begun, if it is the only one.
 func unarmour(text []byte) ([]byte, bool) {
-	rest, ok := bytes.CutPrefix(text, []byte("-----BEGIN "))
-	if !ok {
-		return nil, false
-	}
-	label, rest, ok := bytes.Cut(rest, []byte("-----"))
+	label, rest, ok := bytes.Cut(text, []byte("-----"))
 	if !ok || string(label) != "CERTIFICATE REQUEST" && string(label) != "NEW CERTIFICATE REQUEST" {
 		return nil, false
 	}
-	return bytes.CutSuffix(rest, []byte("-----END "+string(label)+"-----"))
+	inside, after, ok := bytes.Cut(rest, []byte("-----END "+string(label)+"-----"))
+	return inside, ok && !bytes.Contains(after, beginLabel)
 }
 
 // encodeBody is base64 as one line and a line feed: strongSwan reads only the one

@@ -126,7 +126,7 @@ func parseUnproven(der []byte) (csr *ca.CSR, hint string, err error) {
 		!outer.SkipASN1(asn1.SEQUENCE) || !outer.SkipASN1(asn1.BIT_STRING) || !outer.Empty() ||
 		!info.ReadASN1Element(&version, asn1.INTEGER) || !info.ReadASN1Element(&subject, asn1.SEQUENCE) ||
 		!info.ReadASN1Element(&spki, asn1.SEQUENCE) {
-		return nil, "", ca.Errorf(ca.Malformed, "the body is not one DER-encoded PKCS#10 certificate request")
+		return nil, "", ca.Errorf(ca.Malformed, "the request is not one DER-encoded PKCS#10 certificate request")
 	}
 	if pub, err := x509.ParsePKIXPublicKey(spki); err == nil {
 		hint, _ = policy.KeyAlgorithm(pub) // an unfit one is no hint

@@ -250,7 +250,8 @@ func TestOpenSSLCMPIDevID(t *testing.T) {
 	}
 	self("maker", "/CN=Maker")
 	run(t, c.dir, "openssl", "req", "-new", "-key", c.key("idevid"), "-subj", "/O=Maker/serialNumber=station-1", "-out", "idevid.csr")
-	run(t, c.dir, "openssl", "x509", "-req", "-in", "idevid.csr", "-CA", "maker.crt", "-CAkey", "maker.key", "-CAcreateserial", "-days", "3650", "-out", "idevid.crt")
+	run(t, c.dir, "openssl", "x509", "-req", "-in", "idevid.csr", "-CA", "maker.crt", "-CAkey", "maker.key", "-CAcreateserial", "-days", "3650", "-out", "idevid.crt",
+		"-extfile", write(t, filepath.Join(c.dir, "idevid.cnf"), "subjectAltName = otherName:1.3.6.1.5.5.7.8.4;SEQ:module\n[module]\ntype = OID:1.2.3.4\nserial = OCT:station-1\n"))
 	a.deviceca("manufacturer", "add", "maker", "--home", a.home, "--anchor", filepath.Join(c.dir, "maker.crt"), "--level", "software")
 	trust := []string{"-trusted", a.root(), "-untrusted", filepath.Join(a.home, "issuing.crt")}
 
@@ -260,6 +261,9 @@ func TestOpenSSLCMPIDevID(t *testing.T) {
 	mustContain(t, "caPubs", run(t, c.dir, "openssl", "x509", "-in", "roots.pem", "-noout", "-subject"), "Root CA")
 	c.ok(append(idevid, "-cmd", "cr", "-newkey", c.key("more"), "-subject", "/CN=station-1", "-days", "1", "-certout", "more.crt")...)
 	c.chains("more.crt")
+	// Nothing but the key: OpenSSL takes subject, issuer and names from the IDevID.
+	c.ok(append(idevid, "-cmd", "cr", "-newkey", c.key("plain"), "-certout", "plain.crt")...)
+	c.chains("plain.crt")
 	// No reason, which is the default.
 	c.ok(append(c.signed("ldevid"), "-cmd", "rr", "-oldcert", "ldevid.crt")...)
 	mustContain(t, "the certificates", a.deviceca("cert", "list", "--home", a.home, "--device", "station-1"), "revoked")

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -22,6 +23,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/deviceca/deviceca/crl"
+	"github.com/deviceca/deviceca/internal/path"
 )
 
 func (a *app) crlFetch() *cobra.Command {
@@ -295,16 +297,10 @@ func newerName(a, b string) int {
 // trusted says which certificates lead to the anchors. A root that is none of them does by its key: another certificate for
 // it, by a root that is (RFC 9810 §4.4, NewWithOld), leads there.
 func (f *crlFetcher) trusted(found map[string]*x509.Certificate) map[string]bool {
-	roots, between := x509.NewCertPool(), x509.NewCertPool()
-	for _, c := range f.anchors {
-		roots.AddCert(c)
-	}
-	for _, c := range found {
-		between.AddCert(c)
-	}
+	anchors, between := path.Anchors(f.anchors), slices.Collect(maps.Values(found))
 	good := map[string]bool{}
 	for name, c := range found {
-		_, err := c.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: f.now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+		_, err := path.Verify(c, between, path.Options{Anchors: anchors, Now: f.now()})
 		good[name] = err == nil && c.IsCA
 	}
 	for name, c := range found {

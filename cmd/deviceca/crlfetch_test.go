@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"math/big"
 	"net/http"
@@ -51,19 +52,19 @@ func newListSite(t *testing.T) *listSite {
 }
 
 // authority makes a CA below by, or a root.
-func authority(t *testing.T, name string, by *testAuthority) *testAuthority {
+func authority(t *testing.T, name string, by *testAuthority, extensions ...pkix.Extension) *testAuthority {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return certified(t, name, key, by)
+	return certified(t, name, key, by, extensions...)
 }
 
-func certified(t *testing.T, name string, key *ecdsa.PrivateKey, by *testAuthority) *testAuthority {
+func certified(t *testing.T, name string, key *ecdsa.PrivateKey, by *testAuthority, extensions ...pkix.Extension) *testAuthority {
 	t.Helper()
 	c := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name, Organization: []string{"A  Company"}}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().AddDate(1, 0, 0), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}
+		NotAfter: time.Now().AddDate(1, 0, 0), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, ExtraExtensions: extensions}
 	parent, signer := c, key
 	if by != nil {
 		parent, signer = by.cert, by.key
@@ -160,6 +161,39 @@ func TestFetchRefuses(t *testing.T) {
 	delete(s.files, "/crl/issuing-1.crl")
 	if r := fetch(); r.Changed || len(r.Lists) != 1 || len(r.Faults) != 0 {
 		t.Errorf("a CA that the index does not name: %+v", r)
+	}
+}
+
+// A CA leads to the anchors by the rules that `verify` has: Go passes over constraints on directory names.
+func TestFetchHoldsToNameConstraints(t *testing.T) {
+	name, err := asn1.Marshal(pkix.Name{Organization: []string{"a company"}}.ToRDNSequence())
+	if err != nil {
+		t.Fatal(err)
+	}
+	type subtree struct {
+		Base asn1.RawValue
+	}
+	value, err := asn1.Marshal(struct {
+		Excluded []subtree `asn1:"tag:1"`
+	}{[]subtree{{asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 4, IsCompound: true, Bytes: name}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, constraints := range [][]pkix.Extension{nil, {{Id: asn1.ObjectIdentifier{2, 5, 29, 30}, Value: value}}} {
+		s, dir := newListSite(t), t.TempDir()
+		root := authority(t, "Root CA", nil, constraints...)
+		one := authority(t, "Issuing CA 1", root)
+		s.files = map[string][]byte{"/ca/index.json": []byte(`{"cas":[{"name":"issuing-1"}]}`), "/ca/issuing-1.crt": one.cert.Raw,
+			"/crl/issuing-1.crl": one.crl(t, 5, time.Now().Add(time.Hour))}
+		f := crlFetcher{base: s.url, dir: dir, anchors: []*x509.Certificate{root.cert}, now: time.Now, etags: map[string]string{}, ages: map[string]time.Duration{}}
+		r, err := f.fetch(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		refused := len(r.Faults) == 1 && strings.Contains(r.Faults[0], "issuing-1: its certificate does not lead to --roots")
+		if excluded := constraints != nil; refused != excluded || (len(r.Lists) == 1) == excluded {
+			t.Errorf("excluded %t: %+v", excluded, r)
+		}
 	}
 }
 

@@ -31,7 +31,7 @@ func readCerts(file string) ([]*x509.Certificate, error) {
 	}
 	certs, err := parseCerts(raw)
 	if err != nil {
-		return nil, fmt.Errorf("%s holds no certificates: %w", file, err)
+		return nil, fmt.Errorf("the certificates of %s cannot be read: %w", file, err)
 	}
 	return certs, nil
 }

@@ -51,6 +51,9 @@ func (x *exchange) readCRMF(w *wanted) error {
 			return err
 		}
 	}
+	if x.requester.Manufacturer != nil && subject != nil && cmp.SameName(subject, x.by.Certificate.RawSubject) {
+		w.subject, subject = subject, nil // what the maker calls the device, which OpenSSL's client writes by default, is advice
+	}
 	if subject == nil {
 		subject = []byte{0x30, 0}
 	}

@@ -29,7 +29,7 @@ func differs(w wanted, der []byte) (text []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(w.names.Subject) > 0 && !sameSubject(w.names.Subject, names.Subject) {
+	if len(w.names.Subject) > 0 && !sameSubject(w.names.Subject, names.Subject) || w.subject != nil && !cmp.SameName(w.subject, cert.RawSubject) {
 		text = append(text, "the subject is "+printable(cert.Subject.String()))
 	}
 	if len(w.names.SANs) > 0 && !sameSANs(w.names.SANs, names.SANs) {

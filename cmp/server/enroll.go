@@ -21,6 +21,7 @@ type wanted struct {
 	spki       []byte
 	names      ca.Names
 	issuer     []byte // asked for, Name in DER; nil if none was
+	subject    []byte // that of the IDevID, if that is what was asked for; names has none then
 	notBefore  time.Time
 	notAfter   time.Time
 	extensions []pkix.Extension // that were asked for, beside the names

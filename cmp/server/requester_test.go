@@ -65,6 +65,22 @@ func TestManufacturer(t *testing.T) {
 			t.Errorf("%s with the IDevID's issuer: %v", of, got)
 		}
 	}
+	// And the subject.
+	for _, of := range []cmp.BodyType{cmp.IR, cmp.CR} {
+		m := e.message(requests(of, crmf(t, "", newKey(t), func(r *cmp.CertReqMsg) { r.Template.Subject = station.crt.RawSubject })), cmp.ImplicitConfirm())
+		answer := e.ask(m, station)
+		if got := status(answer); got.Status != cmp.GrantedWithMods || got.Text[0] != "the subject is CN=station-1" {
+			t.Errorf("%s with the IDevID's subject: %v", of, got)
+		} else if cert := e.certificate(answer); cert.Subject.String() != "CN=station-1" {
+			t.Errorf("%s with the IDevID's subject: certificate for %s", of, cert.Subject)
+		}
+	}
+	for _, other := range []*x509.Certificate{idevid("station-2").crt, root} {
+		m := e.message(requests(cmp.IR, crmf(t, "", newKey(t), func(r *cmp.CertReqMsg) { r.Template.Subject = other.RawSubject })), cmp.ImplicitConfirm())
+		if got := status(e.ask(m, station)).FailInfo; got != cmp.NotAuthorized {
+			t.Errorf("ir with the subject %s of another certificate: %s", other.Subject, got)
+		}
+	}
 	if got := status(e.ask(ir(cmp.IR, "station-2"), station)).FailInfo; got != cmp.NotAuthorized {
 		t.Errorf("another device's name: %s", got)
 	}
