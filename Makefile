@@ -30,7 +30,9 @@ need:
 	@scripts/need.sh $(COMPILER) $(SOFTHSM) pkcs11-tool=opensc 'openssl>=3.0.22=openssl,libssl3' curl=curl pki=strongswan-pki \
 		/usr/lib/ipsec/plugins/libstrongswan-curl.so=libstrongswan-extra-plugins \
 		/usr/lib/ipsec/plugins/libstrongswan-openssl.so=libstrongswan-standard-plugins ocsptool=gnutls-bin nginx=nginx \
-		swtpm=swtpm swtpm_setup=swtpm-tools lego=lego certbot=certbot uacme=uacme
+		swtpm=swtpm swtpm_setup=swtpm-tools tpm2_activatecredential=tpm2-tools \
+		/usr/lib/$(shell uname -m)-linux-gnu/libtss2-tcti-swtpm.so.0=libtss2-tcti-swtpm0 jq=jq \
+		lego=lego certbot=certbot uacme=uacme
 
 unit:
 	go vet ./...

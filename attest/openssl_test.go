@@ -16,8 +16,8 @@ import (
 func TestOpenSSLIssuesAKCertificates(t *testing.T) {
 	config := must(os.ReadFile("testdata/ak.cnf"))(t)
 	doc := string(must(os.ReadFile("../docs/attestation.md"))(t))
-	issue := []string{"openssl", "x509", "-new", "-force_pubkey", "ak.pub", "-subj", "/", "-CA", "ca.crt", "-CAkey", "ca.key", "-days", "365",
-		"-extfile", "ak.cnf", "-extensions", "ak", "-out", "ak.crt"}
+	issue := []string{"openssl", "x509", "-new", "-force_pubkey", "ak.pub.pem", "-subj", "/", "-CA", "ca.crt", "-CAkey", "ca.key", "-days", "365",
+		"-extfile", "ak.cnf", "-extensions", "ak", "-out", "ak.pem"}
 	if !strings.Contains(doc, string(config)) || !strings.Contains(strings.Join(strings.Fields(strings.ReplaceAll(doc, "\\\n", " ")), " "), strings.Join(issue, " ")) {
 		t.Fatal("the documentation says something else")
 	}
@@ -32,7 +32,7 @@ func TestOpenSSLIssuesAKCertificates(t *testing.T) {
 		}
 	}
 	write("ak.cnf", "", config)
-	write("ak.pub", "PUBLIC KEY", must(x509.MarshalPKIXPublicKey(f.ak.Public()))(t))
+	write("ak.pub.pem", "PUBLIC KEY", must(x509.MarshalPKIXPublicKey(f.ak.Public()))(t))
 	write("ca.key", "PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(f.authority.IssuingKey))(t))
 	write("ca.crt", "CERTIFICATE", f.authority.Issuing.Raw)
 	cmd := exec.Command(issue[0], issue[1:]...)
@@ -40,7 +40,7 @@ func TestOpenSSLIssuesAKCertificates(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	block, _ := pem.Decode(must(os.ReadFile(filepath.Join(dir, "ak.crt")))(t))
+	block, _ := pem.Decode(must(os.ReadFile(filepath.Join(dir, "ak.pem")))(t))
 	cert := must(x509.ParseCertificate(block.Bytes))(t)
 	s := f.forge(func(v *forged) {
 		v.chain = func(c []*x509.Certificate) []*x509.Certificate { return []*x509.Certificate{cert, c[1]} }

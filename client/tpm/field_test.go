@@ -5,6 +5,7 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -91,6 +92,29 @@ func TestPowerCutsLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	must(attestOnce(t, c))(t)
+}
+
+// TestParentLocks: an AK below a storage key without noDA is warned of, as loading it uses that key.
+func TestParentLocks(t *testing.T) {
+	hardware, c := ready(t)
+	protected := tpm2.ECCSRKTemplate
+	protected.ObjectAttributes.NoDA = false
+	parent := must(hardware.MakeAK(protected, 0x81000103))(t)
+	made := must(tpm2.Create{ParentHandle: tpm2.AuthHandle{Handle: parent.Handle, Name: parent.Name, Auth: tpm2.PasswordAuth(nil)},
+		InPublic: tpm2.New2B(attesttest.ECCAK(tpm2.TPMECCNistP256, tpm2.TPMAlgSHA256))}.Execute(hardware))(t)
+	file := tpm.KeyFile{Parent: uint32(parent.Handle), Public: made.OutPublic.Bytes(), Private: made.OutPrivate.Buffer}
+	c.AK = filepath.Join(t.TempDir(), "ak.tss2.pem")
+	if err := os.WriteFile(c.AK, file.Marshal(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	authority := must(attesttest.NewAuthority("Acme"))(t)
+	area := must(made.OutPublic.Contents())(t)
+	if err := attesttest.WritePEM(c.AKChain, must(authority.Issue(must(tpm2.Pub(*area))(t), "sensor-17"))(t)); err != nil {
+		t.Fatal(err)
+	}
+	if made := must(attestOnce(t, c))(t); len(made.Warnings) != 1 || !strings.Contains(made.Warnings[0], "attestation key's parent has no noDA") {
+		t.Errorf("warnings %q", made.Warnings)
+	}
 }
 
 // TestBanks: what the TPM has is quoted; where it has nothing, the key is attested without.

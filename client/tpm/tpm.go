@@ -147,10 +147,11 @@ func persistentHandle(s string) (tpm2.TPMHandle, bool) {
 
 // loaded is a key that the TPM can use now.
 type loaded struct {
-	handle    tpm2.NamedHandle
-	public    tpm2.TPMTPublic
-	key       crypto.PublicKey
-	transient bool
+	handle         tpm2.NamedHandle
+	public         tpm2.TPMTPublic
+	key            crypto.PublicKey
+	transient      bool
+	lockableParent bool // it was loaded below one without noDA
 }
 
 func newLoaded(handle tpm2.TPMHandle, name tpm2.TPM2BName, public tpm2.TPM2BPublic, transient bool) (*loaded, error) {
@@ -162,7 +163,7 @@ func newLoaded(handle tpm2.TPMHandle, name tpm2.TPM2BName, public tpm2.TPM2BPubl
 	if err != nil {
 		return nil, err
 	}
-	return &loaded{tpm2.NamedHandle{Handle: handle, Name: name}, *area, key, transient}, nil
+	return &loaded{handle: tpm2.NamedHandle{Handle: handle, Name: name}, public: *area, key: key, transient: transient}, nil
 }
 
 // auth is the key's handle with its empty authorization value.
@@ -237,12 +238,15 @@ func loadFile(t transport.TPM, path string) (*loaded, error) {
 		err := withStorage(t, load)
 		return key, err
 	}
-	parent, err := tpm2.ReadPublic{ObjectHandle: tpm2.TPMHandle(file.Parent)}.Execute(t)
+	parent, err := readPersistent(t, tpm2.TPMHandle(file.Parent))
 	if err != nil {
 		return nil, fmt.Errorf("its parent %#x: %w", file.Parent, err)
 	}
-	err = load(tpm2.AuthHandle{Handle: tpm2.TPMHandle(file.Parent), Name: parent.Name, Auth: tpm2.PasswordAuth(nil)})
-	return key, err
+	if err := load(parent.auth()); err != nil {
+		return nil, err
+	}
+	key.lockableParent = !parent.public.ObjectAttributes.NoDA
+	return key, nil
 }
 
 // makeKey makes the device's key under the owner's storage key and keeps it in a file.
@@ -326,13 +330,17 @@ func explain(err error) error {
 	return err
 }
 
-// unprotected warns of keys that power cuts lock: a TPM counts each cut after a use of them as a wrong password.
+// unprotected warns of keys that power cuts lock: a TPM counts each cut after a use of them as a wrong password. To load a key
+// is to use its parent.
 func (d *Device) unprotected() (warnings []string) {
 	for _, k := range []struct {
-		name string
-		key  *loaded
-	}{{"attestation key", d.ak}, {"device's key", d.key}} {
-		if !k.key.public.ObjectAttributes.NoDA {
+		name     string
+		lockable bool
+	}{
+		{"attestation key", !d.ak.public.ObjectAttributes.NoDA}, {"attestation key's parent", d.ak.lockableParent},
+		{"device's key", !d.key.public.ObjectAttributes.NoDA}, {"device's key's parent", d.key.lockableParent},
+	} {
+		if k.lockable {
 			warnings = append(warnings, "the "+k.name+" has no noDA attribute: after some power cuts the TPM locks it for a while (TPM_RC_LOCKOUT); make one with noda (docs/attestation.md)")
 		}
 	}
