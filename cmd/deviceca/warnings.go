@@ -6,12 +6,31 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/deviceca/deviceca/ca"
 )
 
 // warnings is admin.Options.Warnings: what was, or is, dated in the future, and root CRLs that end.
 func (s *system) warnings(ctx context.Context) []string {
 	r := s.revocation.current.Load()
-	return slices.Concat(r.crls.Warnings(), r.packs.Warnings(), s.rootWarnings(ctx, time.Now()))
+	return slices.Concat(r.crls.Warnings(), r.packs.Warnings(), s.rootWarnings(ctx, time.Now()), s.quarantineWarnings())
+}
+
+// quarantineWarnings tells of a quarantine CA that stands below the root that relying parties trust, as in homes of old.
+func (s *system) quarantineWarnings() (all []string) {
+	for _, q := range s.service.LiveGenerations("quarantine") {
+		cert, err := x509.ParseCertificate(q.Cert)
+		if err != nil || q.Stage != ca.StageActive {
+			continue
+		}
+		for _, raw := range s.service.Live("root") {
+			if root, err := x509.ParseCertificate(raw); err == nil && cert.CheckSignatureFrom(root) == nil {
+				all = append(all, q.Name+" stands below the root of relying parties: those that do not apply the extended key usage of a CA accept devices in quarantine; "+
+					"give it a root of its own with: deviceca ca rotate quarantine")
+			}
+		}
+	}
+	return all
 }
 
 // rootCRLNotice is how long before its end a root's CRL is warned of: without it, many relying parties refuse every device.
