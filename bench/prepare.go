@@ -29,7 +29,7 @@ func enrolFleet(ctx context.Context, t target, n int, authorization string) (*fl
 	})
 }
 
-// newKeys are renewals with a new key each.
+// newKeys are renewals with a new key each: the same one would get the same certificate.
 func (f *fleet) newKeys(path string, total int) ([]*member, error) {
 	per := total/len(f.ids) + 1
 	members := make([]*member, len(f.ids))
@@ -43,7 +43,7 @@ func (f *fleet) newKeys(path string, total int) ([]*member, error) {
 	})
 }
 
-// sameKey are renewals with the key that the device has, again and again.
+// sameKey are requests that the server makes the key for, signed with the key that the device has, again and again.
 func (f *fleet) sameKey(path string) ([]*member, error) {
 	members := make([]*member, len(f.ids))
 	return members, parallel(len(members), func(i int) error {

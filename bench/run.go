@@ -153,7 +153,7 @@ func (b *run) round(ctx context.Context, n int) error {
 	}{
 		{"renew", renewLoad, keptAlive, func(total int) ([]*member, error) { return b.fleet.newKeys(enroll, total) }},
 		{"estserver", peerLoad, keptAlive, func(total int) ([]*member, error) { return b.peers.newKeys(enroll, total) }},
-		{"reenroll", "simplereenroll, same key, kept-alive mTLS", keptAlive, func(int) ([]*member, error) { return b.fleet.sameKey(reenroll) }},
+		{"reenroll", "simplereenroll, new key, kept-alive mTLS", keptAlive, func(total int) ([]*member, error) { return b.fleet.newKeys(reenroll, total) }},
 		{"first", "first enrolment, Basic, kept alive", keptAlive, func(total int) ([]*member, error) {
 			b.batch++
 			return newDevices(b.ours.target, enroll, b.connections, total, b.batch, b.ours.authorization)

@@ -125,10 +125,10 @@ func (s *Service) Spend(r Requester, id, address string) error {
 // buy pays for a certificate that policy grants. The caller calls settle, once, with what came of it.
 // If the device has used its budget, the very certificate that it asks for again, if there is
 // one, is returned in place of a refusal.
-func (s *Service) buy(ctx context.Context, r Request, d *device.Device, decision policy.Decision, digest [32]byte, now time.Time) (settle func(error), there *Certificate, err error) {
+func (s *Service) buy(ctx context.Context, r Request, d *device.Device, decision policy.Decision, newest Serial, digest [32]byte, now time.Time) (settle func(error), there *Certificate, err error) {
 	certificate, err := s.budgets.certificate(d.ID, decision.Validity, now)
 	if err != nil {
-		if there, lookErr := s.same(ctx, r, d, decision, digest, now); there != nil || lookErr != nil {
+		if there, lookErr := s.same(ctx, r, d.ID, decision, newest, digest, now); there != nil || lookErr != nil {
 			return nil, there, lookErr
 		}
 		return nil, nil, err
@@ -149,22 +149,18 @@ func (s *Service) buy(ctx context.Context, r Request, d *device.Device, decision
 	}, nil, nil
 }
 
-// same is the newest certificate of a device for the key of a request, if that is
+// same is newest, the newest certificate of a device for the key of a request, if that is
 // what the request would come to: the same names and profile, as policy decides now,
 // neither revoked nor expired. An ACME order has to have a certificate of its own.
-func (s *Service) same(ctx context.Context, r Request, d *device.Device, decision policy.Decision, digest [32]byte, now time.Time) (*Certificate, error) {
-	if r.Requester.Account != 0 {
+func (s *Service) same(ctx context.Context, r Request, id string, decision policy.Decision, newest Serial, digest [32]byte, now time.Time) (*Certificate, error) {
+	if r.Requester.Account != 0 || newest.IsZero() {
 		return nil, nil
 	}
-	standing, err := s.ledger.Standing(ctx, d.ID, keyID(r.SPKI))
-	if err != nil || standing.Newest.IsZero() {
-		return nil, err
-	}
-	c, err := s.ledger.CertificateBySerial(ctx, standing.Newest)
+	c, err := s.ledger.CertificateBySerial(ctx, newest)
 	if errors.Is(err, ErrNoRecord) {
 		return nil, nil
 	}
-	if err != nil || !device.SameID(c.Device, d.ID) || c.Request != digest || c.Revocation != nil || !now.Before(c.NotAfter) ||
+	if err != nil || !device.SameID(c.Device, id) || c.Request != digest || c.Revocation != nil || !now.Before(c.NotAfter) ||
 		c.Decision.Profile != decision.Profile || c.Decision.Outcome != decision.Outcome || c.Decision.Level != decision.Level {
 		return nil, err
 	}

@@ -18,8 +18,8 @@ import (
 	"github.com/deviceca/deviceca/policy"
 )
 
-// repeatWindow is how long a credential's repeated request is answered with the
-// certificate already issued, so that a lost reply strands nobody.
+// repeatWindow is how long a repeated request is answered with the certificate already
+// issued, so that a lost reply strands nobody, and one that could not be kept makes no second.
 const repeatWindow = time.Hour
 
 // Enroll decides on a request, and issues. The steps stand in an order that
@@ -64,12 +64,9 @@ func (s *Service) enroll(ctx context.Context, r Request) (issued *Issued, err er
 	}
 
 	// 2. What does the ledger know of that device and that key, and may the requester act for it?
-	// The certificate shown has brought the device along; whose key it is, the record will say.
-	standing := Standing{Device: r.Requester.standing}
-	if standing.Device == nil {
-		if standing, err = s.ledger.Standing(ctx, id, key); err != nil {
-			return nil, err
-		}
+	standing, err := s.ledger.Standing(ctx, id, key)
+	if err != nil {
+		return nil, err
 	}
 	dev, added, err := st.mayAct(&r.Requester, deed, id, standing.Device, now)
 	if err != nil {
@@ -118,9 +115,16 @@ func (s *Service) enroll(ctx context.Context, r Request) (issued *Issued, err er
 		return nil, err
 	}
 
-	// 6. Is there a certificate left in the budgets of those concerned? Policy has said
-	// for how long it would live, and with that how fast the device's budget fills.
-	settle, again, err := s.buy(ctx, r, dev, decision, digest, now)
+	// 6. Was this very renewal answered already? Only now, since a certificate is good for many requests, and what
+	// has changed since the first counts. If not, is there a certificate left in the budgets of those
+	// concerned? Policy has said for how long it would live, and with that how fast the device's budget fills.
+	if again, err = s.renewed(ctx, r, profile, decision, standing.Newest, digest, now); err != nil {
+		return nil, err
+	}
+	if again != nil {
+		return s.handOutAgain(ctx, st, r, again)
+	}
+	settle, again, err := s.buy(ctx, r, dev, decision, standing.Newest, digest, now)
 	if err != nil {
 		return nil, err
 	}
@@ -166,8 +170,11 @@ func (s *Service) enroll(ctx context.Context, r Request) (issued *Issued, err er
 	if added {
 		issuance.NewDevice = dev
 	}
-	if c := r.Requester.Credential; c != nil && r.Requester.Account == 0 {
-		issuance.Credential, issuance.Newest = c.Reference, standing.Newest
+	if r.Requester.Account == 0 {
+		issuance.Newest, issuance.Once = standing.Newest, r.Requester.RA == nil
+		if c := r.Requester.Credential; c != nil {
+			issuance.Credential = c.Reference
+		}
 	}
 	if cert.Replaces = r.Replaces; r.Requester.Certificate != nil {
 		cert.Replaces = r.Requester.Certificate.Serial
@@ -234,6 +241,23 @@ func (s *Service) again(ctx context.Context, r Request, standing Standing, diges
 	c, err := s.ledger.CertificateBySerial(ctx, standing.Newest)
 	if err != nil || c.Actor != r.Requester.Actor() || c.Request != digest ||
 		c.Revocation != nil || now.Sub(c.IssuedAt) >= repeatWindow || !now.Before(c.NotAfter) {
+		return nil, err
+	}
+	return c, nil
+}
+
+// renewed is the certificate that the same request got within repeatWindow by the same certificate of the device, or by its
+// IDevID. What a certificate is answered with is its own successor alone: a device that goes on with that
+// renews anew, even with the same key. Nothing is handed out that would come out differently now.
+func (s *Service) renewed(ctx context.Context, r Request, p *Profile, decision policy.Decision, newest Serial, digest [32]byte, now time.Time) (*Certificate, error) {
+	shown := r.Requester.Certificate
+	if shown == nil && r.Requester.Manufacturer == nil || shown != nil && newest == shown.Serial {
+		return nil, nil
+	}
+	c, err := s.same(ctx, r, r.Requester.Device, decision, newest, digest, now)
+	if c == nil || err != nil || c.Actor != r.Requester.Actor() || c.Issuer != p.issuer.Record.Name || c.Decision.Validity != decision.Validity ||
+		shown != nil && c.Replaces != shown.Serial || shown == nil && !c.Replaces.IsZero() ||
+		!r.NotAfter.IsZero() && c.NotAfter.After(r.NotAfter) || now.Sub(c.IssuedAt) >= repeatWindow {
 		return nil, err
 	}
 	return c, nil
@@ -402,6 +426,8 @@ func recordError(err error) error {
 		return Errorf(Denied, "%w", err)
 	case errors.Is(err, ErrUnapproved):
 		return Errorf(Conflict, "%w; ask again", err)
+	case errors.Is(err, ErrRecorded):
+		return Errorf(Conflict, "the same request was answered on another connection (%w); ask again", err)
 	case errors.Is(err, ErrReplaced), errors.Is(err, ErrWithdrawn), errors.Is(err, ErrAccountGone):
 		return Errorf(Unauthenticated, "%w", err)
 	}

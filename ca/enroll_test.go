@@ -142,6 +142,78 @@ func TestRenewal(t *testing.T) {
 	a.byCertificate(first.Certificate.DER)
 }
 
+// A device whose renewal was answered, and that could not keep the answer (it was lost, its disk is full), asks again
+// with the certificate and the key that it has, and gets the certificate that is there, for an hour.
+func TestRenewalRepeated(t *testing.T) {
+	a := newAuthority(t, nil)
+	enrolled := func(id string) ca.Requester {
+		r, _ := a.grant(id, "software", 1)
+		return a.byCertificate(a.enroll(a.request(r, newCSR(t, newKey(t), named(id)))).Certificate.DER)
+	}
+	acme := newMaker(t, "Acme")
+	a.addMaker(acme, "acme", "software", ca.Constraints{})
+	for _, c := range []struct {
+		id   string
+		by   ca.Requester
+		then func(first *ca.Issued, r *ca.Request) // what happens before the request is repeated
+		same bool
+	}{
+		{id: "lost", by: enrolled("lost"), same: true},
+		{id: "slow", by: enrolled("slow"), then: func(*ca.Issued, *ca.Request) { a.clock.Add(59 * time.Minute) }, same: true},
+		{id: "late", by: enrolled("late"), then: func(*ca.Issued, *ca.Request) { a.clock.Add(time.Hour) }},
+		{id: "idevid", by: a.byChain(acme.device("idevid", nil)), same: true},
+		{id: "newkey", by: enrolled("newkey"), then: func(_ *ca.Issued, r *ca.Request) {
+			*r = a.request(r.Requester, newCSR(t, newKey(t), named("newkey")))
+		}},
+		{id: "goes-on", by: enrolled("goes-on"), then: func(first *ca.Issued, r *ca.Request) { r.Requester = a.byCertificate(first.Certificate.DER) }},
+		{id: "shorter", by: enrolled("shorter"), then: func(_ *ca.Issued, r *ca.Request) { r.NotAfter = a.clock.Now().Add(time.Hour) }},
+		{id: "longer", by: enrolled("longer"), then: func(_ *ca.Issued, r *ca.Request) { r.NotAfter = a.clock.Now().Add(1000 * time.Hour) }, same: true},
+		{id: "more", by: enrolled("more"), then: func(_ *ca.Issued, r *ca.Request) {
+			r.Names.SANs = append(r.Names.SANs, ca.SAN{Form: "dns", Value: "more"})
+		}},
+		{id: "revoked", by: enrolled("revoked"), then: func(first *ca.Issued, _ *ca.Request) {
+			if _, err := a.Revoke(t.Context(), first.Certificate.Serial, 4, nil, "admin:test"); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{id: "policy", by: enrolled("policy"), then: func(*ca.Issued, *ca.Request) {
+			a.apply(func(p string) string { // renewals are set apart from now on
+				return strings.Replace(p, "outcomes:\n", "outcomes:\n  - name: set-apart\n    when: request.operation == 'renew'\n    then: quarantine\n    profile: remediation\n", 1)
+			})
+		}},
+	} {
+		r := a.request(c.by, newCSR(t, newKey(t), named(c.id)))
+		first, before := a.enroll(r), len(a.events(ca.EventIssued))
+		if c.then != nil {
+			c.then(first, &r)
+		}
+		second := a.enroll(r)
+		if same := second.Certificate.Serial == first.Certificate.Serial; same != c.same || second.Again != c.same || (len(a.events(ca.EventIssued)) == before) != c.same {
+			t.Errorf("%s: the same certificate: %v (again: %v), %d more; want %v", c.id, same, second.Again, len(a.events(ca.EventIssued))-before, c.same)
+		}
+	}
+}
+
+// Many connections with one renewal: one certificate.
+func TestRenewalRace(t *testing.T) {
+	a := newAuthority(t, nil)
+	r, _ := a.grant("lamp-1", "software", 1)
+	request := a.request(a.byCertificate(a.enroll(a.request(r, newCSR(t, newKey(t), named("lamp-1")))).Certificate.DER), newCSR(t, newKey(t), named("lamp-1")))
+	before := len(a.events(ca.EventIssued))
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			if _, err := a.Enroll(context.Background(), request); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(a.events(ca.EventIssued)) - before; n != 1 {
+		t.Errorf("%d certificates, want 1", n)
+	}
+}
+
 func TestKeyOfAnotherDevice(t *testing.T) {
 	a := newAuthority(t, nil)
 	key := newKey(t)
@@ -239,14 +311,14 @@ func TestDeviceStates(t *testing.T) {
 	}
 	move(device.Suspended)
 	a.refused(a.request(r, newCSR(t, newKey(t), named("lamp-1"))), ca.Denied, "suspended")
-	a.refused(a.request(self, newCSR(t, newKey(t), named("lamp-1"))), ca.Denied, "may not enrol") // authenticated before
+	a.refused(a.request(self, newCSR(t, newKey(t), named("lamp-1"))), ca.Denied, "suspended") // authenticated before
 	a.refused(a.request(a.byCertificate(issued.Certificate.DER), newCSR(t, newKey(t), named("lamp-1"))), ca.Denied, "suspended")
 	move(device.Active)
 	a.enroll(a.request(self, newCSR(t, newKey(t), named("lamp-1"))))
 	if revoked := move(device.Retired); revoked.Count != 2 || len(revoked.First) != 2 {
 		t.Errorf("retiring revoked %d certificates, want 2", revoked.Count)
 	}
-	a.refused(a.request(self, newCSR(t, newKey(t), named("lamp-1"))), ca.Denied, "may not enrol")
+	a.refused(a.request(self, newCSR(t, newKey(t), named("lamp-1"))), ca.Denied, "retired")
 	if _, err := a.AuthenticateCertificate(ctx, []*x509.Certificate{parse(t, issued.Certificate.DER)}); ca.KindOf(err) != ca.Unauthenticated {
 		t.Errorf("a retired device's certificate: %v", err)
 	}

@@ -130,12 +130,13 @@ type Issuance struct {
 	Possession  Possession // of its key: see Standing.KeyOwner
 	// NewDevice enters the inventory with this certificate, if it is not there
 	// yet (group credentials, manufacturers).
-	NewDevice *device.Device
-	// Credential, if set, loses one use. Newest is Standing.Newest as it was when
-	// this was decided: a certificate that answers the same request of the same
-	// actor and is newer is ErrRecorded, so that a repetition on another connection spends no second use.
-	Credential string
-	Newest     Serial
+	NewDevice  *device.Device
+	Credential string // if set, it loses one use
+	// Newest is Standing.Newest as it was when this was decided. With Once, a certificate that answers the same
+	// request of the same actor and is newer is ErrRecorded, so that a repetition on another connection
+	// spends no second use, and makes no second certificate.
+	Newest Serial
+	Once   bool
 	// Pending, if set, is the ID of an approved request that this spends; ErrUnapproved
 	// if it is not approved any more.
 	Pending int64

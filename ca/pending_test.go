@@ -209,8 +209,7 @@ func TestApprovalIsForOneRequest(t *testing.T) {
 	a.enroll(a.request(a.bySecret(g), newCSR(t, key, named("lamp-1"))))
 }
 
-// A renewal is approved too. Its lost reply is not given again, so that a
-// replayed request waits anew.
+// A renewal is approved too. Its lost reply is given again, and an hour later the request waits anew.
 func TestApprovalOfRenewal(t *testing.T) {
 	a := newAuthority(t, nil)
 	r, _ := a.grant("lamp-1", "software", 1)
@@ -228,7 +227,11 @@ func TestApprovalOfRenewal(t *testing.T) {
 		t.Errorf("got %+v", p)
 	}
 	a.rule(p.ID, true, "")
-	a.enroll(renew())
+	renewed := a.enroll(renew())
+	if again := a.enroll(renew()); again.Certificate.Serial != renewed.Certificate.Serial {
+		t.Error("the repeated request used the same approval for a second certificate")
+	}
+	a.clock.Add(time.Hour)
 	if again := a.waits(renew()); again.ID == p.ID {
 		t.Error("the replayed request used the same approval")
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 )
@@ -23,6 +24,8 @@ type Agent struct {
 	// Open gets what a run needs and should not hold meanwhile, such as a TPM: it sets Config.Signer
 	// and Config.Attester, and returns what gives them back. It is called before each run. Nil for none.
 	Open func(ctx context.Context, c *Config) (shut func() error, err error)
+
+	warned []string // by the run before
 }
 
 // Waiting times of an Agent.
@@ -94,11 +97,13 @@ func (a *Agent) once(ctx context.Context, log *slog.Logger) (Result, error) {
 	}
 	// What was forced is done once.
 	a.Config.Force, a.Config.Renew = false, false
-	if result.Action != Current {
+	// What was warned of is not said again each hour, while nothing changes.
+	if result.Action != Current || !slices.Equal(result.Warnings, a.warned) {
 		for _, w := range result.Warnings {
 			log.Warn(w)
 		}
 	}
+	a.warned = result.Warnings
 	return result, a.hook(ctx, result)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -44,6 +45,25 @@ func TestOtherNames(t *testing.T) {
 		c.Renew = renew
 		if r := mustRun(t, c); len(r.Warnings) != 2 || !strings.Contains(r.Warnings[0], "DNS b.example") || !strings.Contains(r.Warnings[1], "IP 192.0.2.2") || !strings.Contains(r.Warnings[0], "-force") {
 			t.Errorf("renew %v: %q", renew, r.Warnings)
+		}
+	}
+}
+
+// TestWatchWarns: names that the certificate does not have are told of when the watch begins, and not at each turn.
+func TestWatchWarns(t *testing.T) {
+	s := newESTServer(t, newTestCA(t, "good"), nil)
+	c := s.config(t)
+	mustRun(t, c)
+	c.AltNames = AltNames{DNS: []string{"b.example"}}
+	var log strings.Builder
+	a := Agent{Config: c}
+	for i := range 3 {
+		a.Config.Renew = i == 2
+		if _, err := a.once(t.Context(), slog.New(slog.NewTextHandler(&log, nil))); err != nil {
+			t.Fatal(err)
+		}
+		if n, want := strings.Count(log.String(), "DNS b.example"), []int{1, 1, 2}[i]; n != want {
+			t.Errorf("turn %d: told %d times, want %d", i, n, want)
 		}
 	}
 }

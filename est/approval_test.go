@@ -62,7 +62,7 @@ func TestApproval(t *testing.T) {
 		t.Error("a lost reply got another certificate")
 	}
 
-	// The approval is spent: a renewal, and its replay, need their own.
+	// The approval is spent: a renewal, and the next with another key, need their own.
 	own := identity{&ca.Certificate{DER: cert.Raw}, key}
 	renew := func() result {
 		return s.do(t, call{path: "simplereenroll", as: &own, body: base64Body(csr)})
@@ -73,11 +73,16 @@ func TestApproval(t *testing.T) {
 	if _, err := s.core.DecideRequest(t.Context(), 3, true, "", "admin:test"); err != nil {
 		t.Fatal(err)
 	}
-	if renewed := renew().certs(t)[0]; renewed.Equal(cert) {
+	renewed := renew().certs(t)[0]
+	if renewed.Equal(cert) {
 		t.Error("nothing was renewed")
 	}
+	if again := renew().certs(t)[0]; !again.Equal(renewed) {
+		t.Error("a lost reply to a renewal got another certificate")
+	}
+	csr = newCSR(t, newKey(t), "lamp-1")
 	if r := renew(); r.status != 202 || !strings.Contains(r.body, "request 4 ") {
-		t.Errorf("replay: %d %s", r.status, r.body)
+		t.Errorf("with another key: %d %s", r.status, r.body)
 	}
 	// Four wait at most.
 	for range 3 {

@@ -24,8 +24,9 @@ func TestRenewalLoop(t *testing.T) {
 	}
 	serials := map[string]bool{cert.SerialNumber.String(): true}
 	var newest *x509.Certificate
-	next := newKey(t)
+	var next crypto.Signer
 	for range 59 {
+		next = newKey(t)
 		newest = renew(next).certs(t)[0]
 		serials[newest.SerialNumber.String()] = true
 	}

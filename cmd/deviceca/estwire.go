@@ -35,14 +35,13 @@ type cmcResponder struct {
 	service *ca.Service
 	mu      sync.Mutex
 	current est.Responder
-	until   time.Time
 }
 
 // get is est.Options.Responder. The certificate is issued when it is first needed.
 func (c *cmcResponder) get(ctx context.Context) (est.Responder, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if time.Now().Before(c.until) {
+	if c.current.Key != nil && fresh(c.current.Chain[0], cmcLife, time.Now()) {
 		return c.current, nil
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -61,6 +60,6 @@ func (c *cmcResponder) get(ctx context.Context) (est.Responder, error) {
 		}
 		r.Chain = append(r.Chain, cert)
 	}
-	c.current, c.until = r, issued.Certificate.NotBefore.Add(cmcLife/2)
+	c.current = r
 	return r, nil
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -56,17 +57,25 @@ func (c *serverCert) renew(ctx context.Context) error {
 	return nil
 }
 
-// keepFresh renews until ctx ends. A token that is away is tried again every
-// minute, for which half of the certificate's life is left.
+// fresh reports whether a certificate of the server's own will do for now: half of its life is left, and it has
+// begun. One that has not was issued by a clock that was ahead.
+func fresh(cert *x509.Certificate, life time.Duration, now time.Time) bool {
+	return !now.Before(cert.NotBefore) && now.Before(cert.NotAfter.Add(-life/2))
+}
+
+// keepFresh renews until ctx ends. It looks every minute, since the clock may be set. A token that is away is tried
+// again as often, for which half of the certificate's life is left.
 func (c *serverCert) keepFresh(ctx context.Context) {
 	for {
 		leaf := c.current.Load().Leaf
-		wait := time.Until(leaf.NotAfter.Add(-serverCertLife / 2))
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.changed:
-		case <-time.After(max(wait, time.Minute)):
+		case <-time.After(time.Minute):
+			if fresh(leaf, serverCertLife, time.Now()) {
+				continue
+			}
 		}
 		if err := c.renew(ctx); err != nil && ctx.Err() == nil {
 			c.log.Error("the server certificate could not be renewed; trying again in a minute", "not_after", leaf.NotAfter, "err", err)

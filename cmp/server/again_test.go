@@ -132,6 +132,40 @@ func TestRepeatedOverAnotherProtocol(t *testing.T) {
 	}
 }
 
+// A kur in another transaction, since the answer to the first was lost, gets the certificate that is there, and its
+// certConf confirms that. One that was rejected is not handed out again.
+func TestKeyUpdateRepeated(t *testing.T) {
+	e := newEnv(t)
+	own := e.enrolled("lamp-1")
+	kur := func(key crypto.Signer) *cmp.Message {
+		return e.ask(e.message(requests(cmp.KUR, crmf(t, "lamp-1", key, nil))), own)
+	}
+	key, rejected := newKey(t), newKey(t)
+	first := e.certificate(kur(key))
+	second := kur(key)
+	if !e.certificate(second).Equal(first) {
+		t.Fatal("the repeated kur got a second certificate")
+	}
+	if reply := e.ask(e.confirming(second, first.Raw), own); reply.Body.Type() != cmp.PKIConf {
+		t.Fatal(status(reply))
+	}
+	if third := e.kur(own, key); !e.certificate(third).Equal(first) { // with implicitConfirm
+		t.Error("confirmed, and then there was a second certificate")
+	}
+	answer := kur(rejected)
+	bad := e.certificate(answer)
+	if reply := e.ask(e.rejecting(answer, bad.Raw), own); reply.Body.Type() != cmp.PKIConf {
+		t.Fatal(status(reply))
+	}
+	if e.certificate(kur(rejected)).Equal(bad) {
+		t.Error("a certificate that its device rejected was handed out again")
+	}
+	e.late.Store(int64(11 * time.Minute))
+	if err := e.server.Sweep(t.Context()); err != nil || e.revoked(first) {
+		t.Errorf("the confirmed certificate was revoked (%v)", err)
+	}
+}
+
 // A certConf for a certificate that was handed out again, and is overdue or revoked by then.
 func TestRepeatedTooLate(t *testing.T) {
 	e := newEnv(t)

@@ -71,7 +71,11 @@ func (s *Server) renewDelegate(ctx context.Context) error {
 	return nil
 }
 
-// delegateDue: at half of its life, so that a token that is away for days does no harm.
-func (s *Server) delegateDue() bool {
-	return s.Now().After(s.delegate.current.Load().Certificate().NotAfter.Add(-delegateLife / 2))
+func (s *Server) delegateDue() bool { return s.due(s.delegate.current.Load().Certificate()) }
+
+// due reports whether a certificate of the CA's own must be made anew: at half of its life, so that a token that is
+// away for days does no harm; and where it has not begun, since the clock was ahead when it was issued.
+func (s *Server) due(cert *x509.Certificate) bool {
+	now := s.Now()
+	return now.Before(cert.NotBefore) || !now.Before(cert.NotAfter.Add(-delegateLife/2))
 }

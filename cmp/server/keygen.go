@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/cmp"
@@ -153,7 +152,7 @@ func (w *wanted) otherKind() string {
 type keyAuthority struct {
 	mu      sync.Mutex
 	current *cmp.KGA
-	until   time.Time
+	cert    *x509.Certificate
 }
 
 // forget has the next key signed by a new certificate, whose chain is that of now.
@@ -166,7 +165,7 @@ func (k *keyAuthority) forget() {
 func (k *keyAuthority) get(ctx context.Context, s *Server) (*cmp.KGA, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.current != nil && s.Now().Before(k.until) {
+	if k.current != nil && !s.due(k.cert) {
 		return k.current, nil
 	}
 	key, certs, err := s.issueDelegate(ctx, ca.BuiltinKGA)
@@ -177,6 +176,6 @@ func (k *keyAuthority) get(ctx context.Context, s *Server) (*cmp.KGA, error) {
 	if err != nil {
 		return nil, err
 	}
-	k.current, k.until = kga, certs[0].NotAfter.Add(-delegateLife/2)
+	k.current, k.cert = kga, certs[0]
 	return kga, nil
 }

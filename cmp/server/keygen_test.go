@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/deviceca/deviceca/ca"
 	"github.com/deviceca/deviceca/cmp"
@@ -281,4 +282,18 @@ func maker(e *env, id string, key crypto.Signer, usage x509.KeyUsage) party {
 		e.t.Fatal(err)
 	}
 	return party{id: id, key: key, crt: issue(e.t, &x509.Certificate{Subject: pkix.Name{SerialNumber: id}, KeyUsage: usage}, root, key.Public(), makerKey)}
+}
+
+// When the clock was ahead, the certificate of who makes keys begins in the future: it is made anew when the clock came back.
+func TestKeygenClockCameBack(t *testing.T) {
+	e := newEnv(t, withProfiles)
+	lamp := e.register("lamp-1", 9)
+	made := func() {
+		t.Helper()
+		e.opened(e.ask(e.message(requests(cmp.IR, noKey("lamp-1", nil)), cmp.CertProfile("made-ec"), cmp.ImplicitConfirm()), lamp), lamp)
+	}
+	e.late.Store(int64(time.Hour))
+	made()
+	e.late.Store(0)
+	made()
 }

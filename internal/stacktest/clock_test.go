@@ -1,7 +1,12 @@
 package stacktest
 
 import (
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
+	"fmt"
+	"math/big"
 	"net/http"
 	"os"
 	"strings"
@@ -58,6 +63,34 @@ func TestClockWasAhead(t *testing.T) {
 	}
 	if code, _ := h.get("/readyz"); code != 200 {
 		t.Errorf("readyz %d", code)
+	}
+}
+
+// Root CRLs, which the server cannot sign, are told of where they begin in the future, or end soon.
+func TestRootCRLWarnings(t *testing.T) {
+	h := newHome(t)
+	if out := h.run("status", "--home", h.dir); strings.Contains(out, "CRL of") {
+		t.Errorf("a new CA: %s", out)
+	}
+	h.stop()
+	key := newKey(t)
+	i := &intruder{t: t, path: h.path("ledger.db")}
+	for root, from := range map[string]time.Time{"root-1": time.Now().AddDate(0, 0, -356), "quarantine-root-1": time.Now().AddDate(0, 0, 1)} {
+		raw, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(2), ThisUpdate: from, NextUpdate: from.AddDate(1, 0, 0)},
+			&x509.Certificate{Subject: pkix.Name{CommonName: root}, SubjectKeyId: []byte{1}, KeyUsage: x509.KeyUsageCRLSign}, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i.run(fmt.Sprintf("UPDATE setting SET value = X'%x' WHERE name = 'crl/%s'", raw, root))
+	}
+	h.start()
+	var status struct{ Warnings []string }
+	if err := json.Unmarshal([]byte(h.run("status", "--home", h.dir, "--json")), &status); err != nil {
+		t.Fatal(err)
+	}
+	told := strings.Join(status.Warnings, "\n")
+	if len(status.Warnings) != 2 || !strings.Contains(told, "the CRL of root-1 ends at") || !strings.Contains(told, "the CRL of quarantine-root-1 begins in the future") {
+		t.Errorf("status warns %q", status.Warnings)
 	}
 }
 

@@ -102,7 +102,7 @@ func (r *recording) run(t *tx) error {
 	}
 	_, ordered := r.With.(acme.Fulfilment)
 	switch {
-	case answered && r.Credential != "":
+	case answered && r.Once:
 		return ca.ErrRecorded
 	case !next.Valid || c.Serial.Index() >= uint64(next.Int64):
 		return fmt.Errorf("serial %s: its index %d was not reserved for %s", c.Serial, c.Serial.Index(), c.Issuer)
