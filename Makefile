@@ -6,6 +6,9 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LDFLAGS   = -s -w -X main.version=$(VERSION)
 SOFTHSM   = softhsm2-util=softhsm2 /usr/lib/softhsm/libsofthsm2.so=libsofthsm2
 COMPILER  = gcc=gcc /usr/include/stdlib.h=libc6-dev
+# The other PKCS#11 modules of the tests: tpm2-pkcs11, with the resource manager that it needs over swtpm, and p11-kit-client.
+MODULES   = p11-kit=p11-kit,p11-kit-modules /usr/share/p11-kit/modules/tpm2_pkcs11.module=libtpm2-pkcs11-1 dbus-daemon=dbus-daemon dbus-send=dbus-bin \
+	/usr/sbin/tpm2-abrmd=tpm2-abrmd,libtss2-tcti-tabrmd0,libtss2-tcti-swtpm0
 
 .PHONY: run build device test test-long unit interop interop-step race fuzz bench compose-test clean
 
@@ -30,7 +33,7 @@ need:
 	@scripts/need.sh $(COMPILER) $(SOFTHSM) pkcs11-tool=opensc 'openssl>=3.0.22=openssl,libssl3' curl=curl pki=strongswan-pki \
 		/usr/lib/ipsec/plugins/libstrongswan-curl.so=libstrongswan-extra-plugins \
 		/usr/lib/ipsec/plugins/libstrongswan-openssl.so=libstrongswan-standard-plugins ocsptool=gnutls-bin nginx=nginx \
-		swtpm=swtpm swtpm_setup=swtpm-tools lego=lego certbot=certbot uacme=uacme
+		swtpm=swtpm swtpm_setup=swtpm-tools lego=lego certbot=certbot uacme=uacme $(MODULES)
 
 unit:
 	go vet ./...

@@ -34,7 +34,7 @@ type token struct {
 	live   atomic.Pointer[conn] // nil while the token is away
 	known  atomic.Pointer[tokenKey]
 	failed atomic.Pointer[tokenKey] // its last signature failed as if the token were away
-	wrap   atomic.Pointer[place]
+	wrap   atomic.Pointer[wrapping]
 
 	healer sync.WaitGroup
 	stop   chan struct{} // closed by Close
