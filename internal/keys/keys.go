@@ -121,6 +121,8 @@ var (
 	// ErrPIN means that the PIN or passphrase was refused. A provider never
 	// tries again by itself, so that a token is not locked by it.
 	ErrPIN = errors.New("keys: PIN refused")
+	// ErrNotOffered means that the provider is well and does not make such a key.
+	ErrNotOffered = errors.New("keys: not offered")
 	// ErrSealed means that a sealed secret does not open: another provider's,
 	// another aad, or changed bytes.
 	ErrSealed = errors.New("keys: sealed secret does not open")

@@ -201,13 +201,11 @@ func insist(create func() error) error {
 	return create()
 }
 
-var errNotOffered = errors.New("the token does not offer")
-
 // offers refuses early, and by name, what the token cannot do.
 func (c *conn) offers(mechanism uint, name string) error {
 	_, err := c.m.ctx.GetMechanismInfo(c.slot, []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)})
 	if errors.Is(err, pkcs11.Error(pkcs11.CKR_MECHANISM_INVALID)) {
-		return fmt.Errorf("keys: %w %s: choose another kind of key or another module", errNotOffered, name)
+		return fmt.Errorf("%w: the token does not offer %s: choose another kind of key or another module", ErrNotOffered, name)
 	}
 	if err != nil {
 		return ckError("C_GetMechanismInfo", err)

@@ -160,7 +160,7 @@ func (m *method) offered(c *conn) error {
 	var lacks []error
 	for _, n := range m.needs {
 		err := c.offers(n.number, n.name)
-		if err != nil && !errors.Is(err, errNotOffered) {
+		if err != nil && !errors.Is(err, ErrNotOffered) {
 			return err
 		}
 		lacks = append(lacks, err)
@@ -172,7 +172,7 @@ func (m *method) offered(c *conn) error {
 func (c *conn) wraps() error {
 	for _, m := range methods {
 		err := m.offered(c)
-		if err == nil || !errors.Is(err, errNotOffered) {
+		if err == nil || !errors.Is(err, ErrNotOffered) {
 			return err
 		}
 	}

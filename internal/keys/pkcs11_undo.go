@@ -61,7 +61,7 @@ func (c *conn) makes(spec Spec) error {
 		}
 	}
 	if most := c.longestRSA(); r.generate == pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN && most != 0 && most < rsaBits(spec) {
-		return fmt.Errorf("keys: %w RSA keys longer than %d bits: choose another kind of key or another module", errNotOffered, most)
+		return fmt.Errorf("%w: the token does not offer RSA keys longer than %d bits: choose another kind of key or another module", ErrNotOffered, most)
 	}
 	return nil
 }
