@@ -214,7 +214,7 @@ func (c *conn) offers(mechanism uint, name string) error {
 }
 
 // checkSafe reads back what the token made of the template: a token may ignore
-// parts of it.
+// parts of it. CKA_LOCAL is not asked for: that the token made the key is why there is one, and NSS does not keep it.
 func (c *conn) checkSafe(s pkcs11.SessionHandle, key pkcs11.ObjectHandle) error {
 	for _, a := range []struct {
 		attribute uint
@@ -225,7 +225,6 @@ func (c *conn) checkSafe(s pkcs11.SessionHandle, key pkcs11.ObjectHandle) error 
 		{pkcs11.CKA_EXTRACTABLE, "CKA_EXTRACTABLE", false},
 		{pkcs11.CKA_ALWAYS_SENSITIVE, "CKA_ALWAYS_SENSITIVE", true},
 		{pkcs11.CKA_NEVER_EXTRACTABLE, "CKA_NEVER_EXTRACTABLE", true},
-		{pkcs11.CKA_LOCAL, "CKA_LOCAL", true},
 	} {
 		have, err := c.isTrue(s, key, a.attribute)
 		if err != nil {

@@ -58,18 +58,20 @@ func (t *token) Seal(ctx context.Context, plaintext, aad []byte) ([]byte, error)
 		return nil, err
 	}
 	var sealed []byte
-	seal := func(c *conn, s pkcs11.SessionHandle) error {
-		w, err := t.wrapping(c, s)
-		if err != nil {
+	seal := func(find func(*conn, pkcs11.SessionHandle) (*wrapping, error)) error {
+		return t.do(ctx, always, func(c *conn, s pkcs11.SessionHandle) error {
+			w, err := find(c, s)
+			if err != nil {
+				return err
+			}
+			sealed, err = w.seal(s, plaintext, aad)
 			return err
-		}
-		sealed, err = w.seal(s, plaintext, aad)
-		return err
+		})
 	}
-	err := t.do(ctx, always, seal)
-	if !errors.Is(err, errNoWrap) {
+	if err := seal(t.chosen); !errors.Is(err, errNoWrap) {
 		return sealed, err
 	}
+	// Behind whoever makes the key now: the one that it tries may not stay.
 	select {
 	case t.making <- struct{}{}:
 		defer func() { <-t.making }()
@@ -78,10 +80,12 @@ func (t *token) Seal(ctx context.Context, plaintext, aad []byte) ([]byte, error)
 	case <-t.stop:
 		return nil, errClosed
 	}
-	if err := t.makeWrapping(ctx); err != nil {
-		return nil, err
+	err := seal(t.choose)
+	if errors.Is(err, errNoWrap) {
+		if err = t.makeWrapping(ctx); err == nil {
+			err = seal(t.choose)
+		}
 	}
-	err = t.do(ctx, always, seal)
 	return sealed, err
 }
 
@@ -92,8 +96,8 @@ func (t *token) Unseal(ctx context.Context, sealed, aad []byte) ([]byte, error) 
 	}
 	var plaintext []byte
 	err = t.do(ctx, always, func(c *conn, s pkcs11.SessionHandle) error {
-		w, err := t.wrapping(c, s)
-		if err == nil && w.how != how { // sealed before the token had what it has now, or the other way round
+		w, err := t.chosen(c, s)
+		if err != nil || w.how != how {
 			w, err = methods[how-1].find(c, s)
 		}
 		if err != nil {
@@ -108,11 +112,16 @@ func (t *token) Unseal(ctx context.Context, sealed, aad []byte) ([]byte, error) 
 	return plaintext, nil
 }
 
-// wrapping finds the keys that seal.
-func (t *token) wrapping(c *conn, s pkcs11.SessionHandle) (*wrapping, error) {
+// chosen gives the keys that seal on this connection, if choose found them.
+func (t *token) chosen(c *conn, _ pkcs11.SessionHandle) (*wrapping, error) {
 	if w := t.wrap.Load(); w != nil && w.c == c {
 		return w, nil
 	}
+	return nil, errNoWrap
+}
+
+// choose finds the keys that seal. t.making is held.
+func (t *token) choose(c *conn, s pkcs11.SessionHandle) (*wrapping, error) {
 	for _, m := range methods {
 		w, err := m.find(c, s)
 		if errors.Is(err, errNoWrap) {
@@ -191,7 +200,7 @@ func (t *token) makeWrapping(ctx context.Context) error {
 	for _, m := range methods {
 		var made [][]byte
 		err := t.make(ctx, func(c *conn, s pkcs11.SessionHandle) error {
-			if _, err := t.wrapping(c, s); !errors.Is(err, errNoWrap) {
+			if _, err := t.choose(c, s); !errors.Is(err, errNoWrap) {
 				return err
 			}
 			err := m.offered(c)

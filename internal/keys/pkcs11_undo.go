@@ -33,8 +33,10 @@ func (t *token) Check(ctx context.Context, want map[string]Spec, seal bool) erro
 		if !seal {
 			return nil
 		}
-		if _, err := t.wrapping(c, s); !errors.Is(err, errNoWrap) {
-			return err
+		for _, m := range methods {
+			if _, err := m.find(c, s); !errors.Is(err, errNoWrap) {
+				return err
+			}
 		}
 		return c.wraps()
 	})

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/deviceca/deviceca/internal/keys"
@@ -72,14 +73,20 @@ func TestSealOfferedButFails(t *testing.T) {
 			proxy := newProxy(t)
 			p := open(t, proxy.uri, keys.Options{})
 			proxy.control(t, fails)
-			sealed, err := p.Seal(t.Context(), []byte("secret"), []byte("aad"))
-			if err != nil || keys.SealedBy(sealed) != "RSA-OAEP" {
-				t.Fatalf("sealed by %s, %v", keys.SealedBy(sealed), err)
+			var wg sync.WaitGroup
+			for range 4 { // those that come meanwhile must not take a key that does not stay
+				wg.Go(func() {
+					sealed, err := p.Seal(t.Context(), []byte("secret"), []byte("aad"))
+					if err != nil || keys.SealedBy(sealed) != "RSA-OAEP" {
+						t.Errorf("sealed by %s, %v", keys.SealedBy(sealed), err)
+					}
+					if got, err := p.Unseal(t.Context(), sealed, []byte("aad")); err != nil || string(got) != "secret" {
+						t.Errorf("unsealed %q, %v", got, err)
+					}
+				})
 			}
+			wg.Wait()
 			proxy.control(t, "")
-			if got, err := p.Unseal(t.Context(), sealed, []byte("aad")); err != nil || string(got) != "secret" {
-				t.Errorf("unsealed %q, %v", got, err)
-			}
 			// Another value looks anew: were a key left, it would seal with that.
 			other := open(t, proxy.uri, keys.Options{})
 			if sealed, err := other.Seal(t.Context(), nil, nil); err != nil || keys.SealedBy(sealed) != "RSA-OAEP" {
