@@ -6,6 +6,9 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LDFLAGS   = -s -w -X main.version=$(VERSION)
 SOFTHSM   = softhsm2-util=softhsm2 /usr/lib/softhsm/libsofthsm2.so=libsofthsm2
 COMPILER  = gcc=gcc /usr/include/stdlib.h=libc6-dev
+# The other PKCS#11 modules of the tests: tpm2-pkcs11, with the resource manager that it needs over swtpm, and p11-kit-client.
+MODULES   = p11-kit=p11-kit,p11-kit-modules /usr/share/p11-kit/modules/tpm2_pkcs11.module=libtpm2-pkcs11-1 dbus-daemon=dbus-daemon dbus-send=dbus-bin \
+	/usr/sbin/tpm2-abrmd=tpm2-abrmd,libtss2-tcti-tabrmd0,libtss2-tcti-swtpm0
 
 .PHONY: run build device test test-long unit interop interop-step race fuzz bench compose-test clean
 
@@ -32,7 +35,7 @@ need:
 		/usr/lib/ipsec/plugins/libstrongswan-openssl.so=libstrongswan-standard-plugins ocsptool=gnutls-bin nginx=nginx \
 		swtpm=swtpm swtpm_setup=swtpm-tools tpm2_activatecredential=tpm2-tools \
 		/usr/lib/$(shell uname -m)-linux-gnu/libtss2-tcti-swtpm.so.0=libtss2-tcti-swtpm0 jq=jq \
-		lego=lego certbot=certbot uacme=uacme
+		lego=lego certbot=certbot uacme=uacme $(MODULES)
 
 unit:
 	go vet ./...

@@ -41,6 +41,8 @@ type initReport struct {
 	Requests []string `json:"requests,omitempty"` // CSRs to be signed, with an external root
 	Root     string   `json:"root,omitempty"`
 	SHA256   string   `json:"root_sha256,omitempty"`
+	AuditKey string   `json:"audit_key,omitempty"`          // its kind
+	SealedBy string   `json:"data_key_sealed_by,omitempty"` // as keys.SealedBy says
 }
 
 // rootCRLLife is how long a root CRL holds: an offline root is taken out once a year.
@@ -49,15 +51,16 @@ const rootCRLLife = 365 * 24 * time.Hour
 // ceremony is one run of init; init_state.go says how it begins, fails and goes on.
 type ceremony struct {
 	initOptions
-	home    Home
-	cfg     Config
-	now     time.Time
-	log     *slog.Logger
-	report  initReport
-	open    map[string]keys.Provider // by "root" and "issuing"
-	unlock  func()
-	resumed bool // an earlier run was interrupted here
-	madeDir bool
+	home      Home
+	cfg       Config
+	now       time.Time
+	log       *slog.Logger
+	report    initReport
+	open      map[string]keys.Provider // by "root" and "issuing"
+	unlock    func()
+	auditSpec keys.Spec
+	resumed   bool // an earlier run was interrupted here
+	madeDir   bool
 }
 
 // runInit makes a CA, or nothing.
@@ -154,15 +157,17 @@ func (c *ceremony) newPIN(which string) (string, error) {
 // the requests), seals a new data key, and opens the ledger with all of it.
 func (c *ceremony) makeCAs(ctx context.Context) error {
 	issuing := c.open["issuing"]
-	if _, err := issuing.Generate(ctx, "audit", keys.DefaultSpec); err != nil {
+	if _, err := issuing.Generate(ctx, "audit", c.auditSpec); err != nil {
 		return fmt.Errorf("the audit key: %w", err)
 	}
+	c.report.AuditKey = string(c.auditSpec)
 	dataKey := make([]byte, 32)
 	rand.Read(dataKey)
 	sealed, err := issuing.Seal(ctx, dataKey, dataKeyContext)
 	if err != nil {
 		return fmt.Errorf("sealing the data key: %w", err)
 	}
+	c.report.SealedBy = keys.SealedBy(sealed)
 	if err := writeFile(c.home.dataKey(), sealed, 0o600); err != nil {
 		return err
 	}

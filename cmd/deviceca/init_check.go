@@ -96,8 +96,12 @@ func (c *ceremony) openTokens(ctx context.Context) error {
 		}
 		c.open[which] = maker{p, c}
 	}
+	var err error
+	if c.auditSpec, err = quickSpec(ctx, c.open["issuing"], c.Spec); err != nil {
+		return fmt.Errorf("the token of the issuing keys: %w", err)
+	}
 	for which, labels := range map[string]map[string]keys.Spec{
-		"root": {"root-1": c.Spec, "quarantine-root-1": c.Spec}, "issuing": {"audit": keys.DefaultSpec, "issuing-1": c.Spec, "quarantine-1": c.Spec},
+		"root": {"root-1": c.Spec, "quarantine-root-1": c.Spec}, "issuing": {"audit": c.auditSpec, "issuing-1": c.Spec, "quarantine-1": c.Spec},
 	} {
 		if err := c.checkToken(ctx, which, labels); err != nil {
 			return err

@@ -2,6 +2,9 @@ package main
 
 import (
 	"bytes"
+	"crypto/rsa"
+	"encoding/json"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -223,22 +226,75 @@ func TestInitResumeDiffers(t *testing.T) {
 	}
 }
 
-// TestInitWithoutGCM: a module that lists AES-GCM, and then does not do it, fails when keys are there already.
-func TestInitWithoutGCM(t *testing.T) {
-	h := newHSM(t)
+// behindProxy is initArgs with internal/keys' proxy between, which does what the file control says.
+func (h *hsm) behindProxy(home string, more ...string) (args []string, control string) {
+	h.t.Helper()
 	proxy := filepath.Join(h.dir, "proxy.so")
 	if out, err := exec.Command("gcc", "-shared", "-fPIC", "-o", proxy, "../../internal/keys/testdata/proxy.c", "-ldl").CombinedOutput(); err != nil {
-		t.Fatalf("gcc: %v: %s", err, out)
+		h.t.Fatalf("gcc: %v: %s", err, out)
 	}
-	control := filepath.Join(h.dir, "control")
-	h.env = append(h.env, "PROXY_MODULE="+keystest.Module(t), "PROXY_CONTROL="+control, "PROXY_LOG="+filepath.Join(h.dir, "log"))
-	home := filepath.Join(t.TempDir(), "ca")
-	args := h.initArgs(home)
+	control = filepath.Join(h.dir, "control")
+	h.env = append(h.env, "PROXY_MODULE="+keystest.Module(h.t), "PROXY_CONTROL="+control, "PROXY_LOG="+filepath.Join(h.dir, "log"))
+	args = h.initArgs(home, more...)
 	for i := range args {
-		args[i] = strings.ReplaceAll(args[i], keystest.Module(t), proxy)
+		args[i] = strings.ReplaceAll(args[i], keystest.Module(h.t), proxy)
 	}
+	return args, control
+}
+
+// TestInitWithoutEC: a token that has neither EC nor AES-GCM makes a CA of RSA keys, the audit key too, and the report says
+// how the data key is sealed.
+func TestInitWithoutEC(t *testing.T) {
+	h := newHSM(t)
+	home := filepath.Join(t.TempDir(), "ca")
+	args, control := h.behindProxy(home, "--key-type", "rsa-3072", "--json")
+	faults := "C_GetMechanismInfo lack 1040\nC_GetMechanismInfo lack 1041\nC_GetMechanismInfo lack 1087\n" // EC_KEY_PAIR_GEN, ECDSA, AES_GCM
+	if err := os.WriteFile(control, []byte(faults), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("deviceca", args...)
+	cmd.Env = h.env
+	out, err := cmd.Output()
+	var report initReport
+	if err != nil || json.Unmarshal(out, &report) != nil || report.AuditKey != "rsa-3072" || report.SealedBy != "AES-CBC and HMAC" {
+		t.Fatalf("%v: %s", err, out)
+	}
+	h.complete("made", home)
+	t.Setenv("PROXY_MODULE", keystest.Module(t))
+	t.Setenv("PROXY_CONTROL", control)
+	t.Setenv("ISSUING_PIN", "1111")
+	cfg, err := LoadConfig(home, func(string) string { return "" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuing, err := openKeys(t.Context(), Home(home), cfg, "issuing", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer issuing.Close()
+	ca, err := issuing.Key(t.Context(), "issuing-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second finds what the first made
+		responder, err := responderKey(t.Context(), issuing, "issuing-1", ca.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, isRSA := responder.Public().(*rsa.PublicKey); !isRSA {
+			t.Errorf("the OCSP responder's key is a %T", responder.Public())
+		}
+	}
+}
+
+// TestInitNoWayToSeal: a module that lists mechanisms, and then does not do them, fails when keys are there already.
+func TestInitNoWayToSeal(t *testing.T) {
+	h := newHSM(t)
+	home := filepath.Join(t.TempDir(), "ca")
+	args, control := h.behindProxy(home)
+	broken := "C_EncryptInit fail 70\nC_DecryptInit fail 70\nC_DeriveKey fail 70\n"
 	for fault, want := range map[string]string{
-		"C_EncryptInit fail 70\n": "C_EncryptInit", "C_GetMechanismInfo fail 70\n": "does not offer CKM_", // CKR_MECHANISM_INVALID
+		broken: "the token can seal nothing", "C_GetMechanismInfo fail 70\n": "does not offer CKM_", // CKR_MECHANISM_INVALID
 	} {
 		if err := os.WriteFile(control, []byte(fault), 0o600); err != nil {
 			t.Fatal(err)
@@ -249,7 +305,7 @@ func TestInitWithoutGCM(t *testing.T) {
 		h.gone(fault, home)
 	}
 	// A token that goes away meanwhile leaves what it made; when it is back, the init goes on.
-	if err := os.WriteFile(control, []byte("C_EncryptInit fail 70\nC_DestroyObject fail 30\n"), 0o600); err != nil {
+	if err := os.WriteFile(control, []byte(broken+"C_DestroyObject fail 30\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if status, errs := h.run("", args...); status != exitFailed || !strings.Contains(errs, "is there still") || !strings.Contains(errs, "hint: mend what is wrong, and let it go on with: deviceca init --resume") {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto"
+	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -78,7 +79,7 @@ func newRevocation(ctx context.Context, s *system) (*revocation, error) {
 		r.aliases[record.Role] = s.service.Named(record.Role)
 		delegate := ocsp.DelegateOptions{Issuer: record.Name, IssuerCert: cert, Certifier: certifier{s.service}, Log: s.log}
 		if s.cfg.OCSP.DelegateKey == "token" {
-			if delegate.Key, err = responderKey(ctx, s.keys, record.Name); err != nil {
+			if delegate.Key, err = responderKey(ctx, s.keys, record.Name, cert.PublicKey); err != nil {
 				return nil, fmt.Errorf("the OCSP responder's key: %w", err)
 			}
 		}
@@ -109,16 +110,30 @@ func newRevocation(ctx context.Context, s *system) (*revocation, error) {
 }
 
 // responderKey finds or makes the key of one issuer's OCSP responder in the token.
-func responderKey(ctx context.Context, provider keys.Provider, issuer string) (crypto.Signer, error) {
+func responderKey(ctx context.Context, provider keys.Provider, issuer string, issuerKey crypto.PublicKey) (crypto.Signer, error) {
 	label := "ocsp-" + issuer
 	key, err := provider.Key(ctx, label)
-	if errors.Is(err, keys.ErrNotFound) {
-		key, err = provider.Generate(ctx, label, keys.ECDSAP256)
+	if !errors.Is(err, keys.ErrNotFound) {
+		return key, err
+	}
+	spec, err := specFor(issuerKey)
+	if err == nil {
+		spec, err = quickSpec(ctx, provider, spec)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return key, nil
+	return provider.Generate(ctx, label, spec)
+}
+
+// quickSpec is the kind of a key that signs often, and is no CA's: the default, which is quick, or
+// the CA's where the token has no such keys.
+func quickSpec(ctx context.Context, provider keys.Provider, ofCA keys.Spec) (keys.Spec, error) {
+	err := provider.Check(ctx, map[string]keys.Spec{rand.Text(): keys.DefaultSpec}, false) // no label that is in use
+	if errors.Is(err, keys.ErrNotOffered) {
+		return ofCA, nil
+	}
+	return keys.DefaultSpec, err
 }
 
 // resolve turns a role into the name of the generation that issues.

@@ -63,6 +63,8 @@ Where none was interrupted, --resume makes a new CA.`,
 			if err := out.print(report, func(fact func(name, value string)) {
 				fact("home", report.Home)
 				fact("keys", report.Keys)
+				fact("audit key", report.AuditKey)
+				fact("data key sealed by", report.SealedBy)
 				fact("CAs", strings.Join(report.CAs, ", "))
 				fact("requests", strings.Join(report.Requests, ", "))
 				fact("root", report.Root)

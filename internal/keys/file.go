@@ -359,11 +359,18 @@ func (p *fileProvider) Seal(ctx context.Context, plaintext, aad []byte) ([]byte,
 		return nil, err
 	}
 	nonce := random(nonceSize)
-	return joinSealed(nonce, wrap.Seal(nil, nonce, plaintext, sealAAD(aad))), nil
+	return joinSealed(sealGCM, nonce, wrap.Seal(nil, nonce, plaintext, sealAAD(wrapLabel, aad))), nil
 }
 
 func (p *fileProvider) Unseal(ctx context.Context, sealed, aad []byte) ([]byte, error) {
-	nonce, ciphertext, err := splitSealed(sealed)
+	how, body, err := splitSealed(sealed)
+	if err == nil && how != sealGCM {
+		err = fmt.Errorf("%w: a token sealed it, by %s", ErrSealed, SealedBy(sealed))
+	}
+	if err != nil {
+		return nil, err
+	}
+	nonce, ciphertext, err := splitGCM(body)
 	if err != nil {
 		return nil, err
 	}
@@ -378,7 +385,7 @@ func (p *fileProvider) Unseal(ctx context.Context, sealed, aad []byte) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
-	plaintext, err := wrap.Open(nil, nonce, ciphertext, sealAAD(aad))
+	plaintext, err := wrap.Open(nil, nonce, ciphertext, sealAAD(wrapLabel, aad))
 	if err != nil {
 		return nil, ErrSealed
 	}

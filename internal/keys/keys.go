@@ -67,15 +67,16 @@ type Provider interface {
 	Generate(ctx context.Context, label string, spec Spec) (Key, error)
 	// Key finds a key by label; ErrNotFound if the provider answers and has none.
 	Key(ctx context.Context, label string) (Key, error)
-	// Seal encrypts a secret of up to MaxSecret bytes with AES-256-GCM under a
-	// key that never leaves the provider and that the first Seal creates. The
-	// result opens only with the same aad.
+	// Seal encrypts a secret of up to MaxSecret bytes under a key that never
+	// leaves the provider and that the first Seal creates: by AES-GCM, or by what
+	// the provider has (see SealedBy). The result opens only with the same aad.
 	Seal(ctx context.Context, plaintext, aad []byte) ([]byte, error)
 	// Unseal is the reverse of Seal. Anything but an unchanged result of Seal
 	// with its aad is ErrSealed.
 	Unseal(ctx context.Context, sealed, aad []byte) ([]byte, error)
 	// Check says beforehand, and without making anything, why the provider would not
-	// make keys of these kinds under these labels (ErrExists for one in use), or would not Seal.
+	// make keys of these kinds under these labels (ErrExists for one in use, ErrNotOffered for
+	// a kind that it never makes), or would not Seal.
 	Check(ctx context.Context, want map[string]Spec, seal bool) error
 	// Undo destroys what this Provider value has made since it was opened, and nothing
 	// else: keys by Generate, and the wrapping key if one of its Seals made it.
@@ -121,6 +122,8 @@ var (
 	// ErrPIN means that the PIN or passphrase was refused. A provider never
 	// tries again by itself, so that a token is not locked by it.
 	ErrPIN = errors.New("keys: PIN refused")
+	// ErrNotOffered means that the provider is well and does not make such a key.
+	ErrNotOffered = errors.New("keys: not offered")
 	// ErrSealed means that a sealed secret does not open: another provider's,
 	// another aad, or changed bytes.
 	ErrSealed = errors.New("keys: sealed secret does not open")

@@ -32,6 +32,9 @@ func FindModule() (string, error) {
 	return path, nil
 }
 
+// FindModuleNamed finds a module in the usual places by its name of RFC 7512, such as softhsm2.
+func FindModuleNamed(name string) (string, error) { return findModule(name) }
+
 // findModule finds a module by its name of RFC 7512: the file name without
 // "lib" and suffix.
 func findModule(name string) (string, error) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/pkcs11"
@@ -25,6 +26,7 @@ type conn struct {
 	// keeper only holds the login, which ends with the last session: those that
 	// work come and go.
 	keeper pkcs11.SessionHandle
+	broad  atomic.Bool // the token takes no false for what a private key may do; see makePair
 
 	mu     sync.Mutex
 	idle   []pkcs11.SessionHandle

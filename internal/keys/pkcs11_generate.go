@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/miekg/pkcs11"
 )
@@ -34,10 +35,7 @@ func recipeFor(spec Spec) recipe {
 	switch spec {
 	case RSA3072, RSA4096:
 		return recipe{pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, pkcs11.CKM_RSA_PKCS, [2]string{"CKM_RSA_PKCS_KEY_PAIR_GEN", "CKM_RSA_PKCS"},
-			[][]*pkcs11.Attribute{{
-				pkcs11.NewAttribute(pkcs11.CKA_MODULUS_BITS, rsaBits(spec)),
-				pkcs11.NewAttribute(pkcs11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}),
-			}}}
+			[][]*pkcs11.Attribute{rsaParams(rsaBits(spec))}}
 	case Ed25519:
 		return recipe{ckmECEdwardsKeyPairGen, ckmEdDSA, [2]string{"CKM_EC_EDWARDS_KEY_PAIR_GEN", "CKM_EDDSA"},
 			[][]*pkcs11.Attribute{
@@ -47,6 +45,22 @@ func recipeFor(spec Spec) recipe {
 	}
 	return recipe{pkcs11.CKM_EC_KEY_PAIR_GEN, pkcs11.CKM_ECDSA, [2]string{"CKM_EC_KEY_PAIR_GEN", "CKM_ECDSA"},
 		[][]*pkcs11.Attribute{params(curveOIDs[curveOf(spec)]...)}}
+}
+
+func rsaParams(bits int) []*pkcs11.Attribute {
+	return []*pkcs11.Attribute{
+		pkcs11.NewAttribute(pkcs11.CKA_MODULUS_BITS, bits),
+		pkcs11.NewAttribute(pkcs11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}),
+	}
+}
+
+// longestRSA gives the longest RSA key that the token makes, in bits; 0 if it does not say.
+func (c *conn) longestRSA() int {
+	info, err := c.m.ctx.GetMechanismInfo(c.slot, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, nil)})
+	if err != nil || info.MaxKeySize < 2048 || info.MaxKeySize > 1<<20 {
+		return 0 // some modules count octets
+	}
+	return int(info.MaxKeySize)
 }
 
 var (
@@ -78,7 +92,7 @@ func (t *token) Generate(ctx context.Context, label string, spec Spec) (Key, err
 	var k *tokenKey
 	err = t.make(ctx, func(c *conn, s pkcs11.SessionHandle) error {
 		var err error
-		k, err = t.generate(c, s, label, recipeFor(spec))
+		k, err = t.generate(c, s, label, spec)
 		return err
 	})
 	if err != nil {
@@ -87,58 +101,92 @@ func (t *token) Generate(ctx context.Context, label string, spec Spec) (Key, err
 	return t.keep(k)
 }
 
-func (t *token) generate(c *conn, s pkcs11.SessionHandle, label string, r recipe) (*tokenKey, error) {
+func (t *token) generate(c *conn, s pkcs11.SessionHandle, label string, spec Spec) (*tokenKey, error) {
 	if err := c.free(s, label); err != nil {
 		return nil, err
 	}
-	if err := c.makes(r); err != nil {
+	if err := c.makes(spec); err != nil {
 		return nil, err
 	}
 	id := random(16)
 	t.note(id)
-	var err error
-	var public, private pkcs11.ObjectHandle
-	for _, extra := range r.public {
-		publicTemplate := append([]*pkcs11.Attribute{
-			pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
-			pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, false),
-			pkcs11.NewAttribute(pkcs11.CKA_VERIFY, true),
-			pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
-			pkcs11.NewAttribute(pkcs11.CKA_ID, id),
-		}, extra...)
-		privateTemplate := []*pkcs11.Attribute{
-			pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
-			pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
-			pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
-			pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false),
-			pkcs11.NewAttribute(pkcs11.CKA_SIGN, true),
-			pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, false),
-			pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, false),
-			pkcs11.NewAttribute(pkcs11.CKA_DERIVE, false),
-			pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
-			pkcs11.NewAttribute(pkcs11.CKA_ID, id),
-		}
-		err = insist(func() (err error) {
-			public, private, err = c.m.ctx.GenerateKeyPair(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(r.generate, nil)},
-				publicTemplate, privateTemplate)
-			return err
-		})
-		if err == nil || lost(err) && !errors.Is(err, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)) {
-			break
-		}
-	}
-	if err != nil {
-		return nil, ckError("C_GenerateKeyPair", err)
-	}
-	if err := c.checkSafe(s, private); err != nil {
-		// Not a key to keep, and its label is free again.
-		return nil, errors.Join(err, c.m.ctx.DestroyObject(s, private), c.m.ctx.DestroyObject(s, public))
+	if _, err := c.makePair(s, recipeFor(spec), label, id, pkcs11.CKA_SIGN); err != nil {
+		return nil, err
 	}
 	k, err := t.key(c, s, label)
 	if err == nil {
 		t.note(k.id) // of a token that chooses by itself
 	}
 	return k, err
+}
+
+// purposes are what a private key may do; that of the public half is the other.
+var purposes = []struct{ private, public uint }{
+	{pkcs11.CKA_SIGN, pkcs11.CKA_VERIFY}, {pkcs11.CKA_DECRYPT, pkcs11.CKA_ENCRYPT}, {pkcs11.CKA_UNWRAP, pkcs11.CKA_WRAP}, {pkcs11.CKA_DERIVE, 0},
+}
+
+// makePair makes a key pair whose private key has one purpose. A token that lets the
+// others be refused is told to; some (tpm2-pkcs11) take no false there, and then decide by themselves.
+// They are not asked twice: it may cost memory of the device each time.
+func (c *conn) makePair(s pkcs11.SessionHandle, r recipe, label string, id []byte, purpose uint) (pkcs11.ObjectHandle, error) {
+	publicTemplate := []*pkcs11.Attribute{
+		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
+		pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, false),
+		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
+		pkcs11.NewAttribute(pkcs11.CKA_ID, id),
+	}
+	privateTemplate := []*pkcs11.Attribute{
+		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
+		pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
+		pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
+		pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false),
+		pkcs11.NewAttribute(purpose, true),
+		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
+		pkcs11.NewAttribute(pkcs11.CKA_ID, id),
+	}
+	narrow := slices.Clone(privateTemplate)
+	for _, p := range purposes {
+		switch {
+		case p.private != purpose:
+			narrow = append(narrow, pkcs11.NewAttribute(p.private, false))
+		case p.public != 0:
+			publicTemplate = append(publicTemplate, pkcs11.NewAttribute(p.public, true))
+		}
+	}
+	var public, private pkcs11.ObjectHandle
+	attempt := func(publicTemplate, privateTemplate []*pkcs11.Attribute) error {
+		return insist(func() (err error) {
+			public, private, err = c.m.ctx.GenerateKeyPair(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(r.generate, nil)}, publicTemplate, privateTemplate)
+			return err
+		})
+	}
+	var err error
+wishes:
+	for _, broad := range []bool{false, true} {
+		private := narrow
+		if broad {
+			private = privateTemplate
+		} else if c.broad.Load() {
+			continue
+		}
+		for _, extra := range r.public {
+			err = attempt(slices.Concat(publicTemplate, extra), private)
+			if err == nil && broad {
+				c.broad.Store(true)
+			}
+			if err == nil || lost(err) && !errors.Is(err, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)) {
+				break wishes
+			}
+		}
+	}
+	if err != nil {
+		return 0, ckError("C_GenerateKeyPair", err)
+	}
+	if err := c.checkSafe(s, private); err != nil {
+		// Not a key to keep, and its label is free again.
+		return 0, errors.Join(err, c.m.ctx.DestroyObject(s, private), c.m.ctx.DestroyObject(s, public))
+	}
+	return private, nil
 }
 
 // insist makes an object, and tries again a few times if the token calls the
@@ -157,7 +205,7 @@ func insist(create func() error) error {
 func (c *conn) offers(mechanism uint, name string) error {
 	_, err := c.m.ctx.GetMechanismInfo(c.slot, []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)})
 	if errors.Is(err, pkcs11.Error(pkcs11.CKR_MECHANISM_INVALID)) {
-		return fmt.Errorf("keys: the token does not offer %s: choose another kind of key or another module", name)
+		return fmt.Errorf("%w: the token does not offer %s: choose another kind of key or another module", ErrNotOffered, name)
 	}
 	if err != nil {
 		return ckError("C_GetMechanismInfo", err)
@@ -166,7 +214,7 @@ func (c *conn) offers(mechanism uint, name string) error {
 }
 
 // checkSafe reads back what the token made of the template: a token may ignore
-// parts of it.
+// parts of it. CKA_LOCAL is not asked for: that the token made the key is why there is one, and NSS does not keep it.
 func (c *conn) checkSafe(s pkcs11.SessionHandle, key pkcs11.ObjectHandle) error {
 	for _, a := range []struct {
 		attribute uint
@@ -177,7 +225,6 @@ func (c *conn) checkSafe(s pkcs11.SessionHandle, key pkcs11.ObjectHandle) error 
 		{pkcs11.CKA_EXTRACTABLE, "CKA_EXTRACTABLE", false},
 		{pkcs11.CKA_ALWAYS_SENSITIVE, "CKA_ALWAYS_SENSITIVE", true},
 		{pkcs11.CKA_NEVER_EXTRACTABLE, "CKA_NEVER_EXTRACTABLE", true},
-		{pkcs11.CKA_LOCAL, "CKA_LOCAL", true},
 	} {
 		have, err := c.isTrue(s, key, a.attribute)
 		if err != nil {

@@ -34,7 +34,7 @@ type token struct {
 	live   atomic.Pointer[conn] // nil while the token is away
 	known  atomic.Pointer[tokenKey]
 	failed atomic.Pointer[tokenKey] // its last signature failed as if the token were away
-	wrap   atomic.Pointer[place]
+	wrap   atomic.Pointer[wrapping]
 
 	healer sync.WaitGroup
 	stop   chan struct{} // closed by Close
@@ -46,6 +46,7 @@ type token struct {
 	ping     *pinging
 	loaded   map[string]*tokenKey // every key that was given out, by CKA_ID
 	watching bool                 // suspect keys are being tried
+	resting  int                  // places that the token has no session for; see rest
 	made     [][]byte             // CKA_IDs of what this value made, for Undo
 }
 
@@ -108,6 +109,9 @@ func (t *token) open(ctx context.Context, u URI) error {
 			c, err = t.reconnect(t.m.current())
 		}
 	}
+	if tooMany(err) {
+		return fmt.Errorf("keys: the token gives no second session, and two are needed, one to hold the login and one to work: end other programs' sessions, or raise its limit: %w", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -164,6 +168,11 @@ func (t *token) admit(ctx context.Context) error {
 		return fmt.Errorf("%w: %d callers wait for a session already", ErrUnavailable, t.opts.Queue)
 	}
 	defer t.waiting.Add(-1)
+	return t.place(ctx)
+}
+
+// place waits for a place in the pool.
+func (t *token) place(ctx context.Context) error {
 	timer := time.NewTimer(t.opts.Wait)
 	defer timer.Stop()
 	select {
@@ -226,13 +235,32 @@ func (t *token) try(ctx context.Context, again func(error) bool, call func(*conn
 	if err := t.admit(ctx); err != nil {
 		return err
 	}
-	defer func() { <-t.places }()
+	admitted := true
+	defer func() {
+		if admitted {
+			<-t.places
+		}
+	}()
+	began := time.Now()
 	for attempt := 1; ; attempt++ {
 		c, err := t.connected(ctx)
 		if err != nil {
 			return err
 		}
 		err = call(c)
+		if tooMany(err) && time.Since(began) < t.opts.Wait {
+			attempt--
+			if admitted = !t.rest(); !admitted {
+				err = t.place(ctx)
+				admitted = err == nil
+			} else {
+				err = t.pause(ctx)
+			}
+			if err != nil {
+				return err
+			}
+			continue
+		}
 		if err == nil || !lost(err) {
 			return err
 		}

@@ -4,6 +4,7 @@ package keys
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"maps"
@@ -183,4 +184,20 @@ func (c *conn) publicKeys(s pkcs11.SessionHandle, id []byte) ([]pkcs11.ObjectHan
 		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY),
 		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
 		pkcs11.NewAttribute(pkcs11.CKA_ID, id))
+}
+
+// publicOf reads the public key object that shares a private key's CKA_ID.
+func (c *conn) publicOf(s pkcs11.SessionHandle, private pkcs11.ObjectHandle) (crypto.PublicKey, error) {
+	id, err := c.bytesOf(s, private, pkcs11.CKA_ID)
+	if err != nil {
+		return nil, err
+	}
+	public, err := c.publicKeys(s, id)
+	if err != nil {
+		return nil, err
+	}
+	if len(id) == 0 || len(public) != 1 {
+		return nil, fmt.Errorf("keys: a private key (CKA_ID %x) has %d public key objects of its CKA_ID: it needs exactly one", id, len(public))
+	}
+	return c.publicKey(s, public[0])
 }

@@ -26,15 +26,17 @@ func (t *token) Check(ctx context.Context, want map[string]Spec, seal bool) erro
 			if err := c.free(s, label); err != nil {
 				return err
 			}
-			if err := c.makes(recipeFor(spec)); err != nil {
+			if err := c.makes(spec); err != nil {
 				return err
 			}
 		}
 		if !seal {
 			return nil
 		}
-		if _, err := t.wrapping(c, s); !errors.Is(err, errNoWrap) {
-			return err
+		for _, m := range methods {
+			if _, err := m.find(c, s); !errors.Is(err, errNoWrap) {
+				return err
+			}
 		}
 		return c.wraps()
 	})
@@ -52,19 +54,18 @@ func (c *conn) free(s pkcs11.SessionHandle, label string) error {
 	return err
 }
 
-// makes refuses a recipe that the token has not all mechanisms for.
-func (c *conn) makes(r recipe) error {
+// makes refuses a kind of key that the token has not all mechanisms for.
+func (c *conn) makes(spec Spec) error {
+	r := recipeFor(spec)
 	for i, mechanism := range []uint{r.generate, r.sign} {
 		if err := c.offers(mechanism, r.names[i]); err != nil {
 			return err
 		}
 	}
+	if most := c.longestRSA(); r.generate == pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN && most != 0 && most < rsaBits(spec) {
+		return fmt.Errorf("%w: the token does not offer RSA keys longer than %d bits: choose another kind of key or another module", ErrNotOffered, most)
+	}
 	return nil
-}
-
-// wraps is makes for the wrapping key.
-func (c *conn) wraps() error {
-	return errors.Join(c.offers(pkcs11.CKM_AES_KEY_GEN, "CKM_AES_KEY_GEN"), c.offers(pkcs11.CKM_AES_GCM, "CKM_AES_GCM"))
 }
 
 // note remembers the CKA_ID of what is about to be made: a call that fails may have made it.
@@ -84,16 +85,7 @@ func (t *token) Undo(ctx context.Context) error {
 	var errs []error
 	for _, id := range made {
 		errs = append(errs, t.make(ctx, func(c *conn, s pkcs11.SessionHandle) error {
-			objects, err := c.find(s, pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_ID, id))
-			if err != nil {
-				return err
-			}
-			for _, object := range objects {
-				if err := c.m.ctx.DestroyObject(s, object); err != nil {
-					return ckError("C_DestroyObject", err)
-				}
-			}
-			return nil
+			return c.destroy(s, id)
 		}))
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -286,13 +286,14 @@ func seal(t *testing.T, p keys.Provider, _ []keys.Spec) {
 		_, err := p.Unseal(t.Context(), sealed, wrong)
 		wantErr(t, err, keys.ErrSealed)
 	}
-	for i := range sealed {
+	step := max(1, len(sealed)/64) // a long one is RSA: slow
+	for i := 0; i < len(sealed); i += step {
 		bad := bytes.Clone(sealed)
 		bad[i] ^= 1 << (i % 8)
 		_, err := p.Unseal(t.Context(), bad, aad)
 		wantErr(t, err, keys.ErrSealed)
 	}
-	for n := range sealed {
+	for n := 0; n < len(sealed); n += step {
 		_, err := p.Unseal(t.Context(), sealed[:n], aad)
 		wantErr(t, err, keys.ErrSealed)
 	}

@@ -4,6 +4,8 @@
  *
  *	FUNCTION fail RV        the call returns RV (hexadecimal)
  *	FUNCTION block MS       the call waits MS milliseconds first, or until the file is gone
+ *	FUNCTION lack M         the call says that the mechanism M (its second argument) is unknown
+ *	FUNCTION limit N        the call says that there are too many sessions, if N are open
  *	FUNCTION spoil N        the call succeeds, and octet N of what its fourth argument points to is another
  *
  * with * for every function. Calls that matter to the tests are appended to
@@ -50,7 +52,7 @@ static struct list *real;
 static struct list mine;
 static atomic_int open_sessions;
 
-static ck interfere(int i, long *spoil)
+static ck interfere(int i, ck second, long *spoil)
 {
 	const char *path = getenv("PROXY_CONTROL");
 	char name[64], action[16];
@@ -64,6 +66,10 @@ static ck interfere(int i, long *spoil)
 			continue;
 		if (!strcmp(action, "fail"))
 			rv = value;
+		else if (!strcmp(action, "lack"))
+			rv = second == value ? 0x70 : 0;
+		else if (!strcmp(action, "limit"))
+			rv = open_sessions >= (int)value ? 0xb1 : 0;
 		else if (!strcmp(action, "spoil"))
 			*spoil = value;
 		else /* MS was read as hexadecimal too; the test writes it so */
@@ -96,7 +102,7 @@ static void record(int i, ck rv)
 static ck call(int i, ck a, ck b, ck c, ck d, ck e, ck f, ck g, ck h)
 {
 	long spoil = -1;
-	ck rv = interfere(i, &spoil);
+	ck rv = interfere(i, b, &spoil);
 
 	if (!rv)
 		rv = ((fn)real->f[i])(a, b, c, d, e, f, g, h);
