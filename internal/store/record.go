@@ -16,14 +16,18 @@ import (
 const nobody = -1
 
 // recheck reads all that Record depends on in one statement: the device, whether another
-// has the key, the issuer's next index, and whether the certificate replaced is revoked.
+// has the key (by ranges, so that the index finds it), the issuer's next index, and whether the certificate replaced is revoked.
 const recheck = `
 SELECT d.id, d.state, d.credential,
-	EXISTS (SELECT 1 FROM certificate c WHERE key_id = ? AND coalesce(c.device, 0) <> coalesce(d.id, ?)
-		AND NOT EXISTS (SELECT 1 FROM unproven u WHERE u.certificate = c.id AND u.vouched < ?)),
+	EXISTS (SELECT 1 FROM certificate c WHERE c.key_id = ? AND c.device < coalesce(d.id, ?)
+			AND NOT EXISTS (SELECT 1 FROM unproven u WHERE u.certificate = c.id AND u.vouched < ?))
+		OR EXISTS (SELECT 1 FROM certificate c WHERE c.key_id = ? AND c.device > coalesce(d.id, ?)
+			AND NOT EXISTS (SELECT 1 FROM unproven u WHERE u.certificate = c.id AND u.vouched < ?))
+		OR coalesce(d.id, ?) <> 0 AND EXISTS (SELECT 1 FROM certificate c WHERE c.key_id = ? AND c.device IS NULL
+			AND NOT EXISTS (SELECT 1 FROM unproven u WHERE u.certificate = c.id AND u.vouched < ?)),
 	(SELECT next FROM issuance_index WHERE issuer = ?),
 	EXISTS (SELECT 1 FROM certificate c JOIN revocation r ON r.certificate = c.id WHERE c.serial = ?),
-	EXISTS (SELECT 1 FROM certificate WHERE key_id = ? AND actor = ? AND request = ?
+	EXISTS (SELECT 1 FROM certificate WHERE key_id = ? AND device IS d.id AND actor = ? AND request = ?
 		AND id > coalesce((SELECT id FROM certificate WHERE serial = ?), 0))
 FROM (SELECT 1 AS one) AS one LEFT JOIN device d ON d.folded = ?`
 
@@ -96,7 +100,7 @@ func (r *recording) run(t *tx) error {
 	if r.Possession == ca.Vouched {
 		ignored = 1
 	}
-	if err := t.row(recheck, c.KeyID[:], holder, ignored, c.Issuer, serialOrNull(c.Replaces), c.KeyID[:], c.Actor, c.Request[:], serialOrNull(r.Newest), r.folded).
+	if err := t.row(recheck, c.KeyID[:], holder, ignored, c.KeyID[:], holder, ignored, holder, c.KeyID[:], ignored, c.Issuer, serialOrNull(c.Replaces), c.KeyID[:], c.Actor, c.Request[:], serialOrNull(r.Newest), r.folded).
 		Scan(&row, &state, &credential, &taken, &next, &replacedRevoked, &answered); err != nil {
 		return err
 	}
