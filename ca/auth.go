@@ -131,7 +131,7 @@ func (s *Service) AuthenticateCertificate(ctx context.Context, chain []*x509.Cer
 	if err != nil {
 		return Requester{}, err
 	}
-	if isBuiltin(c.Profile) || d == nil {
+	if IsBuiltin(c.Profile) || d == nil {
 		return Requester{}, Errorf(Unauthenticated, "the client certificate is one of the CA's own, which ask for nothing")
 	}
 	if c.Revocation != nil {

@@ -52,8 +52,8 @@ const minBackdate = 5 * time.Minute
 
 var oidOCSPNoCheck = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}
 
-// isBuiltin reports whether a profile's certificates are the CA's own.
-func isBuiltin(profile string) bool {
+// IsBuiltin reports whether a profile's certificates are the CA's own.
+func IsBuiltin(profile string) bool {
 	for _, b := range builtins {
 		if b.Name == profile {
 			return true

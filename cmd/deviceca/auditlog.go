@@ -52,7 +52,7 @@ func (l auditLog) checkHead(ctx context.Context, c audit.Checkpoint) error {
 	}
 	for _, i := range instances {
 		if i.Restored() && c.Time.After(i.Snapshot) && c.Time.Before(i.Since) {
-			f.What += fmt.Sprintf(" (this CA was restored at %s from a backup that knows nothing after %s: keep heads of between with the old home, and give those of before and after)",
+			f.What += fmt.Sprintf(" (this CA was restored at %s from a backup that knows nothing after %s: heads of the time between belong to the old home: keep them there, and give only older and newer ones)",
 				instant(i.Since), instant(i.Snapshot))
 		}
 	}

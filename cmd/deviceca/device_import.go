@@ -149,7 +149,7 @@ func (a *app) runImport(ctx context.Context, cmd *cobra.Command, c *admin.Client
 	case counts.Failed > 0:
 		return hinted(fmt.Errorf("%d of %d devices were not entered", counts.Failed, counts.Read), "mend their lines and run the import again")
 	case counts.Differ > 0:
-		return hinted(fmt.Errorf("%d devices are in the inventory with another level or group", counts.Differ), "correct them with: deviceca device set ID --level LEVEL; or mend the file")
+		return hinted(fmt.Errorf("%d of %d devices: the inventory has another level or group", counts.Differ, counts.Read), "correct them with: deviceca device set ID --level LEVEL; or mend the file")
 	}
 	return err
 }

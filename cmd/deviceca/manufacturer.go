@@ -32,7 +32,7 @@ of the certificate's subject, and it enters the inventory at LEVEL.
 --models narrows that to the hardware types (object identifiers, with *) or subject
 attributes (ou=RT-*) given, --serials to serial numbers (A10*) or ranges of them
 (A1000..A1999, of one length). The other formats are for evidence.`,
-		Example: `  deviceca manufacturer add acme --anchor acme-root.pem --level hsm
+		Example: `  deviceca manufacturer add acme --anchor acme-root.pem --level brownfield
   deviceca manufacturer add acme --anchor acme-root.pem --level software --models 'ou=RT-*' --serials A1000..A1999 --until 2031-12-31`,
 		Args: takes("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {

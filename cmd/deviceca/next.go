@@ -3,6 +3,7 @@ package main
 import (
 	"net"
 	"net/url"
+	"os"
 	"path/filepath"
 
 	"github.com/deviceca/deviceca/ca"
@@ -26,16 +27,24 @@ func (a *app) nextSteps(cmd *cobra.Command, o output, g *ca.Grant) {
 	o.note(`
 The secret is not shown again. The device enrols with it by one of these (our own client also with --protocol acme or cmp):
 
-  DEVICECA_SECRET=%[4]s deviceca enroll --protocol est \
+  DEVICECA_SECRET=%[4]s %[7]s enroll --protocol est \
     --server %[1]s --roots %[2]s --id %[5]s --reference %[3]s --dir %[5]s
 
   openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout %[5]s.key -subj /CN=%[5]s -outform DER -out %[5]s.csr
   base64 %[5]s.csr | curl --cacert %[2]s -u %[3]s:%[4]s -H 'Content-Type: application/pkcs10' \
-    --data-binary @- %[1]s/.well-known/est/simpleenroll | base64 -d | openssl pkcs7 -inform DER -print_certs
+    --data-binary @- %[1]s/.well-known/est/simpleenroll | base64 -d | openssl pkcs7 -inform DER -print_certs -out %[5]s.crt
 
   echo 'libtls { version_max = 1.3 }' > strongswan.conf
-  STRONGSWAN_CONF=strongswan.conf pki --est --url %[1]s --in %[5]s.csr --cacert %[2]s --cacert %[6]s --userpass %[3]s:%[4]s --outform pem`,
-		server, roots, g.Reference, g.Secret, id, filepath.Join(filepath.Dir(roots), "issuing.crt"))
+  STRONGSWAN_CONF=strongswan.conf pki --est --url %[1]s --in %[5]s.csr --cacert %[2]s --cacert %[6]s --userpass %[3]s:%[4]s --outform pem > %[5]s.crt`,
+		server, roots, g.Reference, g.Secret, id, filepath.Join(filepath.Dir(roots), "issuing.crt"), program())
+}
+
+// program is how this program was called, so that what it says to type can be typed.
+func program() string {
+	if filepath.Base(os.Args[0]) == "deviceca" {
+		return os.Args[0]
+	}
+	return "deviceca"
 }
 
 // homeURL is where the server of a home listens, as its configuration says.

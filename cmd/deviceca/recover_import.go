@@ -575,6 +575,39 @@ func (r *recovery) moved(ctx context.Context, e loggedEvent) error {
 	return nil
 }
 
+// added names what was added since the backup. Recover only takes away, so an administrator adds it again.
+func (r *recovery) added(ctx context.Context, e loggedEvent) error {
+	what := e.Reason
+	switch e.Kind {
+	case ca.EventDeviceAdded:
+		if e.Device == "" { // several at once: the reason says how many
+			break
+		}
+		if _, err := r.store.Device(ctx, e.Device); !errors.Is(err, ca.ErrNoRecord) {
+			return err
+		}
+		what = "device " + e.Device + ", " + e.Reason
+	case ca.EventCredentialAdded:
+		what = "credential " + e.Reason
+		if e.Device != "" {
+			what = "credential of " + e.Device + ": " + e.Reason
+		}
+	case ca.EventAdminAdded:
+		what = "administrator " + e.Reason
+	case ca.EventRAAdded:
+		what = "registration authority " + e.Reason
+	case ca.EventManufacturerAdded:
+		what = "manufacturer " + e.Reason
+	case ca.EventIssuerAdded:
+		what = "CA " + e.Issuer
+	case ca.EventPolicyApplied:
+		what = "policy " + e.Policy
+	}
+	r.report.Counts[jsonName("additions since the backup, to be made again by hand")]++
+	r.pass("%s was added at %s: add it again by hand", what, instant(e.Time))
+	return nil
+}
+
 // ended enters the end of a credential, an account, an administrator, or of who vouches.
 func (r *recovery) ended(ctx context.Context, e loggedEvent) error {
 	var kind, what string
@@ -628,8 +661,7 @@ func (r *recovery) ended(ctx context.Context, e loggedEvent) error {
 		r.pass("device %s was removed at %s: if it is here, use device remove", e.Device, instant(e.Time))
 		return nil
 	case ca.EventPolicyApplied, ca.EventIssuerAdded, ca.EventAdminAdded, ca.EventRAAdded, ca.EventManufacturerAdded, ca.EventCredentialAdded, ca.EventDeviceAdded:
-		r.report.Counts[jsonName("additions since the backup, to be made again by hand")]++
-		return nil
+		return r.added(ctx, e)
 	default:
 		return nil
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -366,6 +367,9 @@ With an external root, --csr writes the request for the new generation, and --ce
 				return err
 			}
 			home, role := Home(a.home(cmd)), args[0]
+			if !slices.Contains(caRoles, role) {
+				return usagef("%q is not the role of a CA: rotate issuing, quarantine, root or quarantine-root", role)
+			}
 			if now {
 				lead = 0
 			}

@@ -137,14 +137,18 @@ func greet(w io.Writer, s *server) {
 		host = "localhost"
 	}
 	url := "https://" + net.JoinHostPort(host, port)
+	if s.closed(context.Background()) != nil {
+		fmt.Fprintf(w, "\nThis CA is closed: it was restored from a backup. Open it with: %s recover --home %s; see %[1]s recover --help\n\n", program(), home)
+		return
+	}
 	fmt.Fprintf(w, `
 deviceca serves EST, ACME and CMP at %[1]s. In another terminal, a first certificate:
 
-  bin/deviceca device add --home %[2]s --id lamp-1 --level software
-  DEVICECA_SECRET=<secret> bin/deviceca enroll --protocol est --server %[1]s --roots %[2]s/root.crt --id lamp-1 --reference <reference> --dir ./lamp-1
-  bin/deviceca cert list --home %[2]s --device lamp-1
+  %[3]s device add --home %[2]s --id lamp-1 --level software
+  DEVICECA_SECRET=<secret> %[3]s enroll --protocol est --server %[1]s --roots %[2]s/root.crt --id lamp-1 --reference <reference> --dir ./lamp-1
+  %[3]s cert list --home %[2]s --device lamp-1
 
-`, url, home)
+`, url, home, program())
 }
 
 // renewRootCRLs is `ca crl root`.

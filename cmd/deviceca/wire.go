@@ -256,7 +256,7 @@ func haveCAs(ctx context.Context, home Home, cfg Config, ledger ca.Ledger) error
 	}
 	if err == nil && len(records) == 0 {
 		return hinted(errors.New("this CA has no certificates yet: its root is external"),
-			"have the root sign issuing.csr, and a root of its own quarantine.csr, then: deviceca ca import --root root.crt --issuing issuing.crt --quarantine-root qroot.crt --quarantine quarantine.crt")
+			"have the root sign issuing.csr, and a root of its own quarantine.csr, then: deviceca ca import --home %s --root root.crt --issuing issuing.crt --quarantine-root qroot.crt --quarantine quarantine.crt", home)
 	}
 	if err == nil && !(hasRole(records, "issuing") && hasRole(records, "quarantine")) {
 		return hinted(errors.New("the import of this CA's certificates was interrupted"), "run deviceca ca import again, with the same certificates")

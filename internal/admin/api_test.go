@@ -289,6 +289,7 @@ func TestBadRequests(t *testing.T) {
 		{"bad policy", "POST", "/policy", "application/json", policyBody("version: 9"), 400, "version"},
 		{"explain nothing", "POST", "/policy/explain", "application/json", `{"protocol":"est"}`, 400, "level"},
 		{"no decision", "GET", "/policy/explain/" + serialOf(2).String(), "", "", 404, "without a policy decision"},
+		{"the CA's own", "GET", "/policy/explain/" + serialOf(5).String(), "", "", 404, "one of the CA's own"},
 		{"unknown role", "POST", "/admins", "application/json", `{"name":"x","role":"king","cert":""}`, 400, "king"},
 		{"bad admin name", "POST", "/admins", "application/json", `{"name":"a/b","role":"admin","cert":""}`, 400, "a/b"},
 		{"no certificate", "POST", "/admins", "application/json", `{"name":"x","role":"admin","cert":"x"}`, 400, "PEM"},

@@ -50,6 +50,9 @@ func (c *call) showCertificate() (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(cert.DER) == 0 { // entered after a restore, from a revocation alone
+		return CertificateDetail{*cert, ""}, nil
+	}
 	return CertificateDetail{*cert, encodePEM(cert.DER)}, nil
 }
 

@@ -453,6 +453,8 @@ func newWorld(t *testing.T) *world {
 			Revocation: &ca.Revocation{Time: now, Reason: 4}},
 		{ID: 4, Serial: serialOf(4), Issuer: "issuing-1", Device: "other", Profile: "device", NotAfter: now.Add(48 * time.Hour), DER: issuing.Raw,
 			Revocation: &ca.Revocation{Time: now, Reason: ca.ReasonCertificateHold}},
+		{ID: 5, Serial: serialOf(5), Issuer: "issuing-1", Profile: string(ca.BuiltinServer), NotAfter: now.Add(48 * time.Hour), DER: issuing.Raw, Input: raw},
+		{ID: 6, Serial: serialOf(6), Issuer: "issuing-1", Profile: ca.ProfileLost, NotAfter: now.Add(48 * time.Hour), Revocation: &ca.Revocation{Time: now, Reason: 4}},
 	}
 	f.events = []AuditEvent{{1, ca.Event{Time: now, Kind: ca.EventIssued, Actor: "credential:a1", Device: "Lamp-1", Serial: serialOf(1)}},
 		{2, ca.Event{Time: now, Kind: ca.EventRevoked, Actor: "admin:x", Serial: serialOf(3)}}}

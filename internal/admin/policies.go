@@ -188,6 +188,9 @@ func (c *call) replay() (any, error) {
 	if len(cert.Input) == 0 {
 		return nil, ca.Errorf(ca.NotFound, "certificate %s was made without a policy decision (protocol %q)", cert.Serial, cert.Protocol)
 	}
+	if ca.IsBuiltin(cert.Profile) {
+		return nil, ca.Errorf(ca.NotFound, "certificate %s is one of the CA's own: its profile %s is built in, and no policy decides on it", cert.Serial, cert.Profile)
+	}
 	if err := json.Unmarshal(cert.Input, &x.Input); err != nil {
 		return nil, err
 	}

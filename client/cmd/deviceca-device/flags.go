@@ -30,7 +30,7 @@ func parse(command string, args []string, getenv func(string) string, stderr io.
 	set := flag.NewFlagSet("deviceca-device "+command, flag.ContinueOnError)
 	set.SetOutput(stderr)
 	set.StringVar(&c.Dir, "dir", "", "directory `DIR` of key and certificate")
-	set.Float64Var(&c.RenewFraction, "renew-at", client.DefaultRenewFraction, "renew after this `part` of the validity, 0.1 to 0.9")
+	set.Float64Var(&c.RenewFraction, "renew-at", client.DefaultRenewFraction, "renew after this `PART` of the validity, 0.1 to 0.9")
 	var reference, secretFile, roots, pin, key, idevidCert, idevidKey string
 	var tls12 bool
 	switch command {
@@ -40,8 +40,8 @@ func parse(command string, args []string, getenv func(string) string, stderr io.
 		set.StringVar(&c.Protocol, "protocol", "est", "`PROTOCOL` to speak: est, acme or cmp")
 		set.StringVar(&c.Server, "server", "", "base `URL` of the CA, https://host:port")
 		set.StringVar(&c.Device, "id", "", "device `ID`")
-		set.StringVar(&c.Label, "label", "", "certificate profile `LABEL`")
-		set.StringVar(&c.Label, "profile", "", "the same, by its name in ACME: `PROFILE`")
+		set.StringVar(&c.Label, "label", "", "certificate profile to ask for, by its `LABEL` in EST")
+		set.StringVar(&c.Label, "profile", "", "the same `PROFILE`, by its name in ACME and CMP")
 		set.StringVar(&c.HTTP01, "http01", "", "`ADDRESS` to answer http-01 challenges on, as in :80 (acme)")
 		set.StringVar(&reference, "reference", "", "reference `R` of the enrolment credential")
 		set.StringVar(&secretFile, "secret-file", "", "`FILE` with the credential's secret (else DEVICECA_SECRET)")
@@ -74,7 +74,7 @@ func parse(command string, args []string, getenv func(string) string, stderr io.
 		set.BoolVar(&c.Renew, "renew", false, "renew now, due or not")
 		set.BoolVar(&c.Force, "force", false, "enrol anew, whatever there is")
 		set.BoolVar(&tls12, "tls12", false, "allow TLS 1.2")
-		set.DurationVar(&c.Wait, "wait", 10*time.Minute, "how `long` to wait for an approval or a busy server")
+		set.DurationVar(&c.Wait, "wait", 10*time.Minute, "`TIME` to wait for an approval or a busy server")
 	}
 	switch command {
 	case "enroll":
