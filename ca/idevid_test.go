@@ -223,6 +223,7 @@ func TestAddManufacturer(t *testing.T) {
 		part string
 	}{
 		{"bad name", func(m *ca.Manufacturer) { m.Name = "a b" }, "cannot be the name"},
+		{"name of dots", func(m *ca.Manufacturer) { m.Name = ".." }, "without . or - at its beginning"},
 		{"unknown format", func(m *ca.Manufacturer) { m.Format = "passport" }, "use idevid, tpm"},
 		{"unknown level", func(m *ca.Manufacturer) { m.Level = "gold" }, "no level"},
 		{"no anchor", func(m *ca.Manufacturer) { m.Anchors = nil }, "1 to 16 anchors"},

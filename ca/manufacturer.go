@@ -151,7 +151,7 @@ func (s *Service) AddManufacturerWithLists(ctx context.Context, m Manufacturer, 
 	}
 	switch {
 	case device.CheckNewID(m.Name) != nil:
-		return nil, Errorf(Malformed, "%q cannot be the name of a manufacturer: use 1 to %d of A-Z a-z 0-9 . _ : -", m.Name, device.MaxIDLength)
+		return nil, Errorf(Malformed, "%q cannot be the name of a manufacturer: use 1 to %d of A-Z a-z 0-9 . _ : -, without . or - at its beginning and . at its end", m.Name, device.MaxIDLength)
 	case !slices.Contains(Formats(), m.Format):
 		return nil, Errorf(Malformed, "format %q is not known: use %s", m.Format, strings.Join(Formats(), ", "))
 	case len(m.Anchors) == 0 || len(m.Anchors) > maxAnchors:

@@ -114,7 +114,7 @@ func MayBeRA(c *x509.Certificate) bool {
 func (s *Service) AddRA(ctx context.Context, ra RA, actor string) (*RA, error) {
 	now := s.now()
 	if err := device.CheckNewID(ra.Name); err != nil {
-		return nil, Errorf(Malformed, "%q cannot be the name of a registration authority: use 1 to %d of A-Z a-z 0-9 . _ : -", ra.Name, device.MaxIDLength)
+		return nil, Errorf(Malformed, "%q cannot be the name of a registration authority: use 1 to %d of A-Z a-z 0-9 . _ : -, without . or - at its beginning and . at its end", ra.Name, device.MaxIDLength)
 	}
 	cert, err := der.Certificate(ra.Cert)
 	if err != nil {

@@ -146,6 +146,7 @@ func TestAddRA(t *testing.T) {
 		part string
 	}{
 		{"bad name", func(r *ca.RA) { r.Name = "" }, "cannot be the name"},
+		{"name of dots", func(r *ca.RA) { r.Name = ".." }, "without . or - at its beginning"},
 		{"not a certificate", func(r *ca.RA) { r.Cert = []byte("x") }, "cannot be read"},
 		{"without the use", func(r *ca.RA) {
 			r.Cert = der(func(c *x509.Certificate) {

@@ -48,7 +48,7 @@ Here --cert is the newcomer's. With --server, yours comes from $DEVICECA_CERT.`,
 				return &usageError{fmt.Errorf("--role: %q is not a role", role), "use admin, operator or auditor"}
 			}
 			if device.CheckNewID(args[0]) != nil {
-				return usagef("%q cannot be the name of an administrator: use A-Z a-z 0-9 . _ : -", args[0])
+				return usagef("%q cannot be the name of an administrator: use A-Z a-z 0-9 . _ : -, without . or - at its beginning and . at its end", args[0])
 			}
 			if (certFile == "") == (out == "") {
 				return usagef("give either --cert with a certificate, or --out with a directory for a new one")

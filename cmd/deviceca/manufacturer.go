@@ -43,7 +43,7 @@ attributes (ou=RT-*) given, --serials to serial numbers (A10*) or ranges of them
 				return usagef("--anchor is missing")
 			}
 			if device.CheckNewID(args[0]) != nil {
-				return usagef("%q cannot be the name of a manufacturer: use A-Z a-z 0-9 . _ : -", args[0])
+				return usagef("%q cannot be the name of a manufacturer: use A-Z a-z 0-9 . _ : -, without . or - at its beginning and . at its end", args[0])
 			}
 			n.Name = args[0]
 			var err error

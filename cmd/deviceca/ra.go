@@ -38,7 +38,7 @@ Here --cert is the registration authority's. With --server, yours comes from $DE
 			case len(n.Levels) == 0:
 				return usagef("--level is missing")
 			case device.CheckNewID(args[0]) != nil:
-				return usagef("%q cannot be the name of a registration authority: use A-Z a-z 0-9 . _ : -", args[0])
+				return usagef("%q cannot be the name of a registration authority: use A-Z a-z 0-9 . _ : -, without . or - at its beginning and . at its end", args[0])
 			}
 			for _, glob := range n.Names {
 				if err := device.CheckGlob(glob); err != nil {
