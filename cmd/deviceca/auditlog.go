@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/deviceca/deviceca/internal/admin"
 	"github.com/deviceca/deviceca/internal/audit"
@@ -42,6 +43,9 @@ func (l auditLog) CheckHeads(ctx context.Context, heads []audit.Checkpoint) (fau
 // checkHead holds the log against a head. A restore is a truncation too, and is named if the head is of what it cut off.
 func (l auditLog) checkHead(ctx context.Context, c audit.Checkpoint) error {
 	err := audit.CheckHead(ctx, l.store, audit.OneKey(l.audit.Public()), c)
+	if err == nil {
+		return l.checkKept(ctx, c)
+	}
 	f, is := errors.AsType[*audit.Fault](err)
 	if !is {
 		return err
@@ -57,6 +61,34 @@ func (l auditLog) checkHead(ctx context.Context, c audit.Checkpoint) error {
 		}
 	}
 	return f
+}
+
+// checkKept reports that the checkpoint of a head is gone. Each is in the ledger before its head is anywhere
+// else, so that a signed head without it, or a newer one, shows that somebody deleted it: the entries that it vouched for could be forged.
+// Whether the signatures of those in the ledger hold is for audit.Verify.
+func (l auditLog) checkKept(ctx context.Context, c audit.Checkpoint) error {
+	newest, err := l.store.Checkpointed(ctx)
+	if err != nil {
+		return err
+	}
+	if newest >= c.Sequence || c.Verify(l.audit.Public()) != nil {
+		return nil
+	}
+	return &audit.Fault{What: fmt.Sprintf("checkpoints were deleted: the head of %s with sequence %d was signed, and the ledger has no checkpoint of it or of a later entry",
+		c.Time.Format(time.RFC3339), c.Sequence)}
+}
+
+// checkAtStart holds the log against the home's own heads, and says so if it was cut off, rewritten or stripped of its checkpoints.
+// The server serves nevertheless: what to believe is for an administrator to find out, with heads from elsewhere.
+func (s *server) checkAtStart(ctx context.Context) {
+	fault, err := auditLog{s.system}.ownHeads(ctx, &admin.AuditReport{})
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		s.log.Error("the audit log could not be held against its heads", "file", s.cfg.Audit.HeadsFile, "err", err)
+	case fault != "":
+		s.log.Error("the audit log is not the one whose heads were signed; run deviceca audit verify", "file", s.cfg.Audit.HeadsFile, "fault", fault)
+	}
 }
 
 // faultText tells what is wrong with the log from a log that cannot be read.

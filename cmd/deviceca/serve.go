@@ -123,7 +123,7 @@ func serve(ctx context.Context, home Home, cfg Config, log *slog.Logger, ready f
 	background, stop := context.WithCancel(ctx)
 	defer s.running.Wait()
 	defer stop()
-	s.background(background, s.service.Run, s.cert.keepFresh, s.cmp.Run, s.acme.Run, s.keepCheckpoints, s.keepPolicy, s.keepCAs, s.remindClosed)
+	s.background(background, s.checkAtStart, s.service.Run, s.cert.keepFresh, s.cmp.Run, s.acme.Run, s.keepCheckpoints, s.keepPolicy, s.keepCAs, s.remindClosed)
 	s.background(background, s.revocation.run)
 	s.startWebhook(background, hook)
 	defer s.shutDown()

@@ -174,6 +174,29 @@ func TestAuditTamper(t *testing.T) {
 		i.undo()
 	}
 
+	// Without its checkpoints the log proves nothing, and the heads tell that there were some.
+	const deleted = "checkpoints were deleted: the head of "
+	for name, sql := range map[string]string{"all": "DELETE FROM audit_checkpoint", "the newest": "DELETE FROM audit_checkpoint WHERE sequence = (SELECT max(sequence) FROM audit_checkpoint)"} {
+		i.run(sql)
+		if r := h.verifyAudit(t); !strings.Contains(r.Fault, deleted) {
+			t.Errorf("%s checkpoints deleted: fault %q", name, r.Fault)
+		}
+		if r := h.verifyAudit(t, "--head", elsewhere); !strings.Contains(r.Fault, deleted) {
+			t.Errorf("%s checkpoints deleted, with heads from elsewhere: fault %q", name, r.Fault)
+		}
+		i.undo()
+	}
+
+	// A server that starts on such a ledger says so.
+	i.run("DELETE FROM audit_checkpoint")
+	h.start()
+	eventually(t, impatient, "an error in the log", func() bool {
+		return strings.Contains(h.log.String(), "the audit log is not the one whose heads were signed") && strings.Contains(h.log.String(), deleted)
+	})
+	h.stop()
+	i.undo()
+	write(t, h.path("audit-heads.log"), string(raw))
+
 	// The log cut off behind an older checkpoint, with all that it told of: everything agrees but the heads.
 	const cut = "(SELECT min(sequence) FROM audit_checkpoint)"
 	const event = "(SELECT first FROM audit_entry WHERE sequence = 1 + " + cut + ")"

@@ -159,6 +159,12 @@ func (s *Store) NewestCheckpoint(ctx context.Context) (audit.Checkpoint, error) 
 	return c, s.fault(err)
 }
 
+// Checkpointed is the highest sequence that a checkpoint is of, whether its signature holds or not; 0 if there is none.
+func (s *Store) Checkpointed(ctx context.Context) (sequence uint64, err error) {
+	err = s.reads.QueryRowContext(ctx, "SELECT coalesce(max(sequence), 0) FROM audit_checkpoint").Scan(&sequence)
+	return sequence, s.fault(err)
+}
+
 // Checkpoints is part of audit.Source.
 func (s *Store) Checkpoints(ctx context.Context) iter.Seq2[audit.Checkpoint, error] {
 	type row struct {
