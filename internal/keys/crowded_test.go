@@ -97,3 +97,26 @@ func TestOneSession(t *testing.T) {
 		t.Errorf("opened: %v", err)
 	}
 }
+
+// Sessions are opened one after the other: tpm2-pkcs11 gives two that are opened together one handle.
+func TestOpenedOneByOne(t *testing.T) {
+	proxy := newProxy(t)
+	p := open(t, proxy.uri, keys.Options{})
+	k := generate(t, p)
+	proxy.control(t, "C_OpenSession alone 5\nC_OpenSession block 18\nC_CloseSession alone 5\nC_CloseSession block 18\nC_Sign block 60")
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if err := sign(k); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for function, least := range map[string]int{"C_OpenSession": 3, "C_CloseSession": 0} {
+		rvs, _ := proxy.calls(t, function)
+		if len(rvs) < least || strings.Contains(strings.Join(rvs, " "), "5") {
+			t.Errorf("%s: %v", function, rvs)
+		}
+	}
+}

@@ -44,13 +44,13 @@ func connect(m *module, epoch uint64, u *URI, pin PINSource) (*conn, error) {
 		return nil, err
 	}
 	c := &conn{m: m, epoch: epoch, slot: slot, made: time.Now(), max: maxSessions(info)}
-	s, err := m.ctx.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	s, err := m.openSession(slot)
 	if err != nil {
 		return nil, ckError("C_OpenSession", err)
 	}
 	if info.Flags&pkcs11.CKF_LOGIN_REQUIRED != 0 {
 		if err := c.login(s, pin); err != nil {
-			m.ctx.CloseSession(s)
+			m.closeSession(s)
 			return nil, err
 		}
 	}
@@ -85,7 +85,7 @@ func (c *conn) session() (pkcs11.SessionHandle, error) {
 		return s, nil
 	}
 	c.mu.Unlock()
-	s, err := c.m.ctx.OpenSession(c.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	s, err := c.m.openSession(c.slot)
 	if err != nil {
 		return 0, ckError("C_OpenSession", err)
 	}
@@ -124,7 +124,7 @@ func (c *conn) inside(f func(*conn, pkcs11.SessionHandle) error) error {
 	}
 	c.mu.Unlock()
 	if !keep {
-		c.m.ctx.CloseSession(s)
+		c.m.closeSession(s)
 	}
 	return err
 }
@@ -142,7 +142,7 @@ func (c *conn) drop() {
 	}
 	defer c.m.leave()
 	for _, s := range append(idle, c.keeper) {
-		c.m.ctx.CloseSession(s)
+		c.m.closeSession(s)
 	}
 }
 

@@ -61,11 +61,11 @@ func (m *module) initToken(label, soPIN, userPIN string) error {
 	if err := m.ctx.InitToken(slots[free], soPIN, label); err != nil {
 		return ckError("C_InitToken", err)
 	}
-	s, err := m.ctx.OpenSession(slots[free], pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	s, err := m.openSession(slots[free])
 	if err != nil {
 		return ckError("C_OpenSession", err)
 	}
-	defer m.ctx.CloseSession(s) // ends the officer's login too
+	defer m.closeSession(s) // ends the officer's login too
 	if err := m.ctx.Login(s, pkcs11.CKU_SO, soPIN); err != nil {
 		return ckError("C_Login", err)
 	}

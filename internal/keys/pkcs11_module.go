@@ -27,6 +27,10 @@ type module struct {
 	// starting serialises C_Initialize and C_Finalize. It is never held by calls.
 	starting sync.Mutex
 
+	// sessions serialises C_OpenSession and C_CloseSession: tpm2-pkcs11 1.9 gives two sessions
+	// one handle if they are opened at the same moment.
+	sessions sync.Mutex
+
 	mu      sync.Mutex
 	refs    int
 	epoch   uint64        // grows with each C_Initialize: handles of another epoch are void
@@ -182,6 +186,20 @@ func within(done <-chan struct{}, limit time.Duration) bool {
 	case <-timer.C:
 		return false
 	}
+}
+
+// openSession opens a session in which objects can be made. The caller has entered.
+func (m *module) openSession(slot uint) (pkcs11.SessionHandle, error) {
+	m.sessions.Lock()
+	defer m.sessions.Unlock()
+	return m.ctx.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+}
+
+// closeSession is for sessions that are of no more use: what it says is, too.
+func (m *module) closeSession(s pkcs11.SessionHandle) {
+	m.sessions.Lock()
+	defer m.sessions.Unlock()
+	m.ctx.CloseSession(s)
 }
 
 func (m *module) leave() {

@@ -6,6 +6,7 @@
  *	FUNCTION block MS       the call waits MS milliseconds first, or until the file is gone
  *	FUNCTION lack M         the call says that the mechanism M (its second argument) is unknown
  *	FUNCTION limit N        the call says that there are too many sessions, if N are open
+ *	FUNCTION alone RV       the call returns RV if another of the function is under way
  *	FUNCTION spoil N        the call succeeds, and octet N of what its fourth argument points to is another
  *
  * with * for every function. Calls that matter to the tests are appended to
@@ -51,6 +52,7 @@ static const char *names[68] = {
 static struct list *real;
 static struct list mine;
 static atomic_int open_sessions;
+static atomic_int inside[68]; /* calls under way */
 
 static ck interfere(int i, ck second, long *spoil)
 {
@@ -68,6 +70,8 @@ static ck interfere(int i, ck second, long *spoil)
 			rv = value;
 		else if (!strcmp(action, "lack"))
 			rv = second == value ? 0x70 : 0;
+		else if (!strcmp(action, "alone"))
+			rv = inside[i] > 1 ? value : 0;
 		else if (!strcmp(action, "limit"))
 			rv = open_sessions >= (int)value ? 0xb1 : 0;
 		else if (!strcmp(action, "spoil"))
@@ -102,12 +106,15 @@ static void record(int i, ck rv)
 static ck call(int i, ck a, ck b, ck c, ck d, ck e, ck f, ck g, ck h)
 {
 	long spoil = -1;
-	ck rv = interfere(i, b, &spoil);
+	ck rv;
 
+	inside[i]++;
+	rv = interfere(i, b, &spoil);
 	if (!rv)
 		rv = ((fn)real->f[i])(a, b, c, d, e, f, g, h);
 	if (!rv && spoil >= 0 && d)
 		((unsigned char *)d)[spoil] ^= 1;
+	inside[i]--;
 	record(i, rv);
 	return rv;
 }
