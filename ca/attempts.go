@@ -32,7 +32,12 @@ func (a *attempts) wrong(reference string, from netip.Addr, now time.Time) time.
 // limited reports whether one more wrong secret would be one too many. It takes nothing.
 func (a *attempts) limited(reference string, from netip.Addr, now time.Time) bool {
 	return a.references.Wait(reference[:min(len(reference), 64)], a.perReference, now) > 0 ||
-		a.addresses.Wait(Network(from), a.perAddress, now) > 0
+		a.limitedFrom(Network(from), now)
+}
+
+// limitedFrom is limited for what is known of the network alone, whatever the reference.
+func (a *attempts) limitedFrom(network string, now time.Time) bool {
+	return a.addresses.Wait(network, a.perAddress, now) > 0
 }
 
 // Network is what one host can pick its address from: itself, or its IPv6 /64.

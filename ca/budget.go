@@ -189,6 +189,6 @@ func networkOf(address string) string {
 // Budgets.RefusalsPerAddress, wrong secrets included. The next may be good, so it is no reason to
 // refuse it: but those of others go first.
 func (s *Service) OftenRefused(from netip.Addr) bool {
-	now := s.now()
-	return s.budgets.refusals.Wait(Network(from), limit.PerMinute(s.budgets.RefusalsPerAddress), now) > 0 || s.attempts.limited("", from, now)
+	now, network := s.now(), Network(from)
+	return s.budgets.refusals.Wait(network, limit.PerMinute(s.budgets.RefusalsPerAddress), now) > 0 || s.attempts.limitedFrom(network, now)
 }

@@ -177,4 +177,10 @@ func TestOftenRefused(t *testing.T) {
 	if !a.OftenRefused(other) {
 		t.Error("wrong secrets do not count")
 	}
+	for range 1000 {
+		a.WrongSecret("", other) // as HTTP Basic without a user name
+	}
+	if a.OftenRefused(netip.MustParseAddr("192.0.2.7")) {
+		t.Error("wrong secrets without a reference are held against all addresses")
+	}
 }
