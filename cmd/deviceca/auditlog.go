@@ -32,16 +32,23 @@ func (l auditLog) CheckHeads(ctx context.Context, heads []audit.Checkpoint) (fau
 	if l.auditFault != nil {
 		return l.auditFault.Error(), nil
 	}
+	holding := headCheck{auditLog: l}
 	for _, c := range heads {
-		if err := l.checkHead(ctx, c); err != nil {
+		if err := holding.check(ctx, c); err != nil {
 			return faultText(err)
 		}
 	}
 	return "", nil
 }
 
-// checkHead holds the log against a head. A restore is a truncation too, and is named if the head is of what it cut off.
-func (l auditLog) checkHead(ctx context.Context, c audit.Checkpoint) error {
+// headCheck holds the log against heads.
+type headCheck struct {
+	auditLog
+	kept uint64 // newest entry of which the ledger was seen to have a checkpoint
+}
+
+// check holds the log against a head. A restore is a truncation too, and is named if the head is of what it cut off.
+func (l *headCheck) check(ctx context.Context, c audit.Checkpoint) error {
 	err := audit.CheckHead(ctx, l.store, audit.OneKey(l.audit.Public()), c)
 	if err == nil {
 		return l.checkKept(ctx, c)
@@ -66,12 +73,13 @@ func (l auditLog) checkHead(ctx context.Context, c audit.Checkpoint) error {
 // checkKept reports that the checkpoint of a head is gone. Each is in the ledger before its head is anywhere
 // else, so that a signed head without it, or a newer one, shows that somebody deleted it: the entries that it vouched for could be forged.
 // Whether the signatures of those in the ledger hold is for audit.Verify.
-func (l auditLog) checkKept(ctx context.Context, c audit.Checkpoint) error {
-	newest, err := l.store.Checkpointed(ctx)
-	if err != nil {
-		return err
+func (l *headCheck) checkKept(ctx context.Context, c audit.Checkpoint) (err error) {
+	if c.Sequence > l.kept { // after the head was read: a server beside us may just have made both
+		if l.kept, err = l.store.Checkpointed(ctx); err != nil {
+			return err
+		}
 	}
-	if newest >= c.Sequence || c.Verify(l.audit.Public()) != nil {
+	if l.kept >= c.Sequence || c.Verify(l.audit.Public()) != nil {
 		return nil
 	}
 	return &audit.Fault{What: fmt.Sprintf("checkpoints were deleted: the head of %s with sequence %d was signed, and the ledger has no checkpoint of it or of a later entry",
@@ -80,8 +88,18 @@ func (l auditLog) checkKept(ctx context.Context, c audit.Checkpoint) error {
 
 // checkAtStart holds the log against the home's own heads, and says so if it was cut off, rewritten or stripped of its checkpoints.
 // The server serves nevertheless: what to believe is for an administrator to find out, with heads from elsewhere.
+//
+// The newest head is enough: each entry holds the hash of the one before.
 func (s *server) checkAtStart(ctx context.Context) {
-	fault, err := auditLog{s.system}.ownHeads(ctx, &admin.AuditReport{})
+	l, newest := auditLog{s.system}, audit.Checkpoint{}
+	_, err := l.readOwnHeads(func(c audit.Checkpoint) error {
+		newest = c
+		return ctx.Err()
+	})
+	fault := ""
+	if err == nil && newest.Sequence > 0 {
+		fault, err = l.CheckHeads(ctx, []audit.Checkpoint{newest})
+	}
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
@@ -121,25 +139,29 @@ func (l auditLog) Verify(ctx context.Context, progress func(admin.AuditProgress)
 
 // ownHeads holds the log against the home's own heads file, if there is one.
 func (l auditLog) ownHeads(ctx context.Context, report *admin.AuditReport) (fault string, err error) {
-	path := l.cfg.Audit.HeadsFile
-	if path == "" {
-		return "", nil
-	}
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	read := admin.AuditHeads{File: path, Own: true}
-	read.Without, err = audit.ReadHeads(f, func(c audit.Checkpoint) error {
-		read.Add(c)
-		return l.checkHead(ctx, c)
+	all, holding := admin.AuditHeads{File: l.cfg.Audit.HeadsFile, Own: true}, headCheck{auditLog: l}
+	all.Without, err = l.readOwnHeads(func(c audit.Checkpoint) error {
+		all.Add(c)
+		return holding.check(ctx, c)
 	})
-	if read.Heads > 0 {
-		report.Heads = append(report.Heads, read)
+	if all.Heads > 0 {
+		report.Heads = append(report.Heads, all)
 	}
 	return faultText(err)
+}
+
+// readOwnHeads reads the home's own heads file, if there is one.
+func (l auditLog) readOwnHeads(head func(audit.Checkpoint) error) (without int, err error) {
+	if l.cfg.Audit.HeadsFile == "" {
+		return 0, nil
+	}
+	f, err := os.Open(l.cfg.Audit.HeadsFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return audit.ReadHeads(f, head)
 }
