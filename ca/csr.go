@@ -246,13 +246,8 @@ func (c *CSR) readExtensions(list cryptobyte.String, asked map[string][]byte) er
 		return errors.New("what asks for extensions is not a SEQUENCE of them (RFC 2985 §5.4.2)")
 	}
 	for !extensions.Empty() {
-		var one, value cryptobyte.String
-		var critical bool
-		name, ok := "", extensions.ReadASN1(&one, cbasn1.SEQUENCE)
-		if ok {
-			name, ok = der.OID(&one)
-		}
-		if !ok || one.PeekASN1Tag(cbasn1.BOOLEAN) && !one.ReadASN1Boolean(&critical) || !one.ReadASN1(&value, cbasn1.OCTET_STRING) || !one.Empty() {
+		name, value, ok := der.Extension(&extensions)
+		if !ok {
 			return errors.New("an extension cannot be read (RFC 5280 §4.1)")
 		}
 		if _, twice := asked[name]; twice {

@@ -194,18 +194,10 @@ func (s *Store) writePair(d *directory, n int, content map[string][]byte) error 
 			return err
 		}
 	}
-	for _, name := range pairFiles {
-		data, ok := content[name]
-		if !ok {
-			continue
-		}
-		mode := fs.FileMode(0o644)
-		if name == KeyFile {
-			mode = 0o600
-		}
-		if err := s.create(d, path.Join(dir, name), data, mode); err != nil {
-			return err
-		}
+	if err := eachFile(content, func(name string, data []byte, mode fs.FileMode) error {
+		return s.create(d, path.Join(dir, name), data, mode)
+	}); err != nil {
+		return err
 	}
 	for _, name := range []string{dir, pairsDir} {
 		if err := s.sync(d, name); err != nil {

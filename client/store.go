@@ -324,6 +324,14 @@ func (s *Store) finish(id *Identity) error {
 			return err
 		}
 	}
+	if err := eachFile(content, s.write); err != nil {
+		return err
+	}
+	return s.done()
+}
+
+// eachFile does something with each file of a pair, in the order of pairFiles, and its mode.
+func eachFile(content map[string][]byte, do func(name string, data []byte, mode fs.FileMode) error) error {
 	for _, name := range pairFiles {
 		data, ok := content[name]
 		if !ok {
@@ -333,11 +341,11 @@ func (s *Store) finish(id *Identity) error {
 		if name == KeyFile {
 			mode = 0o600
 		}
-		if err := s.write(name, data, mode); err != nil {
+		if err := do(name, data, mode); err != nil {
 			return err
 		}
 	}
-	return s.done()
+	return nil
 }
 
 // Roots reads the trust anchors; none kept yet is no error.

@@ -181,13 +181,8 @@ func readValidity(field cryptobyte.String) (time.Time, error) {
 func readExtensions(extensions cryptobyte.String) (san []byte, err error) {
 	var seen []string
 	for !extensions.Empty() {
-		var one, value cryptobyte.String
-		var critical bool
-		oid, ok := "", extensions.ReadASN1(&one, asn1.SEQUENCE)
-		if ok {
-			oid, ok = der.OID(&one)
-		}
-		if !ok || one.PeekASN1Tag(asn1.BOOLEAN) && !one.ReadASN1Boolean(&critical) || !one.ReadASN1(&value, asn1.OCTET_STRING) || !one.Empty() {
+		oid, value, ok := der.Extension(&extensions)
+		if !ok {
 			return nil, errors.New("an extension cannot be read")
 		}
 		if slices.Contains(seen, oid) {

@@ -20,6 +20,13 @@ import (
 // JSON object per line, told apart by their first character. A line that cannot
 // be read goes to bad; a file that cannot be read on ends the sequence with an error.
 func readDevices(r io.Reader, bad func(admin.ImportFailure)) iter.Seq2[admin.ImportLine, error] {
+	return readInventory(r, bad, func(in *bufio.Reader, skipped int, yield func(admin.ImportLine, error) bool) {
+		readCSV(in, skipped, bad, yield)
+	})
+}
+
+// readInventory reads the JSON forms, and leaves what is neither to text; skipped counts the lines before it.
+func readInventory(r io.Reader, bad func(admin.ImportFailure), text func(in *bufio.Reader, skipped int, yield func(admin.ImportLine, error) bool)) iter.Seq2[admin.ImportLine, error] {
 	in := bufio.NewReaderSize(r, 64<<10)
 	return func(yield func(admin.ImportLine, error) bool) {
 		first, skipped, err := firstByte(in)
@@ -33,7 +40,7 @@ func readDevices(r io.Reader, bad func(admin.ImportFailure)) iter.Seq2[admin.Imp
 		case first == '{':
 			readObjects(in, skipped, bad, yield)
 		default:
-			readCSV(in, skipped, bad, yield)
+			text(in, skipped, yield)
 		}
 	}
 }

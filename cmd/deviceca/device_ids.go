@@ -27,22 +27,7 @@ func openInput(cmd *cobra.Command, path string) (io.ReadCloser, string, error) {
 // readIDs reads device IDs: one to a line, with # for comments; or an inventory file of readDevices, of which only
 // the IDs count and which may have other columns.
 func readIDs(r io.Reader, bad func(admin.ImportFailure)) iter.Seq2[admin.ImportLine, error] {
-	in := bufio.NewReaderSize(r, 64<<10)
-	return func(yield func(admin.ImportLine, error) bool) {
-		first, skipped, err := firstByte(in)
-		switch {
-		case err == io.EOF:
-			yield(admin.ImportLine{}, errors.New("the file is empty"))
-		case err != nil:
-			yield(admin.ImportLine{}, err)
-		case first == '[':
-			readArray(in, 1+skipped, bad, yield)
-		case first == '{':
-			readObjects(in, skipped, bad, yield)
-		default:
-			readLines(in, skipped, yield)
-		}
-	}
+	return readInventory(r, bad, readLines)
 }
 
 // readLines reads IDs from the lines of a list, or from the column "id" that a CSV header names.
